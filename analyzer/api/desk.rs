@@ -1,0 +1,254 @@
+//! What the API asks of the rest: one trait, implemented by `service/`, and the shapes it speaks.
+//!
+//! The API never sees the store or the drivers. Everything here is JSON-shaped and public.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::report::shape::Report;
+
+/// Everything the API can ask for.
+#[async_trait]
+pub trait Desk: Send + Sync + 'static {
+    /// Opens an analysis, or returns the one that this idempotency key already opened.
+    async fn open(&self, order: OpenAnalysis) -> Result<Opened, DeskError>;
+    /// Analyses, newest first.
+    async fn list(&self, filter: ListFilter) -> Result<AnalysisPage, DeskError>;
+    /// One analysis.
+    async fn analysis(&self, id: &str) -> Result<AnalysisView, DeskError>;
+    /// Estimates over time, for plots.
+    async fn history(&self, id: &str) -> Result<History, DeskError>;
+    /// Follows a running analysis: the receiver holds the newest view and changes at every look; it
+    /// closes when the analysis is over. None when the analysis is not running.
+    fn follow(&self, id: &str) -> Option<watch::Receiver<Arc<AnalysisView>>>;
+    /// Ends a running analysis without a verdict.
+    async fn cancel(&self, id: &str, order: CancelAnalysis) -> Result<AnalysisView, DeskError>;
+    /// Why the service cannot take work now, when it cannot.
+    async fn unready(&self) -> Option<String>;
+}
+
+/// Why the desk refused. Each kind is one HTTP status.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum DeskError {
+    /// 404.
+    #[error("no analysis {0}")]
+    Unknown(String),
+    /// 422: the request is well-formed and cannot be carried out; one entry per fault.
+    #[error("{}", .0.join("; "))]
+    Refused(Vec<String>),
+    /// 409.
+    #[error("{0}")]
+    Conflict(String),
+    /// 429: a limit is reached.
+    #[error("{0}")]
+    Full(String),
+    /// 503: the store did not answer.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// Body of `POST /v1/analyses`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenAnalysis {
+    /// The service being released.
+    pub service: String,
+    /// Name of a rule file in the configured directory, without `.yaml`.
+    pub rules: String,
+    /// The new version.
+    pub canary: ArmOrder,
+    /// The old version; none when only absolute rules are to be judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<ArmOrder>,
+    /// Name of a configured Prometheus source; needed when arms are given by selector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prometheus: Option<String>,
+    /// Names of configured mechanisms to be told the verdict.
+    #[serde(default)]
+    pub mechanisms: Vec<String>,
+    /// The client's key: the same key opens the same analysis once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+    /// Watch at least this long instead of what the rule file says, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_secs: Option<f64>,
+}
+
+/// One arm of an order: targets to scrape, or a selector for a metrics server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArmOrder {
+    /// Its version, for people and for the mechanism's checks.
+    #[serde(default)]
+    pub version: String,
+    /// Base URLs of its instances (`http://10.0.0.7:8080`), or full URLs of their metrics.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<String>,
+    /// PromQL label matchers that choose its series: `job="shop",version="v2"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+}
+
+/// Answer to an order.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// The analysis as it stands.
+    pub view: AnalysisView,
+    /// Whether this order opened it, rather than an earlier one with the same key.
+    pub is_new: bool,
+}
+
+/// Query of `GET /v1/analyses`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListFilter {
+    /// Only this service.
+    pub service: Option<String>,
+    /// Only this state: `running`, `finished`, `cancelled`.
+    pub state: Option<String>,
+    /// Only this verdict.
+    pub verdict: Option<String>,
+    /// Continue after this id (the `next` of the page before).
+    pub after: Option<String>,
+    /// At most this many, 1 to 200; 50 when absent.
+    pub limit: Option<u32>,
+}
+
+/// One page of analyses, newest first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AnalysisPage {
+    /// The analyses, without findings.
+    pub analyses: Vec<AnalysisSummary>,
+    /// Give this as `after` to get the next page; null on the last.
+    pub next: Option<String>,
+}
+
+/// One line of the list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AnalysisSummary {
+    /// Its id.
+    pub id: String,
+    /// The service being released.
+    pub service: String,
+    /// `running`, `finished`, `cancelled`.
+    pub state: String,
+    /// When it began, in unix seconds.
+    pub started_at: f64,
+    /// Version of the canary.
+    pub canary_version: String,
+    /// Version of the baseline.
+    pub baseline_version: String,
+    /// Newest verdict.
+    pub verdict: String,
+    /// In a sentence.
+    pub reason: String,
+    /// When the final verdict was reached, in unix seconds.
+    pub decided_at: Option<f64>,
+}
+
+/// One analysis with everything but its history.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AnalysisView {
+    /// Its id.
+    pub id: String,
+    /// The service being released.
+    pub service: String,
+    /// `running`, `finished`, `cancelled`.
+    pub state: String,
+    /// When it began, in unix seconds.
+    pub started_at: f64,
+    /// Seconds it watches at least.
+    pub hold_secs: f64,
+    /// Seconds after which it ends at the latest.
+    pub deadline_secs: f64,
+    /// Seconds between two looks.
+    pub interval_secs: f64,
+    /// The rule file it began with.
+    pub rules: RulesRef,
+    /// The new version.
+    pub canary: ArmOrder,
+    /// The old version.
+    pub baseline: Option<ArmOrder>,
+    /// The newest look; null before the first.
+    pub report: Option<Report>,
+    /// Why it was cancelled, when it was.
+    pub cancelled: Option<CancelAnalysis>,
+    /// The verdict's way to each mechanism.
+    pub deliveries: Vec<DeliveryView>,
+}
+
+/// Which rule file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RulesRef {
+    /// Its name.
+    pub name: String,
+    /// SHA-256 of its text, in hex.
+    pub sha256: String,
+}
+
+/// Body of `POST /v1/analyses/{id}/cancel`, and what is kept of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct CancelAnalysis {
+    /// Who cancels.
+    #[serde(default)]
+    pub who: String,
+    /// Why.
+    #[serde(default)]
+    pub why: String,
+}
+
+/// One verdict on its way to one mechanism.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeliveryView {
+    /// The idempotency key (`webhook-id`).
+    pub key: String,
+    /// Name of the mechanism.
+    pub mechanism: String,
+    /// `pending`, `delivered`, `refused`, `dead`.
+    pub state: String,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// What came of the last attempt, in words.
+    pub last_answer: Option<String>,
+    /// When it is tried next, in unix seconds; null when it is over.
+    pub next_attempt_at: Option<f64>,
+}
+
+/// Estimates of every signal over time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// Unix seconds of each kept look.
+    pub at: Vec<f64>,
+    /// One per signal, in file order.
+    pub signals: Vec<SignalHistory>,
+    /// Evidence of each evidence clause over time.
+    pub evidence: Vec<EvidenceHistory>,
+}
+
+/// One signal over time; entries align with [`History::at`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SignalHistory {
+    /// Name in the rule file.
+    pub name: String,
+    /// How to write its numbers.
+    pub unit: String,
+    /// The canary's estimates; null where there was none.
+    pub canary: Vec<Option<f64>>,
+    /// The baseline's estimates.
+    pub baseline: Vec<Option<f64>>,
+}
+
+/// One evidence clause over time, in decades; entries align with [`History::at`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EvidenceHistory {
+    /// The clause as written.
+    pub clause: String,
+    /// Decades needed.
+    pub needed: f64,
+    /// Decades at each look.
+    pub decades: Vec<Option<f64>>,
+}

@@ -1,0 +1,251 @@
+//! What one look saw: per signal and arm a value, or the reason why there is none.
+//!
+//! An observation is the only input of the engine and the only thing the journal has to keep.
+//! It holds *increments* (what happened since the previous look), never raw counters: resets,
+//! new series and restarts were already dealt with in `signal/`. It deliberately holds no labels,
+//! no instance names and no text that the engine would have to understand.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+/// A moment, in milliseconds since the Unix epoch. The engine never asks for one; it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(pub i64);
+
+impl Time {
+    /// The moment `secs` seconds after the Unix epoch, rounded to the millisecond.
+    pub fn from_secs_f64(secs: f64) -> Self {
+        Self((secs * 1000.0).round() as i64)
+    }
+
+    /// Seconds since the Unix epoch.
+    pub fn as_secs_f64(self) -> f64 {
+        self.0 as f64 / 1000.0
+    }
+
+    /// How long after `earlier` this is; zero when a clock went backwards.
+    pub fn since(self, earlier: Time) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// The moment `wait` later.
+    pub fn after(self, wait: Duration) -> Time {
+        Time(self.0.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)))
+    }
+}
+
+/// One of the two sides of a comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Arm {
+    /// The new version.
+    Canary,
+    /// The old version.
+    Baseline,
+}
+
+impl Arm {
+    /// Both arms, canary first.
+    pub const BOTH: [Arm; 2] = [Arm::Canary, Arm::Baseline];
+}
+
+impl fmt::Display for Arm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Arm::Canary => "canary",
+            Arm::Baseline => "baseline",
+        })
+    }
+}
+
+/// Everything one look saw.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observation {
+    /// When the look was taken.
+    pub at: Time,
+    /// One entry per signal of the rule set, in its order.
+    pub signals: Vec<Pair>,
+}
+
+/// What both arms said of one signal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pair {
+    /// The new version's reading.
+    pub canary: Reading,
+    /// The old version's reading.
+    pub baseline: Reading,
+}
+
+impl Pair {
+    /// The reading of one arm.
+    pub fn of(&self, arm: Arm) -> &Reading {
+        match arm {
+            Arm::Canary => &self.canary,
+            Arm::Baseline => &self.baseline,
+        }
+    }
+}
+
+/// A value, or the reason why there is none. Never NaN, never a zero that means "unknown".
+pub type Reading = Result<Value, Missing>;
+
+/// What a signal of one arm amounted to between the previous look and this one.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Of a `ratio`: `events` among `total`, both increments; `total` is above zero.
+    Share {
+        /// Requests that count as events.
+        events: f64,
+        /// All requests.
+        total: f64,
+    },
+    /// Of a `rate` or a `count`: events in `instance_secs` seconds, summed over instances.
+    Events {
+        /// How many happened.
+        events: f64,
+        /// Seconds watched, times instances watched.
+        instance_secs: f64,
+        /// Instances that contributed.
+        instances: u32,
+    },
+    /// Of a `quantile`: how many requests fell into each bucket since the previous look.
+    Histogram(Histogram),
+    /// Of a `gauge`: the level now, reduced over instances.
+    Level(f64),
+    /// Of a `health` signal: the worst instance's answer.
+    Health {
+        /// Worst of all instances.
+        status: Health,
+        /// Slowest answer, in seconds, when there was one.
+        latency_secs: Option<f64>,
+    },
+    /// Of a `restarts` signal: process lives that began since the previous look.
+    Restarts(u32),
+}
+
+/// Increments of a classic histogram. `counts` has one entry per edge and one more for `+Inf`;
+/// entries are per bucket, not cumulative.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Histogram {
+    /// Upper bounds in ascending order, finite, without `+Inf`.
+    pub edges: Arc<[f64]>,
+    /// Requests per bucket: `counts.len() == edges.len() + 1`.
+    pub counts: Vec<f64>,
+}
+
+impl Histogram {
+    /// All requests in it.
+    pub fn total(&self) -> f64 {
+        self.counts.iter().sum()
+    }
+
+    /// Requests above edge number `edge`.
+    pub fn above(&self, edge: usize) -> f64 {
+        self.counts[edge + 1..].iter().sum()
+    }
+}
+
+/// What a health endpoint said, worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Health {
+    /// Serving.
+    Up,
+    /// Serving, and complaining.
+    Degraded,
+    /// Not serving, or not answering.
+    Down,
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Health::Up => "up",
+            Health::Degraded => "degraded",
+            Health::Down => "down",
+        })
+    }
+}
+
+/// Why there is no value. Each is a defined outcome that a finding names; none of them counts as
+/// healthy, and none by itself rolls anything back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Missing {
+    /// The kind, which code may branch on.
+    pub why: Why,
+    /// Which target or series, and what was found instead. One line, no secrets.
+    pub detail: String,
+}
+
+impl Missing {
+    /// A reason with its detail.
+    pub fn new(why: Why, detail: impl Into<String>) -> Self {
+        Self { why, detail: detail.into() }
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.why)?;
+        if self.detail.is_empty() { Ok(()) } else { write!(f, ": {}", self.detail) }
+    }
+}
+
+/// The kinds of missing data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Why {
+    /// The first look of an instance: a counter needs two readings.
+    FirstLook,
+    /// No requests between the two looks.
+    NoTraffic,
+    /// The target did not answer, or not with metrics.
+    ScrapeFailed,
+    /// The answer is older than the staleness limit.
+    Stale,
+    /// Every instance is younger than the warm-up.
+    WarmUp,
+    /// The target answers, but exposes no such series.
+    AbsentSeries,
+    /// The series is there and its value is NaN, infinite or negative where it cannot be.
+    BadValue,
+    /// The health answer could not be understood as up, degraded or down.
+    UnclearHealth,
+    /// The arms' bucket layouts have no edge in common, or none where the rule needs one.
+    BucketLayout,
+    /// The analysis has no such arm, or the source cannot give this signal.
+    NotObserved,
+    /// The metrics server did not answer, or refused the query.
+    QueryFailed,
+}
+
+impl Why {
+    /// All kinds, for tables and round-trip tests.
+    pub const ALL: [Why; 11] = [
+        Why::FirstLook,
+        Why::NoTraffic,
+        Why::ScrapeFailed,
+        Why::Stale,
+        Why::WarmUp,
+        Why::AbsentSeries,
+        Why::BadValue,
+        Why::UnclearHealth,
+        Why::BucketLayout,
+        Why::NotObserved,
+        Why::QueryFailed,
+    ];
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Why::FirstLook => "first look",
+            Why::NoTraffic => "no traffic",
+            Why::ScrapeFailed => "scrape failed",
+            Why::Stale => "stale",
+            Why::WarmUp => "warm-up",
+            Why::AbsentSeries => "absent series",
+            Why::BadValue => "bad value",
+            Why::UnclearHealth => "unclear health",
+            Why::BucketLayout => "bucket layout",
+            Why::NotObserved => "not observed",
+            Why::QueryFailed => "query failed",
+        })
+    }
+}

@@ -1,0 +1,200 @@
+//! Findings become a verdict, and every verdict carries what it rests on.
+//!
+//! `explain` is the one place where a verdict is put into a sentence; the terminal, the page, the
+//! API and the webhook all say its words.
+
+use std::{fmt, time::Duration};
+
+use super::{
+    observation::{Missing, Time},
+    rule::Otherwise,
+};
+
+/// What one look concluded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// Number of the look, from 1.
+    pub look: u64,
+    /// When it was taken.
+    pub at: Time,
+    /// How long the analysis has run.
+    pub elapsed: Duration,
+    /// One finding per rule, in file order.
+    pub findings: Vec<Finding>,
+    /// What both arms look like now, one entry per signal: for plots, never for deciding.
+    pub estimates: Vec<Estimates>,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The verdict in one or two sentences.
+    pub reason: String,
+}
+
+/// Point estimates of one signal over the window.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct Estimates {
+    /// The new version's, in the signal's unit.
+    pub canary: Option<f64>,
+    /// The old version's, in the signal's unit.
+    pub baseline: Option<f64>,
+}
+
+/// The answer to the question every controller asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not final: keep asking.
+    Watching,
+    /// Not final: something wants a person's eye; blocks promotion.
+    Investigate {
+        /// Index of the first rule that asks for it.
+        rule: usize,
+    },
+    /// Final: the new version is good.
+    Promote,
+    /// Final: go back to the old version.
+    Rollback {
+        /// Index of the rule that decided.
+        rule: usize,
+    },
+    /// Final: the deadline passed without enough data.
+    Inconclusive {
+        /// What the rule file says to do then.
+        otherwise: Otherwise,
+    },
+}
+
+impl Verdict {
+    /// Whether the analysis is over.
+    pub fn is_final(self) -> bool {
+        match self {
+            Verdict::Watching | Verdict::Investigate { .. } => false,
+            Verdict::Promote | Verdict::Rollback { .. } | Verdict::Inconclusive { .. } => true,
+        }
+    }
+
+    /// The rule that decided, when one did.
+    pub fn rule(self) -> Option<usize> {
+        match self {
+            Verdict::Investigate { rule } | Verdict::Rollback { rule } => Some(rule),
+            Verdict::Watching | Verdict::Promote | Verdict::Inconclusive { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Verdict::Watching => "watching",
+            Verdict::Investigate { .. } => "investigate",
+            Verdict::Promote => "promote",
+            Verdict::Rollback { .. } => "rollback",
+            Verdict::Inconclusive { .. } => "inconclusive",
+        })
+    }
+}
+
+/// What one rule found at one look.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// Fires, clear, or not enough data.
+    pub state: State,
+    /// One entry per clause of the condition, left to right.
+    pub clauses: Vec<ClauseFinding>,
+    /// How long it has been in this state.
+    pub in_state: Duration,
+}
+
+/// State of a rule or of a clause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// The condition holds.
+    Fires,
+    /// The condition does not hold, and there was data to say so.
+    Clear,
+    /// There is no saying.
+    NotEnoughData,
+    /// `after` or `until` keep the rule out of the game.
+    Asleep,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            State::Fires => "fires",
+            State::Clear => "clear",
+            State::NotEnoughData => "not enough data",
+            State::Asleep => "asleep",
+        })
+    }
+}
+
+/// What one clause found, with everything it rests on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClauseFinding {
+    /// Its state. Never [`State::Asleep`].
+    pub state: State,
+    /// The canary's point estimate, in the signal's unit.
+    pub estimate: Option<f64>,
+    /// The baseline's point estimate, where the clause compares.
+    pub baseline: Option<f64>,
+    /// What the estimate is held against now, in the signal's unit.
+    pub bound: Option<f64>,
+    /// 95 % interval of the canary's point estimate, exact where it is a share. For display: it is
+    /// not valid under continuous looking and decides nothing.
+    pub interval: Option<(f64, f64)>,
+    /// What the clause needs to fire, and how far it is.
+    pub progress: Progress,
+    /// Requests and events behind it since the analysis began.
+    pub samples: Samples,
+    /// Why there is not enough data, when there is not.
+    pub missing: Option<Missing>,
+    /// Anything else a reader should know (which edge, which bucket layout).
+    pub note: Option<String>,
+}
+
+/// How far a clause is from firing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Progress {
+    /// Evidence, in decades (log10 of the e-value), against what is needed.
+    Evidence {
+        /// log10 of the e-value now.
+        decades: f64,
+        /// log10 of 1/alpha for this clause.
+        needed: f64,
+        /// The noise factor at this look.
+        noise: f64,
+    },
+    /// Time the condition has held, against what is needed.
+    Held {
+        /// So far.
+        held: Duration,
+        /// Needed.
+        needed: Duration,
+    },
+    /// Consecutive probes, against what is needed.
+    Checks {
+        /// So far.
+        checks: u32,
+        /// Needed.
+        needed: u32,
+    },
+    /// A count, against the limit.
+    Count {
+        /// So far.
+        count: f64,
+        /// Limit.
+        limit: f64,
+    },
+}
+
+/// What a clause's numbers rest on, since the analysis began.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct Samples {
+    /// Events of the canary.
+    pub canary_events: f64,
+    /// Requests (or instance seconds) of the canary.
+    pub canary_total: f64,
+    /// Events of the baseline.
+    pub baseline_events: f64,
+    /// Requests (or instance seconds) of the baseline.
+    pub baseline_total: f64,
+}

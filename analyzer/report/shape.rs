@@ -1,0 +1,128 @@
+//! The JSON shape of a verdict and its findings, version 1.
+//!
+//! Field names are part of the public contract: they appear in API answers, webhooks and
+//! `replay --json`. Times are unix seconds, durations seconds, shares 0..1.
+
+use serde::{Deserialize, Serialize};
+
+/// What one look concluded, with everything it rests on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// `watching`, `investigate`, `promote`, `rollback` or `inconclusive`.
+    pub verdict: String,
+    /// Whether the analysis is over.
+    #[serde(rename = "final")]
+    pub is_final: bool,
+    /// When the final verdict was reached, in unix seconds; null before.
+    pub decided_at: Option<f64>,
+    /// Time of the look, in unix seconds.
+    pub at: f64,
+    /// Seconds since the analysis began.
+    pub elapsed_secs: f64,
+    /// Number of the look, from 1.
+    pub look: u64,
+    /// The rule that decided, as written in the rule file; null when none did.
+    pub rule: Option<String>,
+    /// The verdict in one or two sentences.
+    pub reason: String,
+    /// What the rule file says to do when inconclusive: `hold`, `rollback`, `promote`.
+    pub otherwise: Option<String>,
+    /// One per rule, in file order.
+    pub findings: Vec<FindingShape>,
+    /// One per signal, in file order.
+    pub signals: Vec<SignalShape>,
+}
+
+/// What one rule found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FindingShape {
+    /// The condition as written.
+    pub rule: String,
+    /// `rollback`, `investigate` or `ok`.
+    pub then: String,
+    /// The operator's own reason, when the rule file gives one.
+    pub reason: Option<String>,
+    /// `fires`, `clear`, `not_enough_data`, `asleep`.
+    pub state: String,
+    /// Seconds in this state.
+    pub in_state_secs: f64,
+    /// One per clause, left to right.
+    pub clauses: Vec<ClauseShape>,
+}
+
+/// What one clause found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClauseShape {
+    /// The clause as written.
+    pub clause: String,
+    /// Name of its signal.
+    pub signal: String,
+    /// `fires`, `clear`, `not_enough_data`.
+    pub state: String,
+    /// `share`, `seconds`, `bytes`, `per_second`, `count`, `health`, `number`: how to write numbers.
+    pub unit: String,
+    /// The canary's point estimate over the window.
+    pub estimate: Option<f64>,
+    /// 95 % interval of it, for display.
+    pub interval: Option<[f64; 2]>,
+    /// The baseline's point estimate, where the clause compares.
+    pub baseline: Option<f64>,
+    /// What the estimate is held against now.
+    pub bound: Option<f64>,
+    /// Evidence, time, checks or count, against what is needed to fire.
+    pub progress: ProgressShape,
+    /// What the numbers rest on, since the analysis began.
+    pub samples: SamplesShape,
+    /// Why there is not enough data: `no_traffic`, `scrape_failed`, ... with its detail.
+    pub missing: Option<MissingShape>,
+    /// Anything else worth knowing.
+    pub note: Option<String>,
+}
+
+/// How far a clause is from firing: `value` of `needed`, in the unit that `kind` names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProgressShape {
+    /// `evidence_decades`, `held_secs`, `checks`, `count`.
+    pub kind: String,
+    /// So far.
+    pub value: f64,
+    /// Needed to fire.
+    pub needed: f64,
+    /// The noise factor, for evidence.
+    pub noise_factor: Option<f64>,
+}
+
+/// Requests and events since the analysis began.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SamplesShape {
+    /// Events of the canary.
+    pub canary_events: f64,
+    /// Requests of the canary.
+    pub canary_total: f64,
+    /// Events of the baseline.
+    pub baseline_events: f64,
+    /// Requests of the baseline.
+    pub baseline_total: f64,
+}
+
+/// Why there is no value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MissingShape {
+    /// Snake-case kind.
+    pub why: String,
+    /// In words.
+    pub detail: String,
+}
+
+/// Both arms' estimates of one signal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SignalShape {
+    /// Name in the rule file.
+    pub name: String,
+    /// How to write its numbers; see [`ClauseShape::unit`].
+    pub unit: String,
+    /// The canary's estimate over the window.
+    pub canary: Option<f64>,
+    /// The baseline's estimate over the window.
+    pub baseline: Option<f64>,
+}

@@ -1,0 +1,31 @@
+//! What the reducer must remember between two looks: raw counters as last seen.
+//!
+//! It is stored beside the journal in the same transaction, so that a restarted analysis takes the
+//! difference to the last committed look and neither loses nor doubles a request.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::sample::Labels;
+use crate::engine::observation::{Arm, Time};
+
+/// Position of one analysis in its targets' counters.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Carry {
+    /// Per arm and instance.
+    pub instances: BTreeMap<(Arm, Arc<str>), InstanceCarry>,
+}
+
+/// What is remembered of one instance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InstanceCarry {
+    /// When this analysis first saw it.
+    pub first_seen: Time,
+    /// When its samples were last read.
+    pub last_read: Option<Time>,
+    /// Its process start, in unix seconds, when it exposes one.
+    pub process_start_secs: Option<f64>,
+    /// Whether each health signal has ever been up in this analysis, by signal index.
+    pub been_up: Vec<usize>,
+    /// Counter values by sample name and labels.
+    pub counters: BTreeMap<(Arc<str>, Labels), f64>,
+}

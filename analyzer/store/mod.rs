@@ -1,0 +1,251 @@
+//! Where analyses outlive the process: journal, verdicts and outbox, committed together.
+//!
+//! One trait; SQLite is the embedded default. The store judges nothing and sends nothing; it keeps
+//! the promise that a verdict and its outbox rows are one transaction, and that a final verdict is
+//! written once.
+
+use async_trait::async_trait;
+
+use crate::{
+    engine::observation::{Observation, Time},
+    signal::carry::Carry,
+};
+
+/// What every store can do. All writes are durable when the call returns.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Creates an analysis, or returns the one that has this idempotency key.
+    async fn create(&self, new: NewAnalysis) -> Result<Created, StoreError>;
+    /// Commits looks of any number of analyses in one transaction: observations, carries, newest
+    /// reports, and for those that decide the final verdict with its outbox rows. Looks of an
+    /// analysis that is already over, or whose look number is not the next, are refused as a whole
+    /// and nothing is written.
+    async fn commit(&self, looks: Vec<Look>) -> Result<(), StoreError>;
+    /// Every analysis that has no final verdict and is not cancelled.
+    async fn running(&self) -> Result<Vec<StoredAnalysis>, StoreError>;
+    /// Observations of one analysis after look number `after`, oldest first, at most `limit`.
+    async fn journal(
+        &self,
+        id: &str,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<(u64, Observation)>, StoreError>;
+    /// Position in the targets' counters as of the last committed look.
+    async fn carry(&self, id: &str) -> Result<Carry, StoreError>;
+    /// One analysis.
+    async fn analysis(&self, id: &str) -> Result<Option<StoredAnalysis>, StoreError>;
+    /// Analyses, newest first.
+    async fn list(&self, filter: Filter) -> Result<Vec<StoredAnalysis>, StoreError>;
+    /// Ends a running analysis without a verdict. False when it was over already.
+    async fn cancel(&self, id: &str, note: &str, at: Time) -> Result<bool, StoreError>;
+    /// Deliveries that are due, oldest first.
+    async fn due(&self, now: Time, limit: u32) -> Result<Vec<StoredDelivery>, StoreError>;
+    /// Records what came of an attempt.
+    async fn record_attempt(&self, key: &str, attempt: AttemptRecord) -> Result<(), StoreError>;
+    /// Every delivery of one analysis.
+    async fn deliveries(&self, id: &str) -> Result<Vec<StoredDelivery>, StoreError>;
+    /// When the next pending delivery is due.
+    async fn next_due(&self) -> Result<Option<Time>, StoreError>;
+    /// Counts for `/metrics`: pending and dead deliveries.
+    async fn delivery_counts(&self) -> Result<DeliveryCounts, StoreError>;
+    /// Writes and reads back a row: the readiness probe.
+    async fn ping(&self) -> Result<(), StoreError>;
+    /// Finishes outstanding writes and closes files.
+    async fn close(&self);
+}
+
+/// A new analysis.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewAnalysis {
+    /// Its id, unique; sorts by time.
+    pub id: String,
+    /// The client's key, unique when given.
+    pub idempotency_key: Option<String>,
+    /// The service being released.
+    pub service: String,
+    /// When it began.
+    pub started: Time,
+    /// The order as JSON, opaque to the store.
+    pub order: String,
+    /// Name of the rule file.
+    pub rules_name: String,
+    /// Its whole text: a running analysis keeps the version it began with.
+    pub rules_text: String,
+}
+
+/// Answer to [`Store::create`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Created {
+    /// It is new.
+    New,
+    /// This analysis already has the key.
+    Existing(Box<StoredAnalysis>),
+}
+
+/// An analysis as stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredAnalysis {
+    /// What it began with.
+    pub new: NewAnalysis,
+    /// Whether it runs.
+    pub state: StoredState,
+    /// Number of the last committed look; 0 before the first.
+    pub last_look: u64,
+    /// The newest report as JSON.
+    pub report: Option<String>,
+    /// The final verdict's word.
+    pub verdict: Option<String>,
+    /// When it was decided or cancelled.
+    pub ended: Option<Time>,
+    /// The canceller's note as JSON.
+    pub cancel_note: Option<String>,
+}
+
+/// Life of an analysis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredState {
+    /// Looks are being taken.
+    Running,
+    /// A final verdict stands.
+    Finished,
+    /// Ended by hand, without a verdict.
+    Cancelled,
+}
+
+/// One look to be committed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Look {
+    /// Which analysis.
+    pub analysis: String,
+    /// Number of the look, the one after the last committed.
+    pub look: u64,
+    /// What it saw.
+    pub observation: Observation,
+    /// Position in the targets' counters after it.
+    pub carry: Carry,
+    /// The report as JSON.
+    pub report: String,
+    /// The verdict's word now, final or not.
+    pub verdict: String,
+    /// Set when the verdict is final.
+    pub decision: Option<Decision>,
+}
+
+/// A final verdict and what it sets in motion.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// When.
+    pub at: Time,
+    /// One row per mechanism.
+    pub deliveries: Vec<NewDelivery>,
+}
+
+/// An outbox row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewDelivery {
+    /// The idempotency key, the same for ever; unique.
+    pub key: String,
+    /// Name of the mechanism.
+    pub mechanism: String,
+    /// The event as JSON, byte for byte what is signed and sent.
+    pub body: String,
+}
+
+/// An outbox row as stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredDelivery {
+    /// Which analysis.
+    pub analysis: String,
+    /// What is delivered, to whom, under which key.
+    pub new: NewDelivery,
+    /// `pending`, `delivered`, `refused`, `dead`.
+    pub state: DeliveryState,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// When the row was written.
+    pub created: Time,
+    /// When it is tried next, while pending.
+    pub next_due: Time,
+    /// What came of the last attempt, in words.
+    pub last_answer: Option<String>,
+}
+
+/// Life of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveryState {
+    /// To be tried (again).
+    Pending,
+    /// Acknowledged.
+    Delivered,
+    /// The receiver said never to send it again.
+    Refused,
+    /// Given up after the last retry.
+    Dead,
+}
+
+/// What came of one attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttemptRecord {
+    /// State after it.
+    pub state: DeliveryState,
+    /// When to try again, while pending.
+    pub next_due: Time,
+    /// In words.
+    pub answer: String,
+}
+
+/// How many deliveries are where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct DeliveryCounts {
+    /// Waiting for an attempt.
+    pub pending: u64,
+    /// Given up.
+    pub dead: u64,
+}
+
+/// Which analyses to list.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Filter {
+    /// Only this service.
+    pub service: Option<String>,
+    /// Only this state.
+    pub state: Option<StoredState>,
+    /// Only this verdict.
+    pub verdict: Option<String>,
+    /// Ids that sort strictly before this one.
+    pub after: Option<String>,
+    /// At most this many.
+    pub limit: u32,
+}
+
+/// Why the store could not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database refused or is gone.
+    #[error("store: {context}")]
+    Database {
+        /// What was being done.
+        context: String,
+        /// Why it failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A record of a version or shape that this program cannot read.
+    #[error("store: {what} cannot be read: {why}")]
+    Unreadable {
+        /// Which record.
+        what: String,
+        /// Why.
+        why: String,
+    },
+    /// The analysis is already over, or the look is not the next one.
+    #[error("store: analysis {analysis}: look {look} refused: {why}")]
+    OutOfOrder {
+        /// Which analysis.
+        analysis: String,
+        /// Which look.
+        look: u64,
+        /// Why.
+        why: String,
+    },
+}

@@ -1,0 +1,28 @@
+//! What rollgate says about itself: one method per fact, which writes the log line and moves the
+//! metric together, so that the two cannot disagree.
+
+use std::sync::{Arc, Mutex};
+
+use prometheus_client::registry::Registry;
+
+/// The handle every part reports facts to. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Telemetry {
+    registry: Arc<Mutex<Registry>>,
+}
+
+impl Telemetry {
+    /// A fresh set of metrics at zero.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Our own `/metrics` body, in OpenMetrics text.
+    pub fn render(&self) -> String {
+        let mut body = String::new();
+        let registry = self.registry.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        prometheus_client::encoding::text::encode(&mut body, &registry)
+            .expect("writing to a String cannot fail");
+        body
+    }
+}

@@ -1,0 +1,1 @@
+//! Every test of the product that needs more than one module.
