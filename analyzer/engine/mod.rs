@@ -1,8 +1,18 @@
 //! The judge: pure, and the same for every source, replica and batch size.
 //!
 //! Same observations, same verdict, bit for bit. No clock, I/O, async, logging, randomness or
-//! serde lives here; `now` is a field of the observation.
+//! serde lives here; `now` is a field of the observation. [`analysis::Analysis::step`] is the way
+//! in; the files below it hold one idea each.
 
+pub mod analysis;
+pub mod clause;
+pub mod dwell;
+pub mod evidence;
+pub mod interval;
+pub mod noise;
 pub mod observation;
+pub mod quantile;
 pub mod rule;
+pub mod track;
 pub mod verdict;
+pub mod window;

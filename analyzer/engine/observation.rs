@@ -63,6 +63,9 @@ pub struct Observation {
     pub at: Time,
     /// One entry per signal of the rule set, in its order.
     pub signals: Vec<Pair>,
+    /// Canary instances that gave nothing at this look, in words, while others did. They keep a
+    /// release from being promoted; the data of the others is judged all the same.
+    pub canary_gap: Option<Missing>,
 }
 
 /// What both arms said of one signal.

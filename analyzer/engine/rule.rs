@@ -33,6 +33,27 @@ pub struct Signal {
     pub name: String,
     /// What it is and how its numbers are to be read.
     pub kind: SignalKind,
+    /// What its numbers are of.
+    pub unit: Unit,
+}
+
+/// What a signal's numbers are of: limits were checked against it, and surfaces write by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unit {
+    /// A share of something, 0..1.
+    Share,
+    /// Seconds.
+    Seconds,
+    /// Bytes.
+    Bytes,
+    /// Events per second.
+    PerSecond,
+    /// A number of events.
+    Count,
+    /// A health status.
+    Health,
+    /// A plain number.
+    Number,
 }
 
 /// The kinds of signal this engine can judge.

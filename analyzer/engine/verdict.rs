@@ -1,14 +1,46 @@
 //! Findings become a verdict, and every verdict carries what it rests on.
 //!
-//! `explain` is the one place where a verdict is put into a sentence; the terminal, the page, the
-//! API and the webhook all say its words.
+//! The order is "worst first": a firing rollback rule ends the analysis; a firing investigate rule
+//! blocks promotion; a release is promoted when the hold is over, every signal had enough data and
+//! nothing fires; at the deadline whatever is left is inconclusive. Missing data never promotes and
+//! never, by itself, rolls back. Putting a verdict into words is `report/`'s work.
 
 use std::{fmt, time::Duration};
 
 use super::{
     observation::{Missing, Time},
-    rule::Otherwise,
+    rule::{Action, Otherwise, Promote, Rule},
 };
+
+/// The verdict of one look: what the findings, and the time, come to. `has_gap` says that a canary
+/// instance gave nothing at this look.
+pub fn conclude(
+    rules: &[Rule],
+    findings: &[Finding],
+    elapsed: Duration,
+    has_gap: bool,
+    promote: &Promote,
+) -> Verdict {
+    let firing = |action| {
+        let mut both = rules.iter().zip(findings);
+        both.position(|(rule, finding)| rule.then == action && finding.state == State::Fires)
+    };
+    if let Some(rule) = firing(Action::Rollback) {
+        return Verdict::Rollback { rule };
+    }
+    let investigate = firing(Action::Investigate);
+    let known = findings.iter().all(|finding| match finding.state {
+        State::Fires | State::Clear | State::Asleep => true,
+        State::NotEnoughData => false,
+    });
+    if investigate.is_none() && known && !has_gap && elapsed >= promote.after {
+        return Verdict::Promote;
+    }
+    if elapsed >= promote.deadline {
+        return Verdict::Inconclusive { otherwise: promote.otherwise };
+    }
+    investigate.map_or(Verdict::Watching, |rule| Verdict::Investigate { rule })
+}
 
 /// What one look concluded.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,10 +55,10 @@ pub struct Step {
     pub findings: Vec<Finding>,
     /// What both arms look like now, one entry per signal: for plots, never for deciding.
     pub estimates: Vec<Estimates>,
+    /// Canary instances that gave nothing at this look, when there are some.
+    pub canary_gap: Option<Missing>,
     /// The verdict.
     pub verdict: Verdict,
-    /// The verdict in one or two sentences.
-    pub reason: String,
 }
 
 /// Point estimates of one signal over the window.
@@ -138,9 +170,8 @@ pub struct ClauseFinding {
     pub baseline: Option<f64>,
     /// What the estimate is held against now, in the signal's unit.
     pub bound: Option<f64>,
-    /// 95 % interval of the canary's point estimate, exact where it is a share. For display: it is
-    /// not valid under continuous looking and decides nothing.
-    pub interval: Option<(f64, f64)>,
+    /// The canary's events and total within the window, where the estimate is a share of counts.
+    pub window: Option<(f64, f64)>,
     /// What the clause needs to fire, and how far it is.
     pub progress: Progress,
     /// Requests and events behind it since the analysis began.

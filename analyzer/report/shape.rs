@@ -27,6 +27,9 @@ pub struct Report {
     pub reason: String,
     /// What the rule file says to do when inconclusive: `hold`, `rollback`, `promote`.
     pub otherwise: Option<String>,
+    /// Canary instances that gave nothing at this look while others did; blocks promotion.
+    #[serde(default)]
+    pub gap: Option<MissingShape>,
     /// One per rule, in file order.
     pub findings: Vec<FindingShape>,
     /// One per signal, in file order.

@@ -1,6 +1,12 @@
 //! Samples become an observation: counter resets, histograms, staleness, restarts and the
 //! reduction of instances to one value per arm.
+//!
+//! Every source ends in the types of [`sample`]; [`reduce::Reducer`] is the way through. Nothing
+//! here asks for the time or does I/O.
 
+pub mod buckets;
 pub mod carry;
+pub mod increments;
+pub mod reduce;
 pub mod sample;
 pub mod spec;

@@ -1,0 +1,170 @@
+//! What is remembered of one signal: totals since the analysis began, and the window that point
+//! estimates are taken over.
+//!
+//! Every clause that names a signal reads the same track, so that two rules cannot disagree about
+//! what was seen. Nothing here judges.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    observation::{Arm, Missing, Pair, Reading, Time, Value, Why},
+    quantile,
+    rule::SignalKind,
+    window::{BucketWindow, Window},
+};
+
+/// One signal over both arms.
+#[derive(Clone, Debug)]
+pub struct Track {
+    kind: SignalKind,
+    canary: ArmTrack,
+    baseline: ArmTrack,
+}
+
+/// One signal of one arm.
+#[derive(Clone, Debug)]
+pub struct ArmTrack {
+    /// Events and total since the analysis began, this look included.
+    pub totals: [f64; 2],
+    /// The same, without this look.
+    pub totals_before: [f64; 2],
+    /// Point estimate over the window at this look.
+    pub estimate: Option<f64>,
+    /// Events and total within the window, for shares.
+    pub window_counts: Option<(f64, f64)>,
+    /// When there last was a value.
+    pub last_data: Option<Time>,
+    /// Why there is none at this look.
+    pub missing: Option<Missing>,
+    /// Slowest health answer at this look, in seconds.
+    pub latency_secs: Option<f64>,
+    window: Window<3>,
+    buckets: BucketWindow,
+    edges: Arc<[f64]>,
+    scratch: Vec<f64>,
+}
+
+impl Track {
+    /// An empty track.
+    pub fn new(kind: SignalKind, window: Duration) -> Self {
+        let arm = ArmTrack {
+            totals: [0.0; 2],
+            totals_before: [0.0; 2],
+            estimate: None,
+            window_counts: None,
+            last_data: None,
+            missing: None,
+            latency_secs: None,
+            window: Window::new(window),
+            buckets: BucketWindow::new(window),
+            edges: Arc::new([]),
+            scratch: Vec::new(),
+        };
+        Self { kind, canary: arm.clone(), baseline: arm }
+    }
+
+    /// One arm's side.
+    pub fn arm(&self, arm: Arm) -> &ArmTrack {
+        match arm {
+            Arm::Canary => &self.canary,
+            Arm::Baseline => &self.baseline,
+        }
+    }
+
+    /// Takes one look.
+    pub fn absorb(&mut self, now: Time, pair: &Pair) {
+        self.canary.absorb(self.kind, now, &pair.canary);
+        self.baseline.absorb(self.kind, now, &pair.baseline);
+    }
+}
+
+impl ArmTrack {
+    fn absorb(&mut self, kind: SignalKind, now: Time, reading: &Reading) {
+        self.totals_before = self.totals;
+        self.latency_secs = None;
+        self.missing = None;
+        match reading {
+            Ok(value) => {
+                self.last_data = Some(now);
+                self.take(now, value);
+            }
+            Err(missing) => self.missing = Some(missing.clone()),
+        }
+        self.read(kind, now);
+    }
+
+    fn take(&mut self, now: Time, value: &Value) {
+        let mut add = |events: f64, total: f64, third: f64| {
+            self.totals[0] += events;
+            self.totals[1] += total;
+            self.window.push(now, [events, total, third]);
+        };
+        match value {
+            Value::Share { events, total } => add(*events, *total, 0.0),
+            Value::Events { events, instance_secs, instances } => {
+                add(*events, *instance_secs, instance_secs / f64::from((*instances).max(1)));
+            }
+            Value::Restarts(restarts) => add(f64::from(*restarts), 0.0, 0.0),
+            Value::Level(level) => self.estimate = Some(*level),
+            Value::Health { latency_secs, .. } => self.latency_secs = *latency_secs,
+            Value::Histogram(histogram) => {
+                self.totals[1] += histogram.total();
+                if *self.edges != *histogram.edges {
+                    self.edges = histogram.edges.clone();
+                    self.buckets.clear();
+                }
+                self.buckets.push(now, &histogram.counts);
+            }
+        }
+    }
+
+    /// Refreshes the point estimate. A level is as old as its reading; the rest is of the window.
+    fn read(&mut self, kind: SignalKind, now: Time) {
+        match kind {
+            SignalKind::Ratio { .. } => {
+                let sums = self.window.sums(now).filter(|sums| sums[1] > 0.0);
+                self.window_counts = sums.map(|sums| (sums[0], sums[1]));
+                self.estimate = sums.map(|sums| sums[0] / sums[1]);
+            }
+            SignalKind::Rate => {
+                let sums = self.window.sums(now).filter(|sums| sums[2] > 0.0);
+                self.estimate = sums.map(|sums| sums[0] / sums[2]);
+            }
+            SignalKind::Count | SignalKind::Restarts => {
+                self.estimate = self.last_data.map(|_| self.totals[0]);
+            }
+            SignalKind::Quantile { q } => {
+                let filled = self.buckets.sums_into(now, &mut self.scratch);
+                self.estimate =
+                    if filled { quantile::estimate(q, &self.edges, &self.scratch) } else { None };
+            }
+            SignalKind::Gauge if self.missing.is_some() => self.estimate = None,
+            SignalKind::Gauge | SignalKind::Health => {}
+        }
+    }
+
+    /// Rate per instance and second within the window, for comparing arms of different size.
+    pub fn rate_per_instance(&self, now: Time) -> Option<f64> {
+        let sums = self.window.sums(now)?;
+        (sums[1] > 0.0).then(|| sums[0] / sums[1])
+    }
+
+    /// Why this look's data is not current: a failed read counts at once, a look without traffic
+    /// only when the whole window had none.
+    pub fn outage(&self, arm: Arm, now: Time, window: Duration) -> Option<Missing> {
+        let named = |missing: &Missing| {
+            let detail = match missing.detail.as_str() {
+                "" => arm.to_string(),
+                detail => format!("{arm}: {detail}"),
+            };
+            Missing::new(missing.why, detail)
+        };
+        match &self.missing {
+            Some(missing) if missing.why != Why::NoTraffic => Some(named(missing)),
+            Some(missing) if self.last_data.is_none_or(|last| now.since(last) >= window) => {
+                Some(named(missing))
+            }
+            Some(_) | None => None,
+        }
+    }
+}
