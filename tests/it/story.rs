@@ -158,23 +158,35 @@ impl Story {
         };
         let mut five = self.clause("error_rate > 5% for 5m", errors, look, dwell);
         five.bound = Some(0.05);
-        let near = ProgressShape { kind: "evidence_decades".into(), value: 1.2, needed: 3.6, noise_factor: Some(1.2) };
+        let near = ProgressShape {
+            kind: "evidence_decades".into(),
+            value: 1.2,
+            needed: 3.6,
+            noise_factor: Some(1.2),
+        };
         let mut slow = self.clause("p95_latency > 5s", self.latency_of(look), look, near);
         "seconds".clone_into(&mut slow.unit);
         slow.bound = Some(5.0);
         slow.interval = slow.estimate.map(|secs| [secs * 0.93, secs * 1.09]);
-        let counted = ProgressShape { kind: "count".into(), value: 0.0, needed: 1.0, noise_factor: None };
+        let counted =
+            ProgressShape { kind: "count".into(), value: 0.0, needed: 1.0, noise_factor: None };
         let mut crash = self.clause("restarts >= 1", Some(0.0), look, counted);
         "count".clone_into(&mut crash.unit);
         "clear".clone_into(&mut crash.state);
         (crash.interval, crash.bound, crash.missing) = (None, Some(1.0), None);
-        let checks = ProgressShape { kind: "checks".into(), value: 1.0, needed: 3.0, noise_factor: None };
+        let checks =
+            ProgressShape { kind: "checks".into(), value: 1.0, needed: 3.0, noise_factor: None };
         let mut health = self.clause("database is down for 3 checks", None, look, checks);
         "health".clone_into(&mut health.unit);
         "clear".clone_into(&mut health.state);
         (health.interval, health.bound, health.missing) = (None, None, None);
         health.note = Some("last answer 503 from 10.0.0.7:8080".into());
-        let asks = ProgressShape { kind: "evidence_decades".into(), value: decades * 1.4, needed: 2.9, noise_factor: Some(1.7) };
+        let asks = ProgressShape {
+            kind: "evidence_decades".into(),
+            value: decades * 1.4,
+            needed: 2.9,
+            noise_factor: Some(1.7),
+        };
         let mut one = self.clause("error_rate > 1%", errors, look, asks);
         one.bound = Some(0.01);
         if over && look > BAD_FROM + 3 {
@@ -190,7 +202,13 @@ impl Story {
         ]
     }
 
-    fn clause(&self, text: &str, estimate: Option<f64>, look: u64, progress: ProgressShape) -> ClauseShape {
+    fn clause(
+        &self,
+        text: &str,
+        estimate: Option<f64>,
+        look: u64,
+        progress: ProgressShape,
+    ) -> ClauseShape {
         let total = RPS * look as f64;
         let idle = self.plot == Plot::Idle;
         ClauseShape {
@@ -236,9 +254,7 @@ impl Story {
     fn decades(&self, look: u64) -> f64 {
         match self.plot {
             Plot::Idle => 0.0,
-            Plot::Errors if look > BAD_FROM => {
-                0.1 + 0.24 * ((look - BAD_FROM) as f64).powf(1.1)
-            }
+            Plot::Errors if look > BAD_FROM => 0.1 + 0.24 * ((look - BAD_FROM) as f64).powf(1.1),
             Plot::Errors | Plot::Healthy => 0.15 + 0.15 * wave(look, 9.0),
         }
     }
