@@ -1,1 +1,7 @@
 //! Every test of the product that needs more than one module.
+
+mod api;
+mod fake_desk;
+mod page;
+mod story;
+mod wire;

@@ -1,0 +1,217 @@
+//! Opening, listing, reading and cancelling analyses.
+
+use std::future::Future;
+
+use axum::{
+    Json,
+    extract::{Request, State},
+    http::{StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
+
+use super::{
+    Api,
+    desk::{
+        AnalysisPage, AnalysisView, ArmOrder, CancelAnalysis, DeskError, History, ListFilter,
+        OpenAnalysis,
+    },
+    input::{AnalysisId, NoParameters, idempotency_key, json, query},
+    problem::Problem,
+};
+
+/// Analyses on one page of the list, at most.
+const LIMIT_MAX: u32 = 200;
+/// Bytes of any name, version or key.
+const NAME_BYTES_MAX: usize = 256;
+/// Bytes of a target's URL or a selector.
+const ADDRESS_BYTES_MAX: usize = 2048;
+/// Instances of one arm.
+const TARGETS_MAX: usize = 256;
+/// Mechanisms of one analysis.
+const MECHANISMS_MAX: usize = 16;
+/// Bytes of a canceller's words.
+const WORDS_BYTES_MAX: usize = 2000;
+/// The longest hold, in seconds: 30 days.
+const HOLD_SECS_MAX: f64 = 30.0 * 86_400.0;
+
+const STATES: [&str; 3] = ["running", "finished", "cancelled"];
+const VERDICTS: [&str; 5] = ["watching", "investigate", "promote", "rollback", "inconclusive"];
+
+/// Waits for the desk, but not for ever.
+pub(super) async fn ask<T>(
+    api: &Api,
+    answer: impl Future<Output = Result<T, DeskError>>,
+) -> Result<T, Problem> {
+    match tokio::time::timeout(api.options.desk_timeout, answer).await {
+        Ok(answer) => answer.map_err(Problem::from),
+        Err(_) => {
+            let secs = api.options.desk_timeout.as_secs_f64();
+            Err(Problem::unavailable(format!("no answer from the store within {secs} s")))
+        }
+    }
+}
+
+/// `POST /v1/analyses`
+pub(super) async fn open(
+    State(api): State<Api>,
+    uri: Uri,
+    request: Request,
+) -> Result<Response, Problem> {
+    let NoParameters {} = query(&uri)?;
+    let header_key = idempotency_key(request.headers())?;
+    let mut order: OpenAnalysis = json(&api, request).await?;
+    if let Some(key) = header_key {
+        if order.idempotency_key.as_ref().is_some_and(|named| *named != key) {
+            let detail = "Idempotency-Key and the body's idempotency_key are not the same";
+            return Err(Problem::bad_request(detail));
+        }
+        order.idempotency_key = Some(key);
+    }
+    let faults = order_faults(&order);
+    if !faults.is_empty() {
+        return Err(Problem::refused(faults));
+    }
+    if api.stop.is_cancelled() {
+        return Err(Problem::unavailable("rollgate is shutting down"));
+    }
+    let opened = ask(&api, api.desk.open(order)).await?;
+    let status = if opened.is_new { StatusCode::CREATED } else { StatusCode::OK };
+    let location = format!("/v1/analyses/{}", opened.view.id);
+    Ok((status, [(header::LOCATION, location)], Json(opened.view)).into_response())
+}
+
+/// What can be seen to be wrong without knowing the configuration, all at once.
+fn order_faults(order: &OpenAnalysis) -> Vec<String> {
+    let mut faults = Vec::new();
+    name_faults("service", &order.service, &mut faults);
+    name_faults("rules", &order.rules, &mut faults);
+    if let Some(key) = &order.idempotency_key {
+        name_faults("idempotency_key", key, &mut faults);
+    }
+    if let Some(prometheus) = &order.prometheus {
+        name_faults("prometheus", prometheus, &mut faults);
+    }
+    arm_faults("canary", &order.canary, &mut faults);
+    if let Some(baseline) = &order.baseline {
+        arm_faults("baseline", baseline, &mut faults);
+    }
+    if order.mechanisms.len() > MECHANISMS_MAX {
+        let found = order.mechanisms.len();
+        faults.push(format!("mechanisms: {found} given, at most {MECHANISMS_MAX} allowed"));
+    }
+    for (index, mechanism) in order.mechanisms.iter().take(MECHANISMS_MAX).enumerate() {
+        name_faults(&format!("mechanisms[{index}]"), mechanism, &mut faults);
+    }
+    if let Some(secs) = order.hold_secs
+        && !(0.0..=HOLD_SECS_MAX).contains(&secs)
+    {
+        faults.push(format!("hold_secs: {secs} found, expected 0 to {HOLD_SECS_MAX}"));
+    }
+    faults
+}
+
+fn name_faults(field: &str, name: &str, faults: &mut Vec<String>) {
+    if name.trim().is_empty() {
+        faults.push(format!("{field}: is empty"));
+    }
+    text_faults(field, name, NAME_BYTES_MAX, faults);
+}
+
+fn text_faults(field: &str, text: &str, bytes_max: usize, faults: &mut Vec<String>) {
+    if text.len() > bytes_max {
+        faults.push(format!("{field}: {} bytes found, at most {bytes_max} allowed", text.len()));
+    }
+    if text.chars().any(char::is_control) {
+        faults.push(format!("{field}: holds a control character"));
+    }
+}
+
+fn arm_faults(arm: &str, order: &ArmOrder, faults: &mut Vec<String>) {
+    text_faults(&format!("{arm}.version"), &order.version, NAME_BYTES_MAX, faults);
+    match (order.targets.is_empty(), &order.selector) {
+        (true, None) => faults.push(format!("{arm}: neither targets nor selector is given")),
+        (false, Some(_)) => {
+            faults.push(format!("{arm}: both targets and selector are given, expected one"));
+        }
+        (true, Some(selector)) => {
+            text_faults(&format!("{arm}.selector"), selector, ADDRESS_BYTES_MAX, faults);
+        }
+        (false, None) => {}
+    }
+    if order.targets.len() > TARGETS_MAX {
+        let found = order.targets.len();
+        faults.push(format!("{arm}.targets: {found} given, at most {TARGETS_MAX} allowed"));
+    }
+    for (index, target) in order.targets.iter().take(TARGETS_MAX).enumerate() {
+        let field = format!("{arm}.targets[{index}]");
+        text_faults(&field, target, ADDRESS_BYTES_MAX, faults);
+        if !target.starts_with("http://") && !target.starts_with("https://") {
+            let found: String = target.chars().take(60).collect();
+            faults.push(format!("{field}: {found:?} found, expected http://... or https://..."));
+        }
+    }
+}
+
+/// `GET /v1/analyses`
+pub(super) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<AnalysisPage>, Problem> {
+    let filter: ListFilter = query(&uri)?;
+    one_of("state", filter.state.as_deref(), &STATES)?;
+    one_of("verdict", filter.verdict.as_deref(), &VERDICTS)?;
+    if let Some(limit) = filter.limit
+        && !(1..=LIMIT_MAX).contains(&limit)
+    {
+        let detail = format!("query: limit is {limit}, expected 1 to {LIMIT_MAX}");
+        return Err(Problem::bad_request(detail));
+    }
+    ask(&api, api.desk.list(filter)).await.map(Json)
+}
+
+fn one_of(parameter: &str, found: Option<&str>, expected: &[&str]) -> Result<(), Problem> {
+    match found {
+        Some(word) if !expected.contains(&word) => {
+            let word: String = word.chars().take(40).collect();
+            let expected = expected.join(", ");
+            let detail = format!("query: {parameter} is {word:?}, expected one of {expected}");
+            Err(Problem::bad_request(detail))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// `GET /v1/analyses/{id}`
+pub(super) async fn view(
+    State(api): State<Api>,
+    AnalysisId(id): AnalysisId,
+    uri: Uri,
+) -> Result<Json<AnalysisView>, Problem> {
+    let NoParameters {} = query(&uri)?;
+    ask(&api, api.desk.analysis(&id)).await.map(Json)
+}
+
+/// `GET /v1/analyses/{id}/history`
+pub(super) async fn history(
+    State(api): State<Api>,
+    AnalysisId(id): AnalysisId,
+    uri: Uri,
+) -> Result<Json<History>, Problem> {
+    let NoParameters {} = query(&uri)?;
+    ask(&api, api.desk.history(&id)).await.map(Json)
+}
+
+/// `POST /v1/analyses/{id}/cancel`
+pub(super) async fn cancel(
+    State(api): State<Api>,
+    AnalysisId(id): AnalysisId,
+    uri: Uri,
+    request: Request,
+) -> Result<Json<AnalysisView>, Problem> {
+    let NoParameters {} = query(&uri)?;
+    let order: CancelAnalysis = json(&api, request).await?;
+    let mut faults = Vec::new();
+    text_faults("who", &order.who, NAME_BYTES_MAX, &mut faults);
+    text_faults("why", &order.why, WORDS_BYTES_MAX, &mut faults);
+    if !faults.is_empty() {
+        return Err(Problem::refused(faults));
+    }
+    ask(&api, api.desk.cancel(&id, order)).await.map(Json)
+}

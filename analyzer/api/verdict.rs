@@ -1,0 +1,122 @@
+//! The small answer that controllers ask for again and again, with a long poll.
+//!
+//! It is always JSON and always 200 while the analysis is known: a controller that reads an empty
+//! or foreign body may take it for a success.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{Json, extract::State, http::Uri};
+use serde::{Deserialize, Serialize};
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    Api,
+    analyses::ask,
+    desk::AnalysisView,
+    input::{AnalysisId, duration, query},
+    problem::Problem,
+};
+
+/// A verdict without its findings. Field names are part of the public contract.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct SmallVerdict {
+    id: String,
+    service: String,
+    /// `running`, `finished`, `cancelled`.
+    state: String,
+    verdict: String,
+    #[serde(rename = "final")]
+    pub(super) is_final: bool,
+    reason: String,
+    rule: Option<String>,
+    /// What to do when inconclusive: `hold`, `rollback`, `promote`.
+    otherwise: Option<String>,
+    decided_at: Option<f64>,
+    elapsed_secs: f64,
+}
+
+impl SmallVerdict {
+    /// What a view says. A cancelled analysis is over without a verdict: inconclusive, and hold.
+    pub(super) fn of(view: &AnalysisView) -> Self {
+        let mut small = Self {
+            id: view.id.clone(),
+            service: view.service.clone(),
+            state: view.state.clone(),
+            verdict: "watching".to_owned(),
+            is_final: false,
+            reason: "No look has been taken yet.".to_owned(),
+            rule: None,
+            otherwise: None,
+            decided_at: None,
+            elapsed_secs: 0.0,
+        };
+        if let Some(report) = &view.report {
+            small.verdict.clone_from(&report.verdict);
+            small.is_final = report.is_final;
+            small.reason.clone_from(&report.reason);
+            small.rule.clone_from(&report.rule);
+            small.otherwise.clone_from(&report.otherwise);
+            small.decided_at = report.decided_at;
+            small.elapsed_secs = report.elapsed_secs;
+        }
+        if view.state == "cancelled" {
+            small.verdict = "inconclusive".to_owned();
+            small.is_final = true;
+            small.reason = cancel_sentence(view);
+            small.rule = None;
+            small.otherwise = Some("hold".to_owned());
+        }
+        small
+    }
+}
+
+fn cancel_sentence(view: &AnalysisView) -> String {
+    let (who, why) =
+        view.cancelled.as_ref().map_or(("", ""), |order| (order.who.trim(), order.why.trim()));
+    match (who.is_empty(), why.is_empty()) {
+        (true, true) => "Cancelled.".to_owned(),
+        (false, true) => format!("Cancelled by {who}."),
+        (true, false) => format!("Cancelled: {why}"),
+        (false, false) => format!("Cancelled by {who}: {why}"),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WaitQuery {
+    wait: Option<String>,
+}
+
+/// `GET /v1/analyses/{id}/verdict?wait=30s`
+pub(super) async fn verdict(
+    State(api): State<Api>,
+    AnalysisId(id): AnalysisId,
+    uri: Uri,
+) -> Result<Json<SmallVerdict>, Problem> {
+    let WaitQuery { wait } = query(&uri)?;
+    let wait = wait.as_deref().map(duration).transpose()?.unwrap_or(Duration::ZERO);
+    let wait = wait.min(Duration::from_secs(api.options.wait_secs_max));
+    let small = SmallVerdict::of(&ask(&api, api.desk.analysis(&id)).await?);
+    if small.is_final || wait.is_zero() {
+        return Ok(Json(small));
+    }
+    // An analysis that ended since it was read is not followed any more: it is read once more.
+    if let Some(looks) = api.desk.follow(&id) {
+        until_final(&api, looks, Instant::now() + wait).await;
+    }
+    Ok(Json(SmallVerdict::of(&ask(&api, api.desk.analysis(&id)).await?)))
+}
+
+/// Returns when the verdict is final, the analysis over, the time up, or the service stopping.
+async fn until_final(api: &Api, mut looks: watch::Receiver<Arc<AnalysisView>>, end: Instant) {
+    loop {
+        if SmallVerdict::of(&looks.borrow_and_update()).is_final {
+            return;
+        }
+        tokio::select! {
+            changed = looks.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep_until(end) => return,
+            () = api.stop.cancelled() => return,
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! A desk without a service behind it: analyses are told look by look from a fixed story, so that
+//! the API and the page can be tested against every state they may meet.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use rollgate::api::desk::{
+    AnalysisPage, AnalysisSummary, AnalysisView, CancelAnalysis, Desk, DeskError, History,
+    ListFilter, OpenAnalysis, Opened,
+};
+use tokio::sync::watch;
+
+use crate::story::Story;
+
+/// Service names that make the desk misbehave in a named way.
+pub const FULL: &str = "full";
+pub const DOWN: &str = "down";
+pub const REFUSED: &str = "refused";
+pub const PANICS: &str = "panics";
+pub const SILENT: &str = "silent";
+
+#[derive(Default)]
+pub struct FakeDesk {
+    told: Mutex<BTreeMap<String, Told>>,
+    unready: Mutex<Option<String>>,
+}
+
+/// One analysis and how far its story has been told.
+struct Told {
+    story: Story,
+    view: AnalysisView,
+    key: Option<String>,
+    follow: Option<watch::Sender<Arc<AnalysisView>>>,
+}
+
+impl FakeDesk {
+    /// Adds an analysis that stands before its first look.
+    pub fn tell(&self, story: Story) {
+        let view = story.view();
+        let follow = Some(watch::Sender::new(Arc::new(view.clone())));
+        let told = Told { story, view, key: None, follow };
+        self.told.lock().unwrap().insert(told.view.id.clone(), told);
+    }
+
+    /// Takes `looks` further looks of one analysis, fewer when it ends before.
+    pub fn advance(&self, id: &str, looks: u64) {
+        let mut all = self.told.lock().unwrap();
+        let told = all.get_mut(id).unwrap();
+        for _ in 0..looks {
+            let Some(follow) = &told.follow else { return };
+            told.view = told.story.after_look(&told.view);
+            follow.send_replace(Arc::new(told.view.clone()));
+            if told.view.state != "running" {
+                told.follow = None;
+            }
+        }
+    }
+
+    pub fn set_unready(&self, reason: &str) {
+        *self.unready.lock().unwrap() = Some(reason.to_owned());
+    }
+
+    fn told<T>(&self, id: &str, read: impl FnOnce(&mut Told) -> T) -> Result<T, DeskError> {
+        let mut all = self.told.lock().unwrap();
+        all.get_mut(id).map(read).ok_or_else(|| DeskError::Unknown(id.to_owned()))
+    }
+}
+
+#[async_trait]
+impl Desk for FakeDesk {
+    async fn open(&self, order: OpenAnalysis) -> Result<Opened, DeskError> {
+        match order.service.as_str() {
+            FULL => return Err(DeskError::Full("10000 analyses run, which is the limit".into())),
+            DOWN => return Err(DeskError::Unavailable("the store does not answer".into())),
+            REFUSED => {
+                let faults = ["rules: no file a.yaml", "mechanisms[0]: unknown name hook"];
+                return Err(DeskError::Refused(faults.map(String::from).into()));
+            }
+            PANICS => panic!("planted"),
+            SILENT => std::future::pending::<()>().await,
+            _ => {}
+        }
+        if let Some(key) = &order.idempotency_key {
+            let all = self.told.lock().unwrap();
+            if let Some(told) = all.values().find(|told| told.key.as_ref() == Some(key)) {
+                return Ok(Opened { view: told.view.clone(), is_new: false });
+            }
+        }
+        let id = format!("new-{}", self.told.lock().unwrap().len());
+        let mut story = Story::healthy(&id, &order.service);
+        story.canary = order.canary;
+        self.tell(story);
+        let view = self.told(&id, |told| {
+            told.key = order.idempotency_key;
+            told.view.clone()
+        })?;
+        Ok(Opened { view, is_new: true })
+    }
+
+    async fn list(&self, filter: ListFilter) -> Result<AnalysisPage, DeskError> {
+        let all = self.told.lock().unwrap();
+        let limit = filter.limit.unwrap_or(50) as usize;
+        let mut analyses: Vec<AnalysisSummary> = all
+            .values()
+            .rev()
+            .map(|told| summary(&told.view))
+            .filter(|line| filter.service.as_ref().is_none_or(|service| *service == line.service))
+            .filter(|line| filter.state.as_ref().is_none_or(|state| *state == line.state))
+            .filter(|line| filter.verdict.as_ref().is_none_or(|word| *word == line.verdict))
+            .filter(|line| filter.after.as_ref().is_none_or(|after| line.id < *after))
+            .collect();
+        let has_more = analyses.len() > limit;
+        analyses.truncate(limit);
+        let next = analyses.last().filter(|_| has_more).map(|line| line.id.clone());
+        Ok(AnalysisPage { analyses, next })
+    }
+
+    async fn analysis(&self, id: &str) -> Result<AnalysisView, DeskError> {
+        self.told(id, |told| told.view.clone())
+    }
+
+    async fn history(&self, id: &str) -> Result<History, DeskError> {
+        self.told(id, |told| {
+            told.story.history(told.view.report.as_ref().map_or(0, |report| report.look))
+        })
+    }
+
+    fn follow(&self, id: &str) -> Option<watch::Receiver<Arc<AnalysisView>>> {
+        self.told(id, |told| told.follow.as_ref().map(watch::Sender::subscribe)).ok().flatten()
+    }
+
+    async fn cancel(&self, id: &str, order: CancelAnalysis) -> Result<AnalysisView, DeskError> {
+        self.told(id, |told| {
+            if told.view.state != "running" {
+                return Err(DeskError::Conflict(format!("{id} is {} already", told.view.state)));
+            }
+            told.view.state = "cancelled".into();
+            told.view.cancelled = Some(order);
+            told.follow = None;
+            Ok(told.view.clone())
+        })?
+    }
+
+    async fn unready(&self) -> Option<String> {
+        self.unready.lock().unwrap().clone()
+    }
+}
+
+fn summary(view: &AnalysisView) -> AnalysisSummary {
+    let report = view.report.as_ref();
+    AnalysisSummary {
+        id: view.id.clone(),
+        service: view.service.clone(),
+        state: view.state.clone(),
+        started_at: view.started_at,
+        canary_version: view.canary.version.clone(),
+        baseline_version: view.baseline.as_ref().map_or("", |arm| &arm.version).to_owned(),
+        verdict: report.map_or("watching", |report| &report.verdict).to_owned(),
+        reason: report.map_or("", |report| &report.reason).to_owned(),
+        decided_at: report.and_then(|report| report.decided_at),
+    }
+}
