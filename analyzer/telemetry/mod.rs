@@ -5,16 +5,28 @@ use std::sync::{Arc, Mutex};
 
 use prometheus_client::registry::Registry;
 
+pub mod delivery;
+pub mod secret;
+
 /// The handle every part reports facts to. Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Telemetry {
     registry: Arc<Mutex<Registry>>,
+    delivery: delivery::DeliveryMetrics,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Telemetry {
     /// A fresh set of metrics at zero.
     pub fn new() -> Self {
-        Self::default()
+        let mut registry = Registry::default();
+        let delivery = delivery::DeliveryMetrics::register(&mut registry);
+        Self { registry: Arc::new(Mutex::new(registry)), delivery }
     }
 
     /// Our own `/metrics` body, in OpenMetrics text.
