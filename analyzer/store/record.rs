@@ -51,7 +51,8 @@ pub(super) fn read_observation(record: &str) -> Result<Observation, String> {
         record.edges.iter().map(|edges| edges.iter().map(|edge| edge.0).collect()).collect();
     let mut signals = Vec::with_capacity(record.signals.len());
     for (canary, baseline) in record.signals {
-        signals.push(Pair { canary: reading(canary, &edges)?, baseline: reading(baseline, &edges)? });
+        signals
+            .push(Pair { canary: reading(canary, &edges)?, baseline: reading(baseline, &edges)? });
     }
     Ok(Observation { at: Time(record.at), signals })
 }
@@ -393,9 +394,7 @@ impl<'de> Deserialize<'de> for Exact {
                     Some(bits) => u64::from_str_radix(bits, 16).ok().map(f64::from_bits),
                     None => text.parse().ok().filter(|number: &f64| number.is_finite()),
                 };
-                number
-                    .map(Exact)
-                    .ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+                number.map(Exact).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
             }
         }
 
@@ -438,7 +437,10 @@ mod tests {
             &twice(r#"{"p":["degraded",null]}"#),
         );
         check(
-            Ok(Value::Histogram(Histogram { edges: [0.5, 1.0].into(), counts: vec![1.0, 2.0, 0.0] })),
+            Ok(Value::Histogram(Histogram {
+                edges: [0.5, 1.0].into(),
+                counts: vec![1.0, 2.0, 0.0],
+            })),
             &format!(r#"{head}"e":[["0.5",1]],"s":[[{{"h":[0,[1,2,0]]}},{{"h":[0,[1,2,0]]}}]]}}"#),
         );
         for why in Why::ALL {
