@@ -4,9 +4,51 @@
 //! Delivery is at least once with a key that never changes. Nothing here decides what is sent;
 //! `service/` writes outbox rows with the verdict, and adapts its store to [`Outbox`].
 
+use std::{sync::Arc, time::Duration};
+
 use async_trait::async_trait;
 
 use crate::engine::observation::Time;
+
+pub mod payload;
+pub mod retry;
+pub mod sign;
+pub mod webhook;
+pub mod worker;
+
+/// Tells the time. `service/` holds the only clock; tests pass their own.
+pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
+
+/// One way to tell a deploy system a verdict.
+#[async_trait]
+pub trait Mechanism: Send + Sync + 'static {
+    /// Its name in the configuration.
+    fn name(&self) -> &str;
+    /// Tries once. Comes to an end by itself, with a time-out of its own.
+    async fn deliver(&self, parcel: &Parcel) -> Attempt;
+}
+
+/// What came of one attempt. Answers are in words, one line, free of secrets.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Attempt {
+    /// The receiver has it.
+    Delivered {
+        /// What it said.
+        answer: String,
+    },
+    /// The receiver never wants it again.
+    Refused {
+        /// What it said.
+        answer: String,
+    },
+    /// It may or may not have arrived; to be tried again.
+    Failed {
+        /// What went wrong.
+        answer: String,
+        /// How long the receiver asks to be left alone.
+        retry_after: Option<Duration>,
+    },
+}
 
 /// The rows this worker drains. Implemented by `service/` over its store.
 #[async_trait]

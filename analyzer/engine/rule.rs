@@ -178,6 +178,23 @@ impl Condition {
     }
 }
 
+impl Condition {
+    /// Whether any clause compares with the old version.
+    pub fn needs_baseline(&self) -> bool {
+        self.clauses().iter().any(|clause| match clause.test {
+            Test::BeyondBaseline { .. } => true,
+            Test::Dwell { bound, .. } => match bound {
+                Bound::TimesBaseline(_) | Bound::BaselinePlus(_) => true,
+                Bound::Constant(_) => false,
+            },
+            Test::BeyondConstant { .. }
+            | Test::Counted { .. }
+            | Test::HealthIs { .. }
+            | Test::HealthLatency { .. } => false,
+        })
+    }
+}
+
 /// One comparison.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Clause {

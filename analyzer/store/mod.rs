@@ -4,12 +4,29 @@
 //! the promise that a verdict and its outbox rows are one transaction, and that a final verdict is
 //! written once.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use crate::{
     engine::observation::{Observation, Time},
     signal::carry::Carry,
 };
+
+mod migrations;
+mod outbox;
+mod record;
+pub mod sqlite;
+
+/// How long an analysis that is over is kept when nothing else is configured: long enough to look
+/// back at last month's releases.
+pub const RETENTION_DEFAULT: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How many analyses one [`Store::prune`] removes at most, so that it never holds up the looks.
+pub const PRUNE_MAX: u32 = 200;
+
+/// How many rows one page of a journal or a list holds at most, whatever was asked for.
+pub const PAGE_MAX: u32 = 1000;
 
 /// What every store can do. All writes are durable when the call returns.
 #[async_trait]
@@ -38,9 +55,11 @@ pub trait Store: Send + Sync + 'static {
     async fn list(&self, filter: Filter) -> Result<Vec<StoredAnalysis>, StoreError>;
     /// Ends a running analysis without a verdict. False when it was over already.
     async fn cancel(&self, id: &str, note: &str, at: Time) -> Result<bool, StoreError>;
-    /// Deliveries that are due, oldest first.
+    /// Deliveries that are due: of each mechanism the one that waits longest first, mechanisms in
+    /// turn, so that a page never hides one mechanism behind the backlog of another.
     async fn due(&self, now: Time, limit: u32) -> Result<Vec<StoredDelivery>, StoreError>;
-    /// Records what came of an attempt.
+    /// Records what came of an attempt. A delivery that is over stays as it is: an answer that
+    /// comes late does not revive it.
     async fn record_attempt(&self, key: &str, attempt: AttemptRecord) -> Result<(), StoreError>;
     /// Every delivery of one analysis.
     async fn deliveries(&self, id: &str) -> Result<Vec<StoredDelivery>, StoreError>;
@@ -48,6 +67,9 @@ pub trait Store: Send + Sync + 'static {
     async fn next_due(&self) -> Result<Option<Time>, StoreError>;
     /// Counts for `/metrics`: pending and dead deliveries.
     async fn delivery_counts(&self) -> Result<DeliveryCounts, StoreError>;
+    /// Forgets analyses that ended before `older_than` and have nothing pending, oldest first and at
+    /// most [`PRUNE_MAX`]; says how many they were.
+    async fn prune(&self, older_than: Time) -> Result<u64, StoreError>;
     /// Writes and reads back a row: the readiness probe.
     async fn ping(&self) -> Result<(), StoreError>;
     /// Finishes outstanding writes and closes files.
@@ -237,6 +259,27 @@ pub enum StoreError {
         what: String,
         /// Why.
         why: String,
+    },
+    /// A record that could not be read back as it is, and was therefore not written.
+    #[error("store: {what} is not written: {why}")]
+    Unwritable {
+        /// Which record.
+        what: String,
+        /// Why.
+        why: String,
+    },
+    /// The file cannot serve as a store.
+    #[error("store: {path}: {found}, expected a store of rollgate\n  hint: {hint}")]
+    Unusable {
+        /// The file.
+        path: String,
+        /// What is there instead.
+        found: String,
+        /// What to do about it.
+        hint: String,
+        /// What the database said, when it was asked.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
     /// The analysis is already over, or the look is not the next one.
     #[error("store: analysis {analysis}: look {look} refused: {why}")]

@@ -14,9 +14,12 @@ use prometheus_client::{
 };
 
 pub mod analysis;
+pub mod delivery;
 pub mod http;
+pub mod secret;
 
 use analysis::AnalysisMetrics;
+use delivery::DeliveryMetrics;
 use http::HttpMetrics;
 
 /// Content type of [`Telemetry::render`].
@@ -35,6 +38,7 @@ struct Inner {
     registry: Registry,
     analysis: AnalysisMetrics,
     http: HttpMetrics,
+    delivery: DeliveryMetrics,
 }
 
 impl Default for Telemetry {
@@ -43,7 +47,8 @@ impl Default for Telemetry {
         register_process(&mut registry);
         let analysis = AnalysisMetrics::register(&mut registry);
         let http = HttpMetrics::register(&mut registry);
-        Self { inner: Arc::new(Inner { registry, analysis, http }) }
+        let delivery = DeliveryMetrics::register(&mut registry);
+        Self { inner: Arc::new(Inner { registry, analysis, http, delivery }) }
     }
 }
 

@@ -1,0 +1,172 @@
+//! One analysis as the service holds it: its order, its rules, and how both become views.
+//!
+//! Everything that is built from an order goes through here, whether the analysis is new, resumed
+//! after a restart or long over.
+
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+
+use crate::{
+    api::desk::{
+        AnalysisSummary, AnalysisView, CancelAnalysis, DeliveryView, OpenAnalysis, RulesRef,
+    },
+    engine::{analysis::Analysis, observation::Time, rule::RuleSet},
+    report::{build, shape::Report},
+    rulefile,
+    signal::spec::SignalSpec,
+    store::{DeliveryState, Store, StoredAnalysis, StoredDelivery, StoredState},
+};
+
+/// Observations read from the journal at once while an analysis is rebuilt.
+const JOURNAL_PAGE: u32 = 512;
+
+/// What an analysis began with.
+#[derive(Clone)]
+pub struct Case {
+    /// Its id.
+    pub id: String,
+    /// When it began.
+    pub started: Time,
+    /// What was ordered.
+    pub order: OpenAnalysis,
+    /// The rules, with the order's own hold.
+    pub rules: Arc<RuleSet>,
+    /// What to read.
+    pub specs: Arc<[SignalSpec]>,
+    /// The rule file.
+    pub rules_ref: RulesRef,
+}
+
+impl Case {
+    /// Reads a stored analysis' order and the rule text it began with.
+    pub fn of(stored: &StoredAnalysis) -> anyhow::Result<Self> {
+        let order: OpenAnalysis = serde_json::from_str(&stored.new.order)
+            .with_context(|| format!("the order of analysis {} cannot be read", stored.new.id))?;
+        let (name, text) = (&stored.new.rules_name, &stored.new.rules_text);
+        let file = rulefile::load(&format!("{name}.yaml"), text).map_err(|faults| {
+            anyhow!("the rules of analysis {} no longer load: {faults}", stored.new.id)
+        })?;
+        let mut rules = file.rules;
+        if let Some(hold_secs) = order.hold_secs {
+            override_hold(&mut rules, hold_secs);
+        }
+        Ok(Self {
+            id: stored.new.id.clone(),
+            started: stored.new.started,
+            order,
+            rules: Arc::new(rules),
+            specs: file.specs.into(),
+            rules_ref: RulesRef { name: name.clone(), sha256: file.sha256 },
+        })
+    }
+
+    /// Version of the old arm; empty when there is none.
+    pub fn baseline_version(&self) -> &str {
+        self.order.baseline.as_ref().map_or("", |arm| &arm.version)
+    }
+
+    /// The engine after every journaled look: the journal is the truth, this is a fold over it.
+    /// `each` sees every report on the way.
+    pub async fn refold(
+        &self,
+        store: &dyn Store,
+        mut each: impl FnMut(&Report),
+    ) -> anyhow::Result<Analysis> {
+        let mut analysis = Analysis::new(self.rules.clone(), self.started);
+        loop {
+            let page = store.journal(&self.id, analysis.looks(), JOURNAL_PAGE).await?;
+            if page.is_empty() {
+                return Ok(analysis);
+            }
+            for (_, observation) in &page {
+                let step = analysis.step(observation);
+                each(&build::report(&self.rules, &step));
+            }
+        }
+    }
+
+    /// The whole view.
+    pub fn view(
+        &self,
+        state: StoredState,
+        report: Option<Report>,
+        cancelled: Option<CancelAnalysis>,
+        deliveries: &[StoredDelivery],
+    ) -> AnalysisView {
+        AnalysisView {
+            id: self.id.clone(),
+            service: self.order.service.clone(),
+            state: state_word(state).to_owned(),
+            started_at: self.started.as_secs_f64(),
+            hold_secs: self.rules.promote.after.as_secs_f64(),
+            deadline_secs: self.rules.promote.deadline.as_secs_f64(),
+            interval_secs: self.rules.observe.interval.as_secs_f64(),
+            rules: self.rules_ref.clone(),
+            canary: self.order.canary.clone(),
+            baseline: self.order.baseline.clone(),
+            report,
+            cancelled,
+            deliveries: deliveries.iter().map(delivery_view).collect(),
+        }
+    }
+}
+
+/// Puts another hold into the rules; a deadline that it overtakes moves along.
+pub fn override_hold(rules: &mut RuleSet, hold_secs: f64) {
+    let hold = std::time::Duration::from_secs_f64(hold_secs);
+    if rules.promote.deadline < hold || rules.promote.deadline <= rules.promote.after {
+        rules.promote.deadline = hold * 2;
+    }
+    rules.promote.after = hold;
+}
+
+/// The word for a state.
+pub fn state_word(state: StoredState) -> &'static str {
+    match state {
+        StoredState::Running => "running",
+        StoredState::Finished => "finished",
+        StoredState::Cancelled => "cancelled",
+    }
+}
+
+/// A line of the list.
+pub fn summary(stored: &StoredAnalysis) -> anyhow::Result<AnalysisSummary> {
+    let order: OpenAnalysis = serde_json::from_str(&stored.new.order)?;
+    let report = stored_report(stored)?;
+    Ok(AnalysisSummary {
+        id: stored.new.id.clone(),
+        service: stored.new.service.clone(),
+        state: state_word(stored.state).to_owned(),
+        started_at: stored.new.started.as_secs_f64(),
+        canary_version: order.canary.version,
+        baseline_version: order.baseline.map(|arm| arm.version).unwrap_or_default(),
+        verdict: report.as_ref().map_or_else(|| "watching".into(), |report| report.verdict.clone()),
+        reason: report.as_ref().map(|report| report.reason.clone()).unwrap_or_default(),
+        decided_at: report.and_then(|report| report.decided_at),
+    })
+}
+
+/// The newest report of a stored analysis.
+pub fn stored_report(stored: &StoredAnalysis) -> anyhow::Result<Option<Report>> {
+    let parse = |text: &String| serde_json::from_str(text).context("the stored report is unreadable");
+    stored.report.as_ref().map(parse).transpose()
+}
+
+fn delivery_view(stored: &StoredDelivery) -> DeliveryView {
+    let state = match stored.state {
+        DeliveryState::Pending => "pending",
+        DeliveryState::Delivered => "delivered",
+        DeliveryState::Refused => "refused",
+        DeliveryState::Dead => "dead",
+    };
+    let pending = stored.state == DeliveryState::Pending;
+    DeliveryView {
+        key: stored.new.key.clone(),
+        mechanism: stored.new.mechanism.clone(),
+        state: state.to_owned(),
+        attempts: stored.attempts,
+        last_answer: stored.last_answer.clone(),
+        next_attempt_at: pending.then(|| stored.next_due.as_secs_f64()),
+    }
+}

@@ -1,0 +1,298 @@
+//! The driver: takes every observation that is ready, steps the engine, commits one transaction,
+//! and only then tells anybody.
+//!
+//! It owns the running engines. A store that fails is retried with the same looks, so nothing is
+//! published that is not durable and nothing is lost; meanwhile watchers wait at the full queue.
+
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::{case::Case, live::Board};
+use crate::{
+    deliver::payload::{RulesShape, VerdictParts, delivery_key, verdict_event},
+    engine::{
+        analysis::Analysis,
+        observation::Observation,
+        verdict::{Step, Verdict},
+    },
+    report::{build, shape::Report},
+    signal::carry::Carry,
+    store::{Decision, Look, NewDelivery, Store, StoreError, StoredState},
+    telemetry::{
+        Telemetry,
+        analysis::{EvidenceFact, LookFact, Opening, Subject},
+    },
+};
+
+/// Messages taken in one turn, and so looks in one transaction.
+pub const TURN_MAX: usize = 256;
+
+/// Messages that may wait for the driver.
+pub const QUEUE_MAX: usize = 1024;
+
+/// Wait between two tries of a failed commit; doubles up to the second value.
+const COMMIT_WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+
+/// What the driver is told.
+pub enum Message {
+    /// An analysis runs from now on.
+    Start(Box<Running>, Opening),
+    /// A look was taken.
+    Look {
+        /// Of which analysis.
+        id: String,
+        /// What it saw.
+        observation: Box<Observation>,
+        /// Positions after it.
+        carry: Box<Carry>,
+    },
+    /// An analysis was cancelled in the store.
+    Drop(String),
+}
+
+/// A running analysis.
+pub struct Running {
+    /// What it began with.
+    pub case: Case,
+    /// The engine.
+    pub analysis: Analysis,
+    /// The newest report.
+    pub report: Option<Report>,
+    /// Ends its watcher.
+    pub stop: CancellationToken,
+}
+
+/// The driver's parts.
+pub struct Driver {
+    /// Where looks become durable.
+    pub store: Arc<dyn Store>,
+    /// Where they are shown afterwards.
+    pub board: Board,
+    /// What happens is reported here.
+    pub telemetry: Telemetry,
+    /// Wakes the delivery worker.
+    pub wake: Arc<Notify>,
+}
+
+/// A stepped look that waits for its commit.
+struct Stepped {
+    look: Look,
+    step: Step,
+    report: Report,
+    begun: Instant,
+}
+
+impl Driver {
+    /// Works until every sender is gone or `stop`; what is queued by then is still committed.
+    pub async fn run(self, mut messages: mpsc::Receiver<Message>, stop: CancellationToken) {
+        let mut running: HashMap<String, Running> = HashMap::new();
+        let mut turn = Vec::with_capacity(TURN_MAX);
+        loop {
+            turn.clear();
+            tokio::select! {
+                biased;
+                taken = messages.recv_many(&mut turn, TURN_MAX) => if taken == 0 { break },
+                () = stop.cancelled() => {
+                    messages.close();
+                    if messages.recv_many(&mut turn, TURN_MAX).await == 0 { break }
+                }
+            }
+            self.turn(&mut running, &mut turn).await;
+        }
+        for (id, running) in running {
+            running.stop.cancel();
+            self.telemetry.analysis().suspended(subject(&running.case));
+            self.board.remove(&id);
+        }
+    }
+
+    async fn turn(&self, running: &mut HashMap<String, Running>, turn: &mut Vec<Message>) {
+        let mut stepped = Vec::new();
+        for message in turn.drain(..) {
+            match message {
+                Message::Start(case, how) => self.start(running, *case, how),
+                Message::Drop(id) => {
+                    if let Some(running) = running.remove(&id) {
+                        running.stop.cancel();
+                    }
+                    stepped.retain(|stepped: &Stepped| stepped.look.analysis != id);
+                    self.board.remove(&id);
+                }
+                Message::Look { id, observation, carry } => {
+                    // A final verdict never changes: looks that come after it are nobody's.
+                    let over = |stepped: &Stepped| {
+                        stepped.look.analysis == id && stepped.look.decision.is_some()
+                    };
+                    if stepped.iter().any(over) {
+                        continue;
+                    }
+                    if let Some(running) = running.get_mut(&id) {
+                        stepped.push(look(running, *observation, *carry));
+                    }
+                }
+            }
+        }
+        self.commit(running, &mut stepped).await;
+        for stepped in stepped {
+            self.publish(running, stepped);
+        }
+    }
+
+    fn start(&self, running: &mut HashMap<String, Running>, case: Running, how: Opening) {
+        self.telemetry.analysis().opened(subject(&case.case), how);
+        let view = case.case.view(StoredState::Running, case.report.clone(), None, &[]);
+        self.board.show(view);
+        running.insert(case.case.id.clone(), case);
+    }
+
+    /// Commits until it is durable. Looks of an analysis that ended meanwhile are dropped.
+    async fn commit(&self, running: &mut HashMap<String, Running>, stepped: &mut Vec<Stepped>) {
+        let mut wait = COMMIT_WAIT.0;
+        while !stepped.is_empty() {
+            let looks = stepped.iter().map(|stepped| stepped.look.clone()).collect();
+            match self.store.commit(looks).await {
+                Ok(()) => return,
+                Err(StoreError::OutOfOrder { analysis, look, why }) => {
+                    tracing::warn!(analysis, look, why, "a look was refused and is dropped");
+                    stepped.retain(|stepped| stepped.look.analysis != analysis);
+                    if let Some(running) = running.remove(&analysis) {
+                        running.stop.cancel();
+                    }
+                    self.board.remove(&analysis);
+                }
+                Err(error @ (StoreError::Database { .. } | StoreError::Unreadable { .. })) => {
+                    tracing::error!(error = %chain(&error), "looks could not be committed, trying again");
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(COMMIT_WAIT.1);
+                }
+            }
+        }
+    }
+
+    fn publish(&self, running: &mut HashMap<String, Running>, stepped: Stepped) {
+        let Stepped { look, step, report, begun } = stepped;
+        let Some(case) = running.get_mut(&look.analysis) else { return };
+        case.report = Some(report.clone());
+        let fact = LookFact {
+            look: step.look,
+            verdict: step.verdict,
+            reason: &report.reason,
+            took: begun.elapsed(),
+            elapsed: step.elapsed,
+            evidence: evidence_facts(&report),
+        };
+        self.telemetry.analysis().looked(subject(&case.case), &fact);
+        let is_final = step.verdict.is_final();
+        let state = if is_final { StoredState::Finished } else { StoredState::Running };
+        self.board.show(case.case.view(state, Some(report), None, &[]));
+        if is_final {
+            case.stop.cancel();
+            running.remove(&look.analysis);
+            self.board.remove(&look.analysis);
+            self.wake.notify_one();
+        }
+    }
+}
+
+fn look(running: &mut Running, observation: Observation, carry: Carry) -> Stepped {
+    let begun = Instant::now();
+    let step = judge(&mut running.analysis, &observation);
+    let report = build::report(&running.case.rules, &step);
+    let decision = step.verdict.is_final().then(|| Decision {
+        at: step.at,
+        deliveries: deliveries(&running.case, &step, &report),
+    });
+    let look = Look {
+        analysis: running.case.id.clone(),
+        look: step.look,
+        observation,
+        carry,
+        report: serde_json::to_string(&report).expect("strings and numbers are always JSON"),
+        verdict: report.verdict.clone(),
+        decision,
+    };
+    Stepped { look, step, report, begun }
+}
+
+/// One step. A panic while judging one analysis ends that analysis inconclusive, never as a pass,
+/// and never ends the process.
+fn judge(analysis: &mut Analysis, observation: &Observation) -> Step {
+    let next = analysis.looks() + 1;
+    let rules = analysis.rules().clone();
+    catch_unwind(AssertUnwindSafe(|| analysis.step(observation))).unwrap_or_else(|_| Step {
+        look: next,
+        at: observation.at,
+        elapsed: Duration::ZERO,
+        findings: Vec::new(),
+        estimates: Vec::new(),
+        canary_gap: None,
+        verdict: Verdict::Inconclusive { otherwise: rules.promote.otherwise },
+    })
+}
+
+fn deliveries(case: &Case, step: &Step, report: &Report) -> Vec<NewDelivery> {
+    let event = verdict_event(VerdictParts {
+        analysis: &case.id,
+        service: &case.order.service,
+        canary_version: &case.order.canary.version,
+        baseline_version: case.baseline_version(),
+        verdict: step.verdict,
+        decided: step.at,
+        report,
+        rules: RulesShape {
+            name: case.rules_ref.name.clone(),
+            sha256: case.rules_ref.sha256.clone(),
+        },
+    });
+    let Some(body) = event else { return Vec::new() };
+    case.order
+        .mechanisms
+        .iter()
+        .map(|mechanism| NewDelivery {
+            key: delivery_key(&case.id, mechanism),
+            mechanism: mechanism.clone(),
+            body: body.clone(),
+        })
+        .collect()
+}
+
+fn evidence_facts(report: &Report) -> Vec<EvidenceFact<'_>> {
+    report
+        .findings
+        .iter()
+        .flat_map(|finding| &finding.clauses)
+        .filter(|clause| clause.progress.kind == "evidence_decades")
+        .map(|clause| EvidenceFact {
+            clause: &clause.clause,
+            decades: clause.progress.value,
+            needed: clause.progress.needed,
+        })
+        .collect()
+}
+
+/// Whom a fact is about.
+pub fn subject(case: &Case) -> Subject<'_> {
+    Subject {
+        id: &case.id,
+        service: &case.order.service,
+        canary_version: &case.order.canary.version,
+    }
+}
+
+/// An error with everything that caused it, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,67 @@
+//! Looks at one analysis' sources on time and hands each observation to the driver.
+//!
+//! One task per running analysis. It holds the reducer, whose positions travel with every
+//! observation so that they are committed together; it never steps the engine.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::driver::Message;
+use crate::{
+    engine::observation::Time,
+    signal::{carry::Carry, reduce::Reducer, spec::SignalSpec},
+    source::collector::Collector,
+};
+
+/// What a watcher needs.
+pub struct Watch {
+    /// Which analysis.
+    pub id: String,
+    /// What to read.
+    pub specs: Arc<[SignalSpec]>,
+    /// Time between two looks.
+    pub interval: Duration,
+    /// An instance younger than this is not judged.
+    pub warmup: Duration,
+    /// Where the last committed look left off.
+    pub carry: Carry,
+    /// The sources.
+    pub collector: Collector,
+    /// The clock.
+    pub now: Arc<dyn Fn() -> Time + Send + Sync>,
+}
+
+/// Watches until `stop` or until the driver is gone.
+pub async fn watch(watch: Watch, driver: mpsc::Sender<Message>, stop: CancellationToken) {
+    let Watch { id, specs, interval, warmup, carry, collector, now } = watch;
+    let mut reducer = Reducer::new(specs, warmup, carry);
+    let mut ticks = interval_at(Instant::now(), interval);
+    // A look that took long moves the next ones; two looks in a burst would only see each other.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let at = now();
+        let gathered = tokio::select! {
+            () = stop.cancelled() => return,
+            gathered = collector.gather(at) => gathered,
+        };
+        let observation = reducer.reduce(&gathered);
+        let message = Message::Look {
+            id: id.clone(),
+            observation: Box::new(observation),
+            carry: Box::new(reducer.carry().clone()),
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            sent = driver.send(message) => if sent.is_err() { return },
+        }
+    }
+}
