@@ -2,3 +2,5 @@
 //!
 //! A source that fails gives missing data with a reason; it never gives zero, never health, and
 //! never takes the service down.
+
+pub mod exposition;

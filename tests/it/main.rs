@@ -5,3 +5,4 @@ mod fake_desk;
 mod page;
 mod story;
 mod wire;
+mod exposition;
