@@ -1,1 +1,3 @@
 //! Every test of the product that needs more than one module.
+
+mod rules;
