@@ -1,1 +1,91 @@
-//! rulefile
+//! Rule files: YAML text in, typed rules out, or every fault of the file with its place and a hint.
+//!
+//! The way of a file: [`tree`] reads YAML into nodes that know their place; [`schema`] reads the
+//! top keys, [`signals`] and [`selector`] the signals, [`rules`] the rules, whose conditions
+//! [`condition`] parses and [`meaning`] checks against the signals; [`literal`] holds numbers with
+//! units and [`fault`] what a person is told. A form of the language that is not built is refused
+//! by its name: nothing in a file is ever ignored.
+//!
+//! Invariants: text in, values out, no I/O; the time and memory a hostile file can cost are
+//! bounded by the `MAX_*` limits of these modules; no input panics. Anchors, aliases, tags and
+//! several documents in a file are deliberately not part of the language.
+
+mod condition;
+mod fault;
+mod literal;
+mod meaning;
+mod rules;
+mod schema;
+mod selector;
+mod signals;
+mod table;
+mod tree;
+
+use std::fmt::Write as _;
+
+use sha2::{Digest, Sha256};
+
+use self::fault::{Complaint, Complaints};
+pub use self::{
+    fault::{Fault, Faults},
+    literal::duration_text,
+};
+use crate::{engine::rule::RuleSet, signal::spec::SignalSpec};
+
+/// The largest rule file that is read. The five-page decision matrix of a real service is 4 KiB.
+pub const MAX_FILE_BYTES: usize = 256 * 1024;
+
+/// A rule file that has been read and checked.
+#[derive(Clone, Debug)]
+pub struct RuleFile {
+    /// What the engine judges by.
+    pub rules: RuleSet,
+    /// What each signal is read from; same indices as `rules.signals`.
+    pub specs: Vec<SignalSpec>,
+    /// The file as it was.
+    pub text: String,
+    /// SHA-256 of the text, in lower-case hexadecimal: the version of the rules in a verdict.
+    pub sha256: String,
+}
+
+/// Reads a rule file. `file_name` only appears in faults.
+///
+/// # Errors
+/// Every fault of the file at once, in the order of their places. A YAML syntax fault hides what
+/// comes after it, since nothing behind it can be read with confidence.
+pub fn load(file_name: &str, text: &str) -> Result<RuleFile, Faults> {
+    if text.len() > MAX_FILE_BYTES {
+        let mut complaints = Complaints::default();
+        complaints.push(
+            Complaint::new(
+                0..0,
+                format!("the file has {} bytes", text.len()),
+                format!("a rule file of at most {} KiB", MAX_FILE_BYTES / 1024),
+            )
+            .hint("is this a recording or a manifest rather than a rule file?"),
+        );
+        return Err(complaints.into_faults(file_name, ""));
+    }
+    let mut complaints = Complaints::default();
+    let read = match tree::parse(text) {
+        Ok(root) => schema::read(text, &root, &mut complaints),
+        Err(complaint) => {
+            complaints.push(complaint);
+            None
+        }
+    };
+    match read {
+        Some((rules, specs)) if complaints.is_empty() => {
+            Ok(RuleFile { rules, specs, text: text.to_owned(), sha256: sha256_hex(text) })
+        }
+        Some(_) | None => Err(complaints.into_faults(file_name, text)),
+    }
+}
+
+fn sha256_hex(text: &str) -> String {
+    let mut hex = String::with_capacity(64);
+    for byte in Sha256::digest(text.as_bytes()) {
+        write!(hex, "{byte:02x}").expect("writing to a String cannot fail");
+    }
+    hex
+}

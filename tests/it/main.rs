@@ -6,3 +6,4 @@ mod page;
 mod story;
 mod wire;
 mod exposition;
+mod rules;

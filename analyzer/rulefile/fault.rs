@@ -1,0 +1,325 @@
+//! What a person is told about a rule file: where, what was found, what was expected, and a hint.
+//!
+//! While a file is read, faults are [`Complaint`]s with byte spans; once all are known they become
+//! [`Faults`] with lines and columns, ordered by place. At most [`MAX_FAULTS`] are kept; how many
+//! more there were is said, never dropped in silence.
+
+use std::{fmt, ops::Range};
+
+use annotate_snippets::{
+    AnnotationKind, Group, Level, Origin, Renderer, Snippet, renderer::DecorStyle,
+};
+
+/// More faults than this in one file are counted and not shown: nobody reads further.
+pub const MAX_FAULTS: usize = 50;
+
+/// A line longer than this is not shown as an excerpt: it is not a line that a person wrote.
+const EXCERPT_BYTES_MAX: usize = 2_000;
+
+/// One fault of a rule file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Name of the file, as given.
+    pub file: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+    /// Bytes of the text it is about; may be empty at the end of a text.
+    pub span: Range<usize>,
+    /// What was found.
+    pub message: String,
+    /// What was expected instead.
+    pub expected: String,
+    /// What to do about it, when there is something to say.
+    pub hint: Option<String>,
+}
+
+/// Every fault of one rule file, ordered by place; never empty.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.render(false))]
+pub struct Faults {
+    list: Vec<Fault>,
+    text: String,
+    more: usize,
+}
+
+impl Faults {
+    /// The faults, at most [`MAX_FAULTS`], in the order of their places.
+    pub fn iter(&self) -> std::slice::Iter<'_, Fault> {
+        self.list.iter()
+    }
+
+    /// How many faults there are, counting those that are not kept.
+    pub fn count(&self) -> usize {
+        self.list.len() + self.more
+    }
+
+    /// The faults for a terminal: each with its place, an excerpt, what was expected and a hint.
+    pub fn render(&self, color: bool) -> String {
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+        let renderer = renderer.decor_style(DecorStyle::Ascii).term_width(100);
+        let mut parts: Vec<String> =
+            self.list.iter().map(|fault| fault.render(&self.text, &renderer)).collect();
+        if self.more > 0 {
+            parts.push(format!("and {} more faults after these", self.more));
+        }
+        parts.join("\n\n")
+    }
+}
+
+impl<'a> IntoIterator for &'a Faults {
+    type Item = &'a Fault;
+    type IntoIter = std::slice::Iter<'a, Fault>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Fault { file, line, column, message, expected, .. } = self;
+        write!(f, "{file}:{line}:{column}: {message}; expected {expected}")?;
+        match &self.hint {
+            Some(hint) => write!(f, " (hint: {hint})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Fault {
+    fn render(&self, text: &str, renderer: &Renderer) -> String {
+        let title = Level::ERROR.primary_title(self.message.as_str());
+        let (line_start, line) = line_at(text, self.span.start);
+        let place = if line.is_empty() || line.len() > EXCERPT_BYTES_MAX {
+            Group::with_title(title)
+                .element(Origin::path(self.file.as_str()).line(self.line).char_column(self.column))
+        } else {
+            let start = self.span.start - line_start;
+            let end = (self.span.end - line_start).clamp(start, line.len());
+            title.element(
+                Snippet::source(line)
+                    .line_start(self.line)
+                    .path(self.file.as_str())
+                    .annotation(AnnotationKind::Primary.span(start..end)),
+            )
+        };
+        let mut group =
+            place.element(Level::NOTE.with_name("expected").message(self.expected.as_str()));
+        if let Some(hint) = &self.hint {
+            group = group.element(Level::HELP.with_name("hint").message(hint.as_str()));
+        }
+        renderer.render(&[group])
+    }
+}
+
+/// A fault while the file is still being read: bytes instead of lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Complaint {
+    pub(super) span: Range<usize>,
+    pub(super) message: String,
+    pub(super) expected: String,
+    pub(super) hint: Option<String>,
+}
+
+impl Complaint {
+    pub(super) fn new(
+        span: Range<usize>,
+        message: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> Self {
+        Self { span, message: message.into(), expected: expected.into(), hint: None }
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(super) fn hint_if(mut self, hint: Option<String>) -> Self {
+        self.hint = hint.or(self.hint);
+        self
+    }
+
+    /// The same complaint about a text that lies elsewhere.
+    pub(super) fn moved(mut self, to: impl FnOnce(Range<usize>) -> Range<usize>) -> Self {
+        self.span = to(self.span);
+        self
+    }
+}
+
+/// The complaints about one file so far.
+#[derive(Default)]
+pub(super) struct Complaints {
+    list: Vec<Complaint>,
+    more: usize,
+}
+
+impl Complaints {
+    pub(super) fn push(&mut self, complaint: Complaint) {
+        if self.is_full() {
+            self.more += 1;
+        } else {
+            self.list.push(complaint);
+        }
+    }
+
+    /// The value, or none after noting the complaint.
+    pub(super) fn keep<T>(&mut self, result: Result<T, Complaint>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(complaint) => {
+                self.push(complaint);
+                None
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Whether further complaints would only be counted.
+    pub(super) fn is_full(&self) -> bool {
+        self.list.len() >= MAX_FAULTS
+    }
+
+    pub(super) fn into_faults(mut self, file: &str, text: &str) -> Faults {
+        self.list.sort_by_key(|complaint| complaint.span.start);
+        let mut counted = Position::default();
+        let list = self.list.into_iter().map(|complaint| {
+            let start = floor_boundary(text, complaint.span.start);
+            counted.advance(text, start);
+            let end = floor_boundary(text, complaint.span.end).max(start);
+            Fault {
+                file: file.to_owned(),
+                line: counted.line + 1,
+                column: text[counted.line_start..start].chars().count() + 1,
+                span: start..end,
+                message: complaint.message,
+                expected: complaint.expected,
+                hint: complaint.hint,
+            }
+        });
+        Faults { list: list.collect(), text: text.to_owned(), more: self.more }
+    }
+}
+
+/// Where in a text we have counted to, so that many faults cost one pass.
+#[derive(Default)]
+struct Position {
+    line: usize,
+    line_start: usize,
+    at: usize,
+}
+
+impl Position {
+    fn advance(&mut self, text: &str, to: usize) {
+        for (offset, byte) in text.as_bytes()[self.at..to].iter().enumerate() {
+            if *byte == b'\n' {
+                self.line += 1;
+                self.line_start = self.at + offset + 1;
+            }
+        }
+        self.at = to;
+    }
+}
+
+/// The nearest of `known` to what was written, when it is near enough to be meant.
+pub(super) fn nearest<'k>(
+    written: &str,
+    known: impl IntoIterator<Item = &'k str>,
+) -> Option<&'k str> {
+    // A name this long was not a slip of the finger, and the distance costs its square.
+    if written.len() > 64 {
+        return None;
+    }
+    let lower = written.to_lowercase();
+    let allowed = (written.chars().count() / 3).max(1);
+    known
+        .into_iter()
+        .map(|name| (strsim::osa_distance(&lower, &name.to_lowercase()), name))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// "did you mean `x`?" for the nearest known name.
+pub(super) fn did_you_mean<'k>(
+    written: &str,
+    known: impl IntoIterator<Item = &'k str>,
+) -> Option<String> {
+    nearest(written, known).map(|name| format!("did you mean `{name}`?"))
+}
+
+/// At most 60 characters of something a file says, on one line.
+pub(super) fn excerpt(text: &str) -> String {
+    let mut short: String =
+        text.chars().take(60).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if text.chars().nth(60).is_some() {
+        short.push_str("...");
+    }
+    short
+}
+
+fn line_at(text: &str, offset: usize) -> (usize, &str) {
+    let start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
+    let end = text[offset..].find('\n').map_or(text.len(), |newline| offset + newline);
+    (start, text[start..end].trim_end_matches('\r'))
+}
+
+fn floor_boundary(text: &str, offset: usize) -> usize {
+    let mut offset = offset.min(text.len());
+    while !text.is_char_boundary(offset) {
+        offset -= 1;
+    }
+    offset
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_counted_in_lines_and_characters() {
+        let text = "a: 1\r\nü: grün\nlast";
+        let check = |needle: &str, expected: (usize, usize)| {
+            let mut complaints = Complaints::default();
+            let at = text.find(needle).expect("the needle is in the text");
+            complaints.push(Complaint::new(at..at + needle.len(), "m", "e"));
+            let faults = complaints.into_faults("f", text);
+            let fault = &faults.list[0];
+            assert_eq!((fault.line, fault.column), expected, "{needle}");
+        };
+        check("a", (1, 1));
+        check("1", (1, 4));
+        check("grün", (2, 4));
+        check("last", (3, 1));
+    }
+
+    #[test]
+    fn faults_beyond_the_limit_are_counted() {
+        let mut complaints = Complaints::default();
+        for _ in 0..MAX_FAULTS + 7 {
+            complaints.push(Complaint::new(0..1, "m", "e"));
+        }
+        let faults = complaints.into_faults("f", "text");
+        assert_eq!((faults.iter().count(), faults.count()), (MAX_FAULTS, MAX_FAULTS + 7));
+        assert!(faults.render(false).ends_with("and 7 more faults after these"));
+    }
+
+    #[test]
+    fn only_a_near_name_is_suggested() {
+        let known = ["error_rate", "p95_latency", "app"];
+        let check = |written: &str, expected: Option<&str>| {
+            assert_eq!(nearest(written, known), expected, "{written}");
+        };
+        check("eror_rate", Some("error_rate"));
+        check("Error_Rate", Some("error_rate"));
+        check("p99_latency", Some("p95_latency"));
+        check("ap", Some("app"));
+        check("memory", None);
+        check(&"e".repeat(1000), None);
+    }
+}

@@ -1,0 +1,509 @@
+//! From a parsed condition to the engine's: names become indices, literals become numbers in the
+//! signal's own unit, and each form becomes the one test it stands for.
+//!
+//! This is where the language is closed: a form that the engine cannot judge is refused by its
+//! name, with what to write instead, and a limit that could never or would always hold is refused
+//! too. Nothing is guessed: a unit that does not fit the signal is a fault.
+
+use std::{ops::Range, time::Duration};
+
+use super::{
+    condition::{self, Ask, Bound as Written, Clause as WrittenClause, Length, Tree, Value},
+    fault::{Complaint, did_you_mean, excerpt},
+    literal::{Dimension, Literal},
+    signals::{Known, Scale},
+    table,
+};
+use crate::engine::rule::{Bound, Clause, Condition, HealthHold, Op, SignalKind, Test};
+
+/// Multiples of the baseline beyond this are slips of the finger.
+const MARGIN_MAX: f64 = 1000.0;
+
+/// Turns a parsed condition into the engine's; every clause is checked, not only the first.
+pub(super) fn condition(
+    text: &str,
+    tree: &Tree,
+    signals: &[Known],
+    out: &mut Vec<Complaint>,
+) -> Option<Condition> {
+    let mut all = |parts: &[Tree]| {
+        let read: Vec<Option<Condition>> =
+            parts.iter().map(|part| condition(text, part, signals, out)).collect();
+        read.into_iter().collect::<Option<Vec<Condition>>>()
+    };
+    match tree {
+        Tree::And(parts) => all(parts).map(Condition::And),
+        Tree::Or(parts) => all(parts).map(Condition::Or),
+        Tree::Not(part) => {
+            condition(text, part, signals, out).map(|part| Condition::Not(Box::new(part)))
+        }
+        Tree::Clause(clause) => match read_clause(text, clause, signals) {
+            Ok(clause) => clause.map(Condition::Clause),
+            Err(complaint) => {
+                out.push(complaint);
+                None
+            }
+        },
+    }
+}
+
+/// None when the signal itself is faulty, which has been said at its own place.
+fn read_clause(
+    text: &str,
+    clause: &WrittenClause,
+    signals: &[Known],
+) -> Result<Option<Clause>, Complaint> {
+    let Some(index) = signals.iter().position(|known| known.name == clause.signal) else {
+        let names: Vec<&str> = signals.iter().map(|known| known.name.as_str()).collect();
+        let expected = if names.is_empty() {
+            "a signal that is defined under `signals:`".to_owned()
+        } else {
+            format!("one of {}", table::list(&names[..names.len().min(12)]))
+        };
+        return Err(Complaint::new(
+            clause.signal_span.clone(),
+            format!("unknown signal `{}`", excerpt(&clause.signal)),
+            expected,
+        )
+        .hint_if(did_you_mean(&clause.signal, names.iter().copied())));
+    };
+    let Some((kind, scale)) = signals[index].meaning else {
+        return Ok(None);
+    };
+    let test = Reader { clause, kind, scale }.test()?;
+    let text = words(&text[clause.span.clone()]);
+    Ok(Some(Clause { text, signal: index, test }))
+}
+
+/// Text on one line, with single blanks.
+pub(super) fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+struct Reader<'c> {
+    clause: &'c WrittenClause,
+    kind: SignalKind,
+    scale: Scale,
+}
+
+/// A comparison, taken apart.
+struct Comparison {
+    op: Op,
+    op_span: Range<usize>,
+    bound: Written,
+    span: Range<usize>,
+}
+
+impl Reader<'_> {
+    fn test(&self) -> Result<Test, Complaint> {
+        let name = &self.clause.signal;
+        let at_signal = |message: String, expected: String| {
+            Err(Complaint::new(self.clause.signal_span.clone(), message, expected))
+        };
+        match (self.kind, self.clause.value, &self.clause.ask) {
+            (SignalKind::Health, Value::Itself, Ask::Is { status, .. }) => Ok(Test::HealthIs {
+                status: *status,
+                hold: match self.clause.hold.as_ref().map(|hold| hold.length) {
+                    None => HealthHold::Checks(1),
+                    Some(Length::Checks(checks)) => HealthHold::Checks(checks),
+                    Some(Length::For(time)) => HealthHold::For(time),
+                },
+            }),
+            (SignalKind::Health, Value::Itself, Ask::Compare { bound, .. }) => at_signal(
+                match bound {
+                    Written::Constant(_) => {
+                        format!("`{name}` is a health signal: it has a status, not a number")
+                    }
+                    Written::TimesBaseline(_) | Written::BaselinePlus(_) => {
+                        format!("`{name}` is a health signal, which has no baseline to compare")
+                    }
+                },
+                format!("`{name} is down for 3 checks`, or `latency({name}) > 500ms for 1m`"),
+            ),
+            (SignalKind::Health, Value::Latency, Ask::Compare { op, bound, bound_span, .. }) => {
+                self.health_latency(*op, *bound, bound_span)
+            }
+            (SignalKind::Health, Value::Latency, Ask::Is { span, .. }) => Err(Complaint::new(
+                span.clone(),
+                "an answer time is not up or down",
+                format!("`latency({name}) > 500ms for 1m`, or `{name} is down`"),
+            )),
+            (_, Value::Latency, _) => at_signal(
+                format!("`{name}` is not a health signal"),
+                "a health signal inside `latency(...)`".to_owned(),
+            ),
+            (_, Value::Itself, Ask::Is { .. }) => at_signal(
+                format!("`{name}` is not a health signal: it has a number, not a status"),
+                format!("a comparison, such as `{name} {}`", self.example()),
+            ),
+            (_, Value::Itself, Ask::Compare { op, op_span, bound, bound_span }) => {
+                let (op, bound) = (*op, *bound);
+                let comparison =
+                    Comparison { op, op_span: op_span.clone(), bound, span: bound_span.clone() };
+                match self.hold()? {
+                    Some(hold) => self.dwell(&comparison, hold),
+                    None => self.immediate(&comparison),
+                }
+            }
+        }
+    }
+
+    /// The `for` of a numeric clause, which is a time.
+    fn hold(&self) -> Result<Option<Duration>, Complaint> {
+        match &self.clause.hold {
+            None => Ok(None),
+            Some(condition::Hold { length: Length::For(time), .. }) => Ok(Some(*time)),
+            Some(condition::Hold { length: Length::Checks(_), span }) => Err(Complaint::new(
+                span.clone(),
+                "only a health status is counted in checks",
+                "a duration, such as `for 1m`",
+            )),
+        }
+    }
+
+    fn dwell(&self, asked: &Comparison, hold: Duration) -> Result<Test, Complaint> {
+        if let SignalKind::Count | SignalKind::Restarts = self.kind {
+            let span = self.clause.hold.as_ref().map_or(asked.span.clone(), |h| h.span.clone());
+            return Err(Complaint::new(
+                span,
+                format!("`{}` is counted since the analysis began", self.clause.signal),
+                "no `for`: what has happened stays happened",
+            )
+            .hint("for a recent pace, define a `rate:` signal"));
+        }
+        let bound = match asked.bound {
+            Written::Constant(literal) => {
+                let limit = self.in_unit(literal, &asked.span)?;
+                self.possible(asked.op, limit, &asked.span)?;
+                Bound::Constant(limit)
+            }
+            Written::TimesBaseline(margin) if margin > 0.0 && margin <= MARGIN_MAX => {
+                Bound::TimesBaseline(margin)
+            }
+            Written::TimesBaseline(_) => {
+                return Err(Complaint::new(
+                    asked.span.clone(),
+                    "a multiple that cannot be meant",
+                    format!("a multiple above 0 and at most {MARGIN_MAX}"),
+                ));
+            }
+            Written::BaselinePlus(literal) => {
+                Bound::BaselinePlus(self.in_unit(literal, &asked.span)?)
+            }
+        };
+        Ok(Test::Dwell { op: asked.op, bound, hold })
+    }
+
+    fn immediate(&self, asked: &Comparison) -> Result<Test, Complaint> {
+        match (self.kind, asked.bound) {
+            (SignalKind::Count | SignalKind::Restarts, Written::Constant(literal)) => {
+                self.counted(asked, literal)
+            }
+            (SignalKind::Count | SignalKind::Restarts, _) => Err(Complaint::new(
+                asked.span.clone(),
+                format!(
+                    "`{}` is a count, which is not compared with the baseline",
+                    self.clause.signal
+                ),
+                format!("a whole number, such as `{} >= 1`", self.clause.signal),
+            )
+            .hint("define a `rate:` or a `ratio:` of the same counter and compare that")),
+            (SignalKind::Gauge, _) => Err(Complaint::new(
+                self.clause.span.clone(),
+                "a level without `for`: levels by evidence are not built yet",
+                "`for` and a duration at the end of the clause",
+            )
+            .hint(format!(
+                "add `for 1m`: `{} {} for 1m`",
+                self.clause.signal,
+                self.example()
+            ))),
+            (SignalKind::Ratio { .. } | SignalKind::Rate | SignalKind::Quantile { .. }, bound) => {
+                match bound {
+                    Written::Constant(literal) => self.beyond_constant(asked, literal),
+                    Written::TimesBaseline(margin) => self.beyond_baseline(asked, margin),
+                    Written::BaselinePlus(_) => Err(Complaint::new(
+                        asked.span.clone(),
+                        "evidence against `baseline + amount` is not built yet",
+                        "`for` and a duration after it, or a multiple of the baseline",
+                    )
+                    .hint("add `for 2m`, or write `1.5x baseline`")),
+                }
+            }
+            (SignalKind::Health, _) => Err(Complaint::new(
+                self.clause.span.clone(),
+                "a health signal is not compared",
+                format!("`{} is down`", self.clause.signal),
+            )),
+        }
+    }
+
+    fn counted(&self, asked: &Comparison, literal: Literal) -> Result<Test, Complaint> {
+        let limit = self.in_unit(literal, &asked.span)?;
+        if limit < 0.0 || limit.fract() != 0.0 {
+            return Err(Complaint::new(
+                asked.span.clone(),
+                "a count is a whole number from 0",
+                format!("such as `{} >= 1`", self.clause.signal),
+            ));
+        }
+        match asked.op {
+            Op::AtLeast if limit == 0.0 => Err(Complaint::new(
+                asked.op_span.start..asked.span.end,
+                "a count is always at least 0: this fires at once, for every release",
+                "`>= 1` or `> 0`",
+            )),
+            Op::Below if limit == 0.0 => Err(Complaint::new(
+                asked.op_span.start..asked.span.end,
+                "a count is never below 0: this can never fire",
+                "a limit of at least 1",
+            )),
+            op @ (Op::Above | Op::AtLeast | Op::Below | Op::AtMost) => {
+                Ok(Test::Counted { op, limit })
+            }
+        }
+    }
+
+    fn beyond_constant(&self, asked: &Comparison, literal: Literal) -> Result<Test, Complaint> {
+        let limit = self.in_unit(literal, &asked.span)?;
+        let downward = match asked.op {
+            Op::Above | Op::AtLeast => false,
+            Op::Below | Op::AtMost => true,
+        };
+        let ratio = matches!(self.kind, SignalKind::Ratio { .. });
+        if downward && !ratio {
+            return Err(Complaint::new(
+                asked.op_span.clone(),
+                "evidence that a rate or a quantile is too low is not built yet",
+                "`>` or `>=`, or `for` and a duration at the end of the clause",
+            )
+            .hint(format!("add `for 1m`: `{} {} for 1m`", self.clause.signal, "< ...")));
+        }
+        self.possible(asked.op, limit, &asked.span)?;
+        if limit <= 0.0 {
+            return Err(Complaint::new(
+                asked.span.clone(),
+                "against a limit of zero a single event would be proof",
+                "a limit above zero",
+            )
+            .hint("to act on the first event, define a `count:` signal and ask `>= 1`"));
+        }
+        if ratio && limit >= 1.0 {
+            return Err(Complaint::new(
+                asked.span.clone(),
+                "against a limit of 100% a single request would be proof",
+                "a limit below 100%",
+            ));
+        }
+        Ok(Test::BeyondConstant { op: asked.op, limit })
+    }
+
+    fn beyond_baseline(&self, asked: &Comparison, margin: f64) -> Result<Test, Complaint> {
+        match asked.op {
+            Op::Above | Op::AtLeast => {}
+            Op::Below | Op::AtMost => {
+                return Err(Complaint::new(
+                    asked.op_span.clone(),
+                    "evidence that the canary is below the baseline is not built yet",
+                    "`>`, or `for` and a duration at the end of the clause",
+                ));
+            }
+        }
+        if (1.0..=MARGIN_MAX).contains(&margin) {
+            return Ok(Test::BeyondBaseline { margin });
+        }
+        Err(Complaint::new(
+            asked.span.clone(),
+            "evidence is asked for being worse than the baseline",
+            format!("a multiple from 1x to {MARGIN_MAX}x"),
+        )
+        .hint("`1.5x baseline` means: half as much again as the old version"))
+    }
+
+    fn health_latency(
+        &self,
+        op: Op,
+        bound: Written,
+        span: &Range<usize>,
+    ) -> Result<Test, Complaint> {
+        let wrong =
+            |message: &str, expected: &str| Err(Complaint::new(span.clone(), message, expected));
+        let limit_secs = match bound {
+            Written::Constant(literal)
+                if literal.dimension == Dimension::Time && literal.value >= 0.0 =>
+            {
+                literal.value
+            }
+            Written::Constant(_) => {
+                return wrong("an answer time is held against a time", "such as `500ms` or `2s`");
+            }
+            Written::TimesBaseline(_) | Written::BaselinePlus(_) => {
+                return wrong(
+                    "an answer time of a health endpoint is not compared with the baseline",
+                    "a constant, such as `500ms`",
+                );
+            }
+        };
+        match self.hold()? {
+            Some(hold) => Ok(Test::HealthLatency { op, limit_secs, hold }),
+            None => Err(Complaint::new(
+                self.clause.span.clone(),
+                "an answer time without `for`: evidence on it is not built yet",
+                "`for` and a duration at the end of the clause",
+            )
+            .hint("add `for 1m`")),
+        }
+    }
+
+    /// Refuses limits that could never or would always be exceeded.
+    fn possible(&self, op: Op, limit: f64, span: &Range<usize>) -> Result<(), Complaint> {
+        let never_negative = match self.kind {
+            SignalKind::Ratio { .. } | SignalKind::Rate | SignalKind::Quantile { .. } => true,
+            // A level, or an expression, may be below zero.
+            SignalKind::Gauge => false,
+            SignalKind::Count | SignalKind::Restarts | SignalKind::Health => true,
+        };
+        let ratio = matches!(self.kind, SignalKind::Ratio { .. });
+        let complain = |message: &str| {
+            let expected = if ratio { "a share between 0% and 100%" } else { "a limit above zero" };
+            Err(Complaint::new(span.clone(), message, expected))
+        };
+        if never_negative && limit < 0.0 {
+            return complain("this is never below zero");
+        }
+        match op {
+            Op::AtLeast if never_negative && limit == 0.0 => {
+                complain("it is always at least zero: this fires for every release")
+            }
+            Op::Below if never_negative && limit == 0.0 => {
+                complain("it is never below zero: this can never fire")
+            }
+            Op::Above if ratio && limit >= 1.0 => {
+                complain("it is never above 100%: this can never fire")
+            }
+            Op::AtMost if ratio && limit >= 1.0 => {
+                complain("it is always at most 100%: this fires for every release")
+            }
+            Op::Above | Op::AtLeast | Op::Below | Op::AtMost => Ok(()),
+        }
+    }
+
+    /// The literal as a number in the signal's own unit.
+    fn in_unit(&self, literal: Literal, span: &Range<usize>) -> Result<f64, Complaint> {
+        let Literal { value, dimension } = literal;
+        let name = &self.clause.signal;
+        let fit = match (self.scale, dimension) {
+            (Scale::Share, Dimension::Share) => value.abs() <= 1.0,
+            (Scale::Share, Dimension::Plain) => {
+                if value.abs() > 1.0 {
+                    return Err(self
+                        .unit(span, format!("`{name}` is a share, at most 1"), "in percent")
+                        .hint(format!("did you mean `{value}%`?")));
+                }
+                true
+            }
+            (Scale::PerSecond, Dimension::PerSecond) => true,
+            (Scale::Count | Scale::Plain, Dimension::Plain) => true,
+            (Scale::Time { unit_secs }, Dimension::Time) => return Ok(value / unit_secs),
+            (Scale::Bytes, Dimension::Bytes) => true,
+            (Scale::PlainOrBytes, Dimension::Plain | Dimension::Bytes) => true,
+            (
+                Scale::Any,
+                Dimension::Plain
+                | Dimension::Share
+                | Dimension::Time
+                | Dimension::Bytes
+                | Dimension::PerSecond
+                | Dimension::BytesPerSecond,
+            ) => true,
+            _ => false,
+        };
+        if fit {
+            return Ok(value);
+        }
+        let found = match dimension {
+            Dimension::Plain => "a number without a unit",
+            Dimension::Share => "a percentage",
+            Dimension::Time => "a time",
+            Dimension::Bytes => "an amount of bytes",
+            Dimension::PerSecond => "a rate",
+            Dimension::BytesPerSecond => "bytes over time",
+            Dimension::Factor => "a multiple",
+        };
+        let complaint = self.unit(span, format!("`{name}` is held against {found}"), "");
+        Err(complaint.hint_if(self.unit_hint(dimension, value)))
+    }
+
+    fn unit(&self, span: &Range<usize>, message: String, expected: &str) -> Complaint {
+        let expected = if expected.is_empty() { self.unit_words() } else { expected };
+        Complaint::new(span.clone(), message, format!("{expected}, such as `{}`", self.literal()))
+    }
+
+    fn unit_hint(&self, found: Dimension, value: f64) -> Option<String> {
+        let plain = found == Dimension::Plain;
+        match self.scale {
+            Scale::Time { .. } if plain => {
+                Some(format!("{value} what? write `{value}s` or `{value}ms`"))
+            }
+            Scale::Bytes if plain => Some(format!("{value} what? write `{value}MB` or `{value}B`")),
+            Scale::PerSecond if plain => {
+                Some(format!("a rate has a time: write `{value}/s` or `{value}/min`"))
+            }
+            Scale::Plain if found == Dimension::Bytes || found == Dimension::Time => Some(
+                "the unit is read off the metric's name (`_bytes`, `_seconds`), and this one has \
+                 none"
+                    .to_owned(),
+            ),
+            Scale::Count if found == Dimension::PerSecond => {
+                Some("for a pace, define a `rate:` signal of the same counter".to_owned())
+            }
+            Scale::Share
+            | Scale::PerSecond
+            | Scale::Count
+            | Scale::Time { .. }
+            | Scale::Bytes
+            | Scale::Plain
+            | Scale::PlainOrBytes
+            | Scale::Any
+            | Scale::Health => None,
+        }
+    }
+
+    fn unit_words(&self) -> &'static str {
+        match self.scale {
+            Scale::Share => "a percentage",
+            Scale::PerSecond => "a rate",
+            Scale::Count => "a whole number",
+            Scale::Time { .. } => "a time",
+            Scale::Bytes => "an amount of bytes",
+            Scale::Plain => "a plain number",
+            Scale::PlainOrBytes => "a plain number or an amount of bytes",
+            Scale::Any => "a number",
+            Scale::Health => "a status",
+        }
+    }
+
+    fn literal(&self) -> &'static str {
+        match self.scale {
+            Scale::Share => "5%",
+            Scale::PerSecond => "10/s",
+            Scale::Count => "1",
+            Scale::Time { .. } => "200ms",
+            Scale::Bytes => "500MB",
+            Scale::Plain | Scale::PlainOrBytes | Scale::Any => "100",
+            Scale::Health => "down",
+        }
+    }
+
+    /// A comparison that would be right for this signal.
+    fn example(&self) -> String {
+        match self.kind {
+            SignalKind::Count | SignalKind::Restarts => ">= 1".to_owned(),
+            SignalKind::Health => "is down".to_owned(),
+            SignalKind::Ratio { .. }
+            | SignalKind::Rate
+            | SignalKind::Quantile { .. }
+            | SignalKind::Gauge => format!("> {}", self.literal()),
+        }
+    }
+}

@@ -1,0 +1,448 @@
+//! The `signals:` of a rule file: what each is read from, and in which unit it is judged.
+//!
+//! A signal that is faulty is still known by its name, so that the rules that use it are not
+//! blamed for it.
+
+use std::ops::Range;
+
+use super::{
+    fault::{Complaint, Complaints, excerpt},
+    literal::{self, Dimension},
+    selector::{self, Budget},
+    table::{self, Shape, Table},
+    tree::{Kind, Node, Scalar},
+};
+use crate::{
+    engine::rule::SignalKind,
+    signal::spec::{HealthTarget, Reads, Reduce, Selection, SignalSpec},
+};
+
+/// Signals in one file: each costs a series pair per look.
+pub(super) const MAX_SIGNALS: usize = 64;
+/// Longest signal name: it appears in every finding.
+const MAX_NAME_BYTES: usize = 64;
+/// Longest health path or URL.
+const MAX_TARGET_BYTES: usize = 1024;
+/// Share of events below which a comparison never fires, unless the file says otherwise.
+const FLOOR_DEFAULT: f64 = 0.001;
+
+const KINDS: [&str; 8] =
+    ["ratio", "rate", "count", "quantile", "gauge", "health", "restarts", "promql"];
+/// Words that the condition grammar needs for itself.
+const RESERVED: [&str; 8] = ["and", "or", "not", "is", "for", "baseline", "x", "checks"];
+
+static SIGNAL: Shape = Shape {
+    what: "a signal",
+    keys: &[
+        "ratio",
+        "floor",
+        "rate",
+        "count",
+        "quantile",
+        "of",
+        "gauge",
+        "instances",
+        "health",
+        "restarts",
+        "promql",
+    ],
+    unbuilt: &[
+        ("up", "use a `health:` signal: `app: { health: /health }`"),
+        ("better", "every signal is worse when higher; turn a success share into a failure share"),
+        ("native", "quantiles are taken of classic histograms: name the one with `_bucket` series"),
+        (
+            "summary",
+            "quantiles are taken of classic histograms: name the one with `_bucket` series",
+        ),
+    ],
+};
+
+/// In which unit a signal's numbers are, which decides what may be written beside it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Scale {
+    /// A share of 1.
+    Share,
+    /// Events a second.
+    PerSecond,
+    /// Whole numbers.
+    Count,
+    /// Time, in units of this many seconds.
+    Time {
+        /// 1 for `_seconds`, 0.001 for `_milliseconds`.
+        unit_secs: f64,
+    },
+    /// Bytes.
+    Bytes,
+    /// A plain number.
+    Plain,
+    /// A histogram whose name does not say its unit: plain numbers or bytes.
+    PlainOrBytes,
+    /// Whatever an expression gives: any unit, taken in its base.
+    Any,
+    /// A status; only its answer time is a number.
+    Health,
+}
+
+/// A signal as the rules see it.
+pub(super) struct Known {
+    pub(super) name: String,
+    /// None when its definition is faulty.
+    pub(super) meaning: Option<(SignalKind, Scale)>,
+}
+
+struct Defined {
+    kind: SignalKind,
+    scale: Scale,
+    reads: Reads,
+}
+
+/// Reads all signals. The specs are complete only when nothing was complained about.
+pub(super) fn read(
+    source: &str,
+    node: &Node,
+    out: &mut Complaints,
+) -> (Vec<Known>, Vec<SignalSpec>) {
+    let (mut known, mut specs) = (Vec::new(), Vec::new());
+    let Kind::Map(entries) = &node.kind else {
+        out.push(Complaint::new(
+            node.span.clone(),
+            format!("`signals` was given as {}", table::describe(node)),
+            "a mapping of names to signals: `error_rate: { ratio: 'errors / requests' }`",
+        ));
+        return (known, specs);
+    };
+    if entries.is_empty() || entries.len() > MAX_SIGNALS {
+        out.push(Complaint::new(
+            node.span.clone(),
+            format!("`signals` has {} entries", entries.len()),
+            format!("1 to {MAX_SIGNALS} signals"),
+        ));
+    }
+    let mut budget = Budget::new();
+    for (key, value) in entries.iter().take(MAX_SIGNALS) {
+        if known.iter().any(|earlier: &Known| earlier.name == key.text) {
+            out.push(table::twice(key));
+            continue;
+        }
+        out.keep(check_name(key));
+        let defined = Table::read(value, &SIGNAL, out)
+            .and_then(|table| Definition { source, table, out, budget: &mut budget }.read());
+        known.push(Known {
+            name: key.text.clone(),
+            meaning: defined.as_ref().map(|defined| (defined.kind, defined.scale)),
+        });
+        if let Some(defined) = defined {
+            specs.push(SignalSpec { name: key.text.clone(), reads: defined.reads });
+        }
+    }
+    (known, specs)
+}
+
+fn check_name(key: &Scalar) -> Result<(), Complaint> {
+    let name = &key.text;
+    let complain = |message: String| {
+        Err(Complaint::new(
+            key.span.clone(),
+            message,
+            format!("a name of letters, digits and `_`, at most {MAX_NAME_BYTES} long"),
+        ))
+    };
+    if RESERVED.contains(&name.as_str()) {
+        return complain(format!("`{name}` is a word of the condition language"));
+    }
+    let letters = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if !letters || name.len() > MAX_NAME_BYTES {
+        return complain(format!("`{}` cannot be the name of a signal", excerpt(name)));
+    }
+    Ok(())
+}
+
+struct Definition<'t, 'o> {
+    source: &'t str,
+    table: Table<'t>,
+    out: &'o mut Complaints,
+    budget: &'o mut Budget,
+}
+
+impl<'t> Definition<'t, '_> {
+    fn read(mut self) -> Option<Defined> {
+        let kinds: Vec<&Scalar> =
+            self.table.keys().filter(|key| KINDS.contains(&key.text.as_str())).collect();
+        let [kind] = kinds[..] else {
+            let complaint = match kinds.get(1) {
+                None => Complaint::new(
+                    self.table.span(),
+                    "a signal that does not say what it is",
+                    format!("one of {}", table::list(&KINDS)),
+                ),
+                Some(second) => Complaint::new(
+                    second.span.clone(),
+                    format!("a signal that is both `{}` and `{}`", kinds[0].text, second.text),
+                    "one kind",
+                )
+                .hint("give each quantity a name of its own"),
+            };
+            self.out.push(complaint);
+            return None;
+        };
+        let options_fit = self.check_options(&kind.text);
+        let value = self.table.get(&kind.text)?;
+        let defined = match kind.text.as_str() {
+            "ratio" => self.ratio(value),
+            "rate" => self.counter(value, SignalKind::Rate, Scale::PerSecond),
+            "count" => self.counter(value, SignalKind::Count, Scale::Count),
+            "quantile" => self.quantile(value),
+            "gauge" => self.gauge(value),
+            "health" => self.health(value),
+            "restarts" => {
+                let of = self.selection(value, "`restarts`")?;
+                Some(Defined {
+                    kind: SignalKind::Restarts,
+                    scale: Scale::Count,
+                    reads: Reads::Restarts(of),
+                })
+            }
+            _ => self.promql(value),
+        };
+        defined.filter(|_| options_fit)
+    }
+
+    fn check_options(&mut self, kind: &str) -> bool {
+        let mut fit = true;
+        for key in self.table.keys() {
+            let belongs = match key.text.as_str() {
+                "floor" => "ratio",
+                "of" => "quantile",
+                "instances" => "gauge",
+                _ => continue,
+            };
+            if belongs != kind {
+                fit = false;
+                self.out.push(Complaint::new(
+                    key.span.clone(),
+                    format!("`{}` means nothing to a `{kind}`", key.text),
+                    format!("`{}` only beside `{belongs}`", key.text),
+                ));
+            }
+        }
+        fit
+    }
+
+    fn ratio(&mut self, value: &'t Node) -> Option<Defined> {
+        let floor = match self.table.get("floor") {
+            None => Some(FLOOR_DEFAULT),
+            Some(node) => self.out.keep(share(self.source, node, "`floor`", 0.0..=0.5)),
+        };
+        let (events, total) = self.selectors(value, "`ratio`", selector::quotient)?;
+        Some(Defined {
+            kind: SignalKind::Ratio { floor: floor? },
+            scale: Scale::Share,
+            reads: Reads::Ratio { events, total },
+        })
+    }
+
+    fn counter(&mut self, value: &'t Node, kind: SignalKind, scale: Scale) -> Option<Defined> {
+        let of = self.selection(value, "a counter")?;
+        Some(Defined { kind, scale, reads: Reads::Counter(of) })
+    }
+
+    fn quantile(&mut self, value: &'t Node) -> Option<Defined> {
+        let q = table::text(value, "`quantile`").and_then(|scalar| {
+            let number = literal::parse(&scalar.text).ok();
+            let q = number.filter(|number| number.dimension == Dimension::Plain).map(|n| n.value);
+            q.filter(|q| *q > 0.0 && *q < 1.0).ok_or_else(|| {
+                Complaint::new(
+                    scalar.span.clone(),
+                    format!("the quantile `{}`", excerpt(&scalar.text)),
+                    "a number between 0 and 1, such as `0.95`",
+                )
+                .hint_if(percent_hint(&scalar.text))
+            })
+        });
+        let q = self.out.keep(q);
+        let node = self.table.need("of", "of: http_request_duration_seconds", self.out)?;
+        let of = self.selection(node, "`of`")?;
+        let checked = check_histogram(&of, node.span.clone());
+        let scale = self.out.keep(checked)?;
+        Some(Defined { kind: SignalKind::Quantile { q: q? }, scale, reads: Reads::Histogram(of) })
+    }
+
+    fn gauge(&mut self, value: &'t Node) -> Option<Defined> {
+        let reduce = match self.table.get("instances") {
+            None => Some(Reduce::Max),
+            Some(node) => self.out.keep(table::choice(
+                node,
+                "`instances`",
+                &[
+                    ("max", Reduce::Max),
+                    ("min", Reduce::Min),
+                    ("mean", Reduce::Mean),
+                    ("sum", Reduce::Sum),
+                ],
+            )),
+        };
+        let (of, per) = self.selectors(value, "`gauge`", selector::level)?;
+        let scale = match per {
+            Some(_) => Scale::Share,
+            None => self.out.keep(common_scale(&of, value.span.clone(), Scale::Plain))?,
+        };
+        Some(Defined {
+            kind: SignalKind::Gauge,
+            scale,
+            reads: Reads::Gauge { of, per, reduce: reduce? },
+        })
+    }
+
+    fn health(&mut self, value: &'t Node) -> Option<Defined> {
+        let target = table::text(value, "`health`").and_then(health_target);
+        let reads = Reads::Health(self.out.keep(target)?);
+        Some(Defined { kind: SignalKind::Health, scale: Scale::Health, reads })
+    }
+
+    fn promql(&mut self, value: &'t Node) -> Option<Defined> {
+        let text = self.selectors(value, "`promql`", selector::expression)?;
+        Some(Defined { kind: SignalKind::Gauge, scale: Scale::Any, reads: Reads::Promql(text) })
+    }
+
+    fn selection(&mut self, node: &'t Node, what: &str) -> Option<Selection> {
+        self.selectors(node, what, selector::selection)
+    }
+
+    fn selectors<T>(
+        &mut self,
+        node: &'t Node,
+        what: &str,
+        read: impl FnOnce(&str, &mut Budget) -> Result<T, Complaint>,
+    ) -> Option<T> {
+        let scalar = self.out.keep(table::text(node, what))?;
+        let read = read(&scalar.text, self.budget)
+            .map_err(|complaint| complaint.moved(|span| scalar.place(self.source, span)));
+        self.out.keep(read)
+    }
+}
+
+/// A share of 1, in percent or plain.
+pub(super) fn share(
+    source: &str,
+    node: &Node,
+    what: &str,
+    limits: std::ops::RangeInclusive<f64>,
+) -> Result<f64, Complaint> {
+    let scalar = table::text(node, what)?;
+    let literal = literal::parse(&scalar.text)
+        .map_err(|complaint| complaint.moved(|span| scalar.place(source, span)))?;
+    let fits = matches!(literal.dimension, Dimension::Share | Dimension::Plain)
+        && limits.contains(&literal.value);
+    if fits {
+        return Ok(literal.value);
+    }
+    Err(Complaint::new(
+        scalar.span.clone(),
+        format!("{what} is `{}`", excerpt(&scalar.text)),
+        format!(
+            "a share from {}% to {}%, such as `0.1%`",
+            limits.start() * 100.0,
+            limits.end() * 100.0
+        ),
+    )
+    .hint_if(percent_hint(&scalar.text)))
+}
+
+/// `95` and `95%` for 0.95, `5` for 5%.
+fn percent_hint(text: &str) -> Option<String> {
+    let literal = literal::parse(text).ok()?;
+    match literal.dimension {
+        Dimension::Plain if literal.value >= 1.0 && literal.value < 100.0 => {
+            Some(format!("{text} percent is `{}`", literal.value / 100.0))
+        }
+        Dimension::Share if literal.value < 1.0 => {
+            Some(format!("as a plain number it is `{}`", literal.value))
+        }
+        _ => None,
+    }
+}
+
+fn check_histogram(of: &Selection, span: Range<usize>) -> Result<Scale, Complaint> {
+    for selector in &of.any_of {
+        if let Some(name) = selector.name.strip_suffix("_bucket") {
+            return Err(Complaint::new(
+                span,
+                format!("`{}` names the buckets", excerpt(&selector.name)),
+                format!("the histogram itself: `{}`", excerpt(name)),
+            ));
+        }
+        if selector.matchers.iter().any(|m| m.label == "quantile" || m.label == "le") {
+            return Err(Complaint::new(
+                span,
+                "a summary's own quantile, or a single bucket, is not built yet",
+                "a classic histogram, without `quantile` or `le` matchers",
+            )
+            .hint("a summary cannot be compared over instances; export a histogram"));
+        }
+    }
+    common_scale(of, span, Scale::PlainOrBytes)
+}
+
+/// The unit that metric names end in; alternatives must agree.
+fn common_scale(of: &Selection, span: Range<usize>, unnamed: Scale) -> Result<Scale, Complaint> {
+    let scale_of = |name: &str| {
+        if name.ends_with("_seconds") {
+            Scale::Time { unit_secs: 1.0 }
+        } else if name.ends_with("_milliseconds") || name.ends_with("_ms") {
+            Scale::Time { unit_secs: 0.001 }
+        } else if name.ends_with("_bytes") {
+            Scale::Bytes
+        } else if name.ends_with("_ratio") {
+            Scale::Share
+        } else {
+            unnamed
+        }
+    };
+    let names = of.names();
+    let scale = names.first().map_or(unnamed, |name| scale_of(name));
+    match names.iter().find(|name| scale_of(name) != scale) {
+        None => Ok(scale),
+        Some(other) => Err(Complaint::new(
+            span,
+            format!("`{}` and `{}` are in different units", excerpt(names[0]), excerpt(other)),
+            "alternatives whose names end in the same unit",
+        )
+        .hint("make two signals of them: a limit cannot hold in both units")),
+    }
+}
+
+fn health_target(scalar: &Scalar) -> Result<HealthTarget, Complaint> {
+    let text = scalar.text.trim();
+    let complain = |message: String| {
+        Complaint::new(
+            scalar.span.clone(),
+            message,
+            "a path such as `/health`, asked of every instance, or a whole URL such as \
+             `http://auth:3001/health`, asked once",
+        )
+    };
+    if text.len() > MAX_TARGET_BYTES || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err(complain("a health endpoint with blanks, or a very long one".to_owned()));
+    }
+    if text.starts_with('/') && !text.starts_with("//") {
+        return Ok(HealthTarget::Path(text.to_owned()));
+    }
+    let absolute = text.starts_with("http://") || text.starts_with("https://");
+    let url = reqwest::Url::parse(text).ok().filter(|_| absolute);
+    match url {
+        Some(url) if !url.username().is_empty() || url.password().is_some() => {
+            Err(complain("a health URL with a password in it".to_owned())
+                .hint("a rule file is shown in verdicts: keep secrets out of it"))
+        }
+        Some(_) => Ok(HealthTarget::Url(text.to_owned())),
+        None => {
+            let hint = if text.contains(':') || text.contains('.') {
+                format!("did you mean `http://{text}`?")
+            } else {
+                format!("did you mean `/{text}`?")
+            };
+            Err(complain(format!("the health endpoint `{}`", excerpt(text))).hint(excerpt(&hint)))
+        }
+    }
+}

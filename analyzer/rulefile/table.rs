@@ -1,0 +1,209 @@
+//! Mappings with known keys: what every level of a rule file is.
+//!
+//! Unknown keys, keys given twice and keys whose meaning is not built yet are complained about
+//! here, once, for all levels.
+
+use std::{ops::Range, time::Duration};
+
+use super::{
+    fault::{Complaint, Complaints, did_you_mean, excerpt},
+    literal,
+    tree::{Kind, Node, QUOTE_HINT, Scalar},
+};
+
+/// What a level of the file may hold.
+pub(super) struct Shape {
+    /// What it is, with its article: "a rule".
+    pub(super) what: &'static str,
+    /// Its keys.
+    pub(super) keys: &'static [&'static str],
+    /// Keys that the rule language has and this program does not: key, and what to do instead.
+    pub(super) unbuilt: &'static [(&'static str, &'static str)],
+}
+
+/// The entries of one mapping.
+pub(super) struct Table<'t> {
+    shape: &'static Shape,
+    span: Range<usize>,
+    entries: Vec<(&'t Scalar, &'t Node)>,
+}
+
+impl<'t> Table<'t> {
+    /// Reads a mapping; none when the node is something else.
+    pub(super) fn read(
+        node: &'t Node,
+        shape: &'static Shape,
+        out: &mut Complaints,
+    ) -> Option<Self> {
+        let Kind::Map(pairs) = &node.kind else {
+            out.push(
+                Complaint::new(
+                    node.span.clone(),
+                    format!("{} was given as {}", shape.what, describe(node)),
+                    format!("a mapping with the keys {}", list(shape.keys)),
+                )
+                .hint_if(colon_hint(node)),
+            );
+            return None;
+        };
+        let mut entries: Vec<(&Scalar, &Node)> = Vec::new();
+        for (key, value) in pairs {
+            if let Some((_, instead)) = shape.unbuilt.iter().find(|(name, _)| *name == key.text) {
+                out.push(not_built(key, instead));
+            } else if !shape.keys.contains(&key.text.as_str()) {
+                out.push(unknown_key(key, shape));
+            } else if entries.iter().any(|(earlier, _)| earlier.text == key.text) {
+                out.push(twice(key));
+            } else {
+                entries.push((key, value));
+            }
+        }
+        Some(Self { shape, span: node.span.clone(), entries })
+    }
+
+    /// The value of a key.
+    pub(super) fn get(&self, key: &str) -> Option<&'t Node> {
+        self.entries.iter().find(|(name, _)| name.text == key).map(|(_, value)| *value)
+    }
+
+    /// The value of a key that must be there.
+    pub(super) fn need(&self, key: &str, example: &str, out: &mut Complaints) -> Option<&'t Node> {
+        let found = self.get(key);
+        if found.is_none() {
+            out.push(Complaint::new(
+                self.span.clone(),
+                format!("{} has no `{key}`", self.shape.what),
+                format!("`{example}`"),
+            ));
+        }
+        found
+    }
+
+    /// The bytes of the mapping's first line.
+    pub(super) fn span(&self) -> Range<usize> {
+        self.span.clone()
+    }
+
+    /// The keys that are there, in file order.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'t Scalar> {
+        self.entries.iter().map(|(key, _)| *key)
+    }
+}
+
+/// The complaint about a key whose meaning is not built.
+pub(super) fn not_built(key: &Scalar, instead: &str) -> Complaint {
+    Complaint::new(
+        key.span.clone(),
+        format!("`{}` is not built yet", key.text),
+        "a file without it",
+    )
+    .hint(instead)
+}
+
+/// The complaint about a key given twice.
+pub(super) fn twice(key: &Scalar) -> Complaint {
+    Complaint::new(
+        key.span.clone(),
+        format!("`{}` is given twice", excerpt(&key.text)),
+        "each key once",
+    )
+    .hint("keep the one that is meant: which of two would win is nobody's guess")
+}
+
+fn unknown_key(key: &Scalar, shape: &Shape) -> Complaint {
+    let complaint = Complaint::new(
+        key.span.clone(),
+        format!("unknown key `{}` in {}", excerpt(&key.text), shape.what),
+        format!("one of {}", list(shape.keys)),
+    )
+    .hint_if(did_you_mean(&key.text, shape.keys.iter().copied()));
+    if complaint.hint.is_none() && !key.text.chars().all(|c| c.is_alphanumeric() || c == '_') {
+        return complaint.hint(QUOTE_HINT);
+    }
+    complaint
+}
+
+/// A value that must be one piece of text.
+pub(super) fn text<'t>(node: &'t Node, what: &str) -> Result<&'t Scalar, Complaint> {
+    match &node.kind {
+        Kind::Scalar(scalar) if !scalar.text.trim().is_empty() => Ok(scalar),
+        Kind::Scalar(_) => Err(Complaint::new(
+            node.span.clone(),
+            format!("{what} is empty"),
+            format!("{what} as text"),
+        )),
+        Kind::Map(_) | Kind::List(_) => Err(Complaint::new(
+            node.span.clone(),
+            format!("{what} was given as {}", describe(node)),
+            format!("{what} as text"),
+        )
+        .hint(QUOTE_HINT)),
+    }
+}
+
+/// A duration within limits.
+pub(super) fn duration(
+    source: &str,
+    node: &Node,
+    what: &str,
+    limits: std::ops::RangeInclusive<Duration>,
+) -> Result<Duration, Complaint> {
+    let scalar = text(node, what)?;
+    let value = literal::duration(&scalar.text)
+        .map_err(|complaint| complaint.moved(|span| scalar.place(source, span)))?;
+    if limits.contains(&value) {
+        return Ok(value);
+    }
+    Err(Complaint::new(
+        scalar.span.clone(),
+        format!("{what} is {}", literal::duration_text(value)),
+        format!(
+            "{} to {}",
+            literal::duration_text(*limits.start()),
+            literal::duration_text(*limits.end())
+        ),
+    ))
+}
+
+/// One word of a list, with the value it stands for.
+pub(super) fn choice<T: Copy>(
+    node: &Node,
+    what: &str,
+    choices: &[(&'static str, T)],
+) -> Result<T, Complaint> {
+    let scalar = text(node, what)?;
+    if let Some((_, value)) = choices.iter().find(|(word, _)| *word == scalar.text) {
+        return Ok(*value);
+    }
+    let words: Vec<&'static str> = choices.iter().map(|(word, _)| *word).collect();
+    Err(Complaint::new(
+        scalar.span.clone(),
+        format!("{what} is `{}`", excerpt(&scalar.text)),
+        format!("one of {}", list(&words)),
+    )
+    .hint_if(did_you_mean(&scalar.text, words.iter().copied())))
+}
+
+/// What a node is, in words.
+pub(super) fn describe(node: &Node) -> String {
+    match &node.kind {
+        Kind::Map(_) => "a mapping".to_owned(),
+        Kind::List(_) => "a list".to_owned(),
+        Kind::Scalar(scalar) if scalar.text.trim().is_empty() => "nothing".to_owned(),
+        Kind::Scalar(scalar) => format!("the text `{}`", excerpt(&scalar.text)),
+    }
+}
+
+/// `a`, `b`, `c`
+pub(super) fn list(words: &[&str]) -> String {
+    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn colon_hint(node: &Node) -> Option<String> {
+    match &node.kind {
+        Kind::Scalar(scalar) if scalar.text.contains(':') => {
+            Some("a colon needs a blank after it: `key: value`".to_owned())
+        }
+        Kind::Scalar(_) | Kind::List(_) | Kind::Map(_) => None,
+    }
+}
