@@ -3,4 +3,17 @@
 //! A source that fails gives missing data with a reason; it never gives zero, never health, and
 //! never takes the service down.
 
+pub mod client;
+pub mod collector;
+mod excerpt;
 pub mod exposition;
+pub mod health;
+pub mod health_body;
+pub mod limits;
+pub mod prometheus;
+mod prometheus_answer;
+pub mod recording;
+mod recording_file;
+pub mod scrape;
+mod selector_arm;
+pub mod target;

@@ -17,10 +17,12 @@ pub mod analysis;
 pub mod delivery;
 pub mod http;
 pub mod secret;
+pub mod source;
 
 use analysis::AnalysisMetrics;
 use delivery::DeliveryMetrics;
 use http::HttpMetrics;
+use source::SourceMetrics;
 
 /// Content type of [`Telemetry::render`].
 pub const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -39,6 +41,7 @@ struct Inner {
     analysis: AnalysisMetrics,
     http: HttpMetrics,
     delivery: DeliveryMetrics,
+    source: SourceMetrics,
 }
 
 impl Default for Telemetry {
@@ -48,7 +51,8 @@ impl Default for Telemetry {
         let analysis = AnalysisMetrics::register(&mut registry);
         let http = HttpMetrics::register(&mut registry);
         let delivery = DeliveryMetrics::register(&mut registry);
-        Self { inner: Arc::new(Inner { registry, analysis, http, delivery }) }
+        let source = SourceMetrics::register(&mut registry);
+        Self { inner: Arc::new(Inner { registry, analysis, http, delivery, source }) }
     }
 }
 

@@ -1,0 +1,226 @@
+//! A metrics server with the Prometheus HTTP API.
+//!
+//! Raw series are asked for with a *range* selector: unlike an instant vector, which repeats a
+//! value for five minutes after its target died, a range has the samples' own times. Differences
+//! are taken by `signal/`, so that a server and a scrape mean the same. It deliberately has no
+//! cache and no retry: the next look is soon.
+
+use std::time::Duration;
+
+use reqwest::{
+    Url,
+    header::{HeaderMap, HeaderName, HeaderValue},
+};
+
+use super::{
+    client::{Bound, Client},
+    excerpt::in_words,
+    prometheus_answer::{Data, read_answer},
+    target::{TargetError, authority, parse_url},
+};
+use crate::{
+    engine::observation::{Missing, Time, Why},
+    telemetry::{Telemetry, secret::Secret},
+};
+
+pub use super::prometheus_answer::SERIES_MAX;
+
+/// How a server is reached.
+#[derive(Clone, Debug)]
+pub struct PrometheusOptions {
+    /// Its base URL, without `/api/v1`.
+    pub url: String,
+    /// Headers of every request: authorization, tenant.
+    pub headers: Vec<(String, Secret)>,
+    /// The most time one query may take; a look may leave it less.
+    pub timeout: Duration,
+    /// Limits.
+    pub limits: PrometheusLimits,
+}
+
+/// Limits of one server.
+#[derive(Clone, Debug)]
+pub struct PrometheusLimits {
+    /// Decoded bytes of one answer.
+    pub body_bytes_max: usize,
+    /// How far back samples are asked for. Three scrape intervals of one minute: what is older is
+    /// stale at any usual interval.
+    pub range: Duration,
+}
+
+impl Default for PrometheusLimits {
+    fn default() -> Self {
+        Self { body_bytes_max: 32 << 20, range: Duration::from_secs(180) }
+    }
+}
+
+/// Why a server cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PrometheusError {
+    /// Its URL is none.
+    #[error("the metrics server's URL is not usable")]
+    Url(#[from] TargetError),
+    /// A header cannot be sent. Its value is not shown.
+    #[error(
+        "header {name:?} of the metrics server cannot be sent: its {part} has characters that \
+         headers may not have; hint: is there a line break at its end?"
+    )]
+    Header {
+        /// Which header.
+        name: String,
+        /// Name or value.
+        part: &'static str,
+    },
+}
+
+/// One server.
+#[derive(Clone, Debug)]
+pub struct PrometheusServer {
+    client: Client,
+    endpoint: Url,
+    name: String,
+    headers: HeaderMap,
+    timeout: Duration,
+    limits: PrometheusLimits,
+}
+
+impl PrometheusServer {
+    /// Checks the options; nothing is asked yet.
+    ///
+    /// # Errors
+    /// When the URL or a header cannot be used.
+    pub fn new(client: Client, options: PrometheusOptions) -> Result<Self, PrometheusError> {
+        let base = parse_url(&options.url)?;
+        let name = authority(&base);
+        let mut endpoint = base;
+        let path = format!("{}/api/v1/query", endpoint.path().trim_end_matches('/'));
+        endpoint.set_path(&path);
+        endpoint.set_fragment(None);
+        let mut headers = HeaderMap::new();
+        for (header, secret) in &options.headers {
+            let fault = |part| PrometheusError::Header { name: header.clone(), part };
+            let key: HeaderName = header.parse().map_err(|_| fault("name"))?;
+            let mut value: HeaderValue = secret.expose().parse().map_err(|_| fault("value"))?;
+            value.set_sensitive(true);
+            headers.append(key, value);
+        }
+        let PrometheusOptions { timeout, limits, .. } = options;
+        Ok(Self { client, endpoint, name, headers, timeout, limits })
+    }
+
+    /// How far back raw samples are asked for.
+    pub(super) fn range(&self) -> Duration {
+        self.limits.range
+    }
+
+    /// Evaluates an expression at a moment.
+    pub(super) async fn ask(
+        &self,
+        query: &str,
+        at: Time,
+        timeout: Duration,
+        telemetry: &Telemetry,
+    ) -> Result<Data, Missing> {
+        let bound = Bound { time: timeout.min(self.timeout), bytes: self.limits.body_bytes_max };
+        let form = form(query, at, bound.time);
+        let outcome = self.client.bounded_form(&self.endpoint, &self.headers, form, bound).await;
+        let outcome = outcome.map_err(|error| error.to_string()).and_then(|answer| {
+            let answered = read_answer(answer.status, &answer.body)?;
+            Ok((answered, answer.elapsed))
+        });
+        match outcome {
+            Ok((answered, elapsed)) => {
+                telemetry.query_answered(query, answered.data.series().len(), elapsed);
+                for warning in &answered.warnings {
+                    telemetry.query_warned(query, warning);
+                }
+                Ok(answered.data)
+            }
+            Err(words) => {
+                let detail = format!("metrics server {}: {words}, asked {query}", self.name);
+                let missing = Missing::new(Why::QueryFailed, detail);
+                telemetry.query_failed(query, &missing);
+                Err(missing)
+            }
+        }
+    }
+}
+
+/// The form of a query. Thanos and VictoriaMetrics answer with a part of the data unless told not
+/// to; Prometheus ignores what it does not know.
+fn form(query: &str, at: Time, timeout: Duration) -> String {
+    let mut url = Url::parse("http://form.invalid/").expect("a constant that is a URL");
+    url.query_pairs_mut()
+        .append_pair("query", query)
+        .append_pair("time", &format!("{:.3}", at.as_secs_f64()))
+        .append_pair("timeout", &format!("{}ms", timeout.as_millis().max(1)))
+        .append_pair("partial_response", "false")
+        .append_pair("deny_partial_response", "1");
+    url.query().unwrap_or("").to_owned()
+}
+
+/// What is said of a sample that is too old.
+pub(super) fn stale_words(instance: &str, age: Duration, gap: Duration) -> String {
+    format!(
+        "{instance}: the newest sample is {} old and one came about every {}; hint: is the target \
+         down, or the metrics server behind?",
+        in_words(age),
+        in_words(gap)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(url: &str, header: (&str, &str)) -> PrometheusOptions {
+        PrometheusOptions {
+            url: url.to_owned(),
+            headers: vec![(header.0.to_owned(), Secret::new(header.1))],
+            timeout: Duration::from_secs(1),
+            limits: PrometheusLimits::default(),
+        }
+    }
+
+    #[test]
+    fn the_api_is_below_the_base_url() {
+        let client = Client::new().unwrap();
+        for (url, expected) in [
+            ("http://p:9090", "http://p:9090/api/v1/query"),
+            ("http://p:9090/", "http://p:9090/api/v1/query"),
+            ("https://m/prometheus/", "https://m/prometheus/api/v1/query"),
+        ] {
+            let server = PrometheusServer::new(client.clone(), options(url, ("a", "b"))).unwrap();
+            assert_eq!(server.endpoint.as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_named_and_never_shown() {
+        let client = Client::new().unwrap();
+        let check = |url, header, part: &str| {
+            let error = PrometheusServer::new(client.clone(), options(url, header)).unwrap_err();
+            let shown = format!("{error} {error:?}");
+            assert!(shown.contains(part), "{shown}");
+            assert!(!shown.contains("hunter2"), "{shown}");
+        };
+        check("http://p", ("authorization", "hunter2\n"), "line break");
+        check("http://p", ("a b", "hunter2"), "name");
+        check("http://u:hunter2@p", ("a", "b"), "Credentials");
+        let server = PrometheusServer::new(
+            client.clone(),
+            options("http://p", ("authorization", "hunter2")),
+        );
+        assert!(!format!("{server:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn forms_are_escaped() {
+        let form = form("a{b=\"c&d\"}[5s]", Time(1_500), Duration::from_secs(1));
+        assert_eq!(
+            form,
+            "query=a%7Bb%3D%22c%26d%22%7D%5B5s%5D&time=1.500&timeout=1000ms&partial_response=false\
+             &deny_partial_response=1"
+        );
+    }
+}

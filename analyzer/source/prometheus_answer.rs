@@ -1,0 +1,264 @@
+//! Answers of the Prometheus HTTP API, as Prometheus, Thanos, Mimir and VictoriaMetrics give them.
+//!
+//! Invariants: values are read from strings (`"NaN"`, `"+Inf"`); of a range only the newest points
+//! are held; an answer that says it is partial is a failure. Native histograms are recognised and
+//! not read.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, IgnoredAny, SeqAccess, Visitor},
+};
+
+use super::excerpt::{excerpt, excerpt_bytes};
+
+/// Points of a series that are held: enough to step back to the scrape that all queries saw, and
+/// to tell how often it is scraped.
+pub(super) const POINTS_KEPT: usize = 4;
+/// Series of one answer.
+pub const SERIES_MAX: usize = 50_000;
+/// Warnings that are passed on.
+const WARNINGS_MAX: usize = 4;
+
+/// What a query gave.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Answered {
+    pub data: Data,
+    pub warnings: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(tag = "resultType", content = "result", rename_all = "lowercase")]
+pub(super) enum Data {
+    Matrix(Vec<Series>),
+    Vector(Vec<Series>),
+    Scalar(Point),
+    String(IgnoredAny),
+}
+
+impl Data {
+    pub(super) fn series(&self) -> &[Series] {
+        match self {
+            Data::Matrix(series) | Data::Vector(series) => series,
+            Data::Scalar(_) | Data::String(_) => &[],
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub(super) struct Series {
+    pub metric: BTreeMap<String, String>,
+    #[serde(default)]
+    pub values: Newest,
+    pub value: Option<Point>,
+    histograms: Option<IgnoredAny>,
+    histogram: Option<IgnoredAny>,
+}
+
+impl Series {
+    pub(super) fn is_native_histogram(&self) -> bool {
+        self.histograms.is_some() || self.histogram.is_some()
+    }
+}
+
+/// A value at a time, in milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Point {
+    pub at_ms: i64,
+    pub value: f64,
+}
+
+impl<'de> Deserialize<'de> for Point {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (secs, value) = <(f64, String)>::deserialize(deserializer)?;
+        let value = value
+            .parse()
+            .map_err(|_| D::Error::custom(format!("value {:?} is no number", excerpt(&value))))?;
+        Ok(Self { at_ms: (secs * 1000.0).round() as i64, value })
+    }
+}
+
+/// The newest points of a range, oldest first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Newest(pub Vec<Point>);
+
+impl<'de> Deserialize<'de> for Newest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Tail;
+        impl<'de> Visitor<'de> for Tail {
+            type Value = Newest;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of [time, \"value\"]")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Newest, A::Error> {
+                let mut points = Vec::with_capacity(POINTS_KEPT);
+                while let Some(point) = seq.next_element()? {
+                    if points.len() == POINTS_KEPT {
+                        points.remove(0);
+                    }
+                    points.push(point);
+                }
+                Ok(Newest(points))
+            }
+        }
+        deserializer.deserialize_seq(Tail)
+    }
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    status: String,
+    data: Option<Data>,
+    #[serde(default, rename = "errorType")]
+    error_type: String,
+    #[serde(default)]
+    error: String,
+    #[serde(default)]
+    warnings: Vec<String>,
+    #[serde(default, rename = "isPartial")]
+    is_partial: bool,
+}
+
+/// Only the error of an answer, when its data is not worth reading.
+#[derive(Deserialize)]
+struct Complaint {
+    #[serde(default, rename = "errorType")]
+    error_type: String,
+    error: String,
+}
+
+/// Reads an answer.
+///
+/// # Errors
+/// In words, when it is no answer, an error, or only a part of one.
+pub(super) fn read_answer(status: u16, body: &[u8]) -> Result<Answered, String> {
+    if !(200..=299).contains(&status) {
+        return Err(refusal_words(status, body));
+    }
+    let envelope: Envelope = serde_json::from_slice(body).map_err(|error| {
+        format!(
+            "found status {status} with {:?} ({}), expected an answer of the Prometheus API; hint: \
+             is this the server's base URL?",
+            excerpt_bytes(body),
+            excerpt(&error.to_string())
+        )
+    })?;
+    if envelope.status != "success" {
+        return Err(format!("{}: {}", excerpt(&envelope.error_type), excerpt(&envelope.error)));
+    }
+    if envelope.is_partial {
+        return Err("the server gave only a part of the data (isPartial)".to_owned());
+    }
+    let data = envelope.data.ok_or("found a success without data")?;
+    let series = data.series().len();
+    if series > SERIES_MAX {
+        return Err(format!(
+            "found {series} series, beyond the limit of {SERIES_MAX}; hint: select fewer"
+        ));
+    }
+    let warnings = envelope.warnings.iter().take(WARNINGS_MAX).map(|text| excerpt(text)).collect();
+    Ok(Answered { data, warnings })
+}
+
+fn refusal_words(status: u16, body: &[u8]) -> String {
+    let said = match serde_json::from_slice::<Complaint>(body) {
+        Ok(said) => format!("{}: {}", excerpt(&said.error_type), excerpt(&said.error)),
+        Err(_) => format!("{:?}", excerpt_bytes(body)),
+    };
+    match status {
+        401 | 403 | 407 => format!(
+            "found status {status} ({said}); hint: does the server want an authorization header?"
+        ),
+        300..=399 => format!(
+            "found status {status} (a redirect), expected 200; hint: redirects are not followed, \
+             give the final URL"
+        ),
+        404 => format!("found status 404 ({said}); hint: is this the server's base URL?"),
+        status => format!("found status {status} ({said})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(data: &str) -> Answered {
+        let body = format!("{{\"status\":\"success\",\"data\":{data}}}");
+        read_answer(200, body.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn reads_values_from_strings() {
+        let data = answered("{\"resultType\":\"scalar\",\"result\":[1.5,\"+Inf\"]}").data;
+        assert_eq!(data, Data::Scalar(Point { at_ms: 1500, value: f64::INFINITY }));
+        // The keys may come in the other order.
+        let data = answered(
+            "{\"result\":[{\"metric\":{\"a\":\"b\"},\"value\":[2,\"NaN\"]}],\"resultType\":\"vector\"}",
+        )
+        .data;
+        assert!(data.series()[0].value.unwrap().value.is_nan());
+        let data = answered("{\"resultType\":\"vector\",\"result\":[]}").data;
+        assert_eq!(data.series(), []);
+    }
+
+    #[test]
+    fn holds_only_the_newest_points() {
+        let points: Vec<_> = (0..100).map(|i| format!("[{i},\"{i}\"]")).collect();
+        let data = answered(&format!(
+            "{{\"resultType\":\"matrix\",\"result\":[{{\"metric\":{{}},\"values\":[{}]}}]}}",
+            points.join(",")
+        ))
+        .data;
+        let kept: Vec<_> = data.series()[0].values.0.iter().map(|point| point.value).collect();
+        assert_eq!(kept, [96.0, 97.0, 98.0, 99.0]);
+    }
+
+    #[test]
+    fn recognises_native_histograms() {
+        for body in [
+            "{\"resultType\":\"matrix\",\"result\":[{\"metric\":{},\"histograms\":[[1,{\"count\":\"3\"}]]}]}",
+            "{\"resultType\":\"vector\",\"result\":[{\"metric\":{},\"histogram\":[1,{\"count\":\"3\"}]}]}",
+        ] {
+            assert!(answered(body).data.series()[0].is_native_histogram(), "{body}");
+        }
+    }
+
+    #[test]
+    fn names_every_refusal() {
+        let check = |status, body: &str, part: &str| {
+            let words = read_answer(status, body.as_bytes()).unwrap_err();
+            assert!(words.contains(part), "{words}");
+        };
+        let error = "{\"status\":\"error\",\"errorType\":\"bad_data\",\"error\":\"parse error\"}";
+        check(400, error, "status 400 (bad_data: parse error)");
+        check(422, error, "status 422");
+        check(200, error, "bad_data: parse error");
+        check(401, "no", "authorization");
+        check(404, "404 page not found\n", "base URL");
+        check(302, "", "redirect");
+        check(503, "<html>down</html>", "<html>down</html>");
+        check(200, "<html>login</html>", "expected an answer of the Prometheus API");
+        check(200, "{\"status\":\"success\"}", "without data");
+        check(200, "{\"status\":\"success\",\"isPartial\":true}", "only a part");
+        let odd =
+            "{\"status\":\"success\",\"data\":{\"resultType\":\"scalar\",\"result\":[1,\"x\"]}}";
+        check(200, odd, "no number");
+        let one = "{\"metric\":{}},".repeat(SERIES_MAX);
+        let many = format!(
+            "{{\"status\":\"success\",\"data\":{{\"resultType\":\"vector\",\"result\":[{one}{{\"metric\":{{}}}}]}}}}"
+        );
+        check(200, &many, "beyond the limit of 50000");
+    }
+
+    #[test]
+    fn warnings_are_few_and_short() {
+        let warnings = vec![format!("\"{}\"", "w".repeat(1000)); 100].join(",");
+        let body = format!(
+            "{{\"status\":\"success\",\"data\":{{\"resultType\":\"vector\",\"result\":[]}},\"warnings\":[{warnings}]}}"
+        );
+        let warnings = read_answer(200, body.as_bytes()).unwrap().warnings;
+        assert_eq!(warnings.len(), WARNINGS_MAX);
+        assert!(warnings[0].len() < 200);
+    }
+}

@@ -1,0 +1,238 @@
+//! One scrape: a target's answer becomes its samples, or the reason why there are none.
+//!
+//! Invariants: every failure names what was found, what was expected and a hint; an answer that is
+//! not metrics is never read as "no series". Recordings are read by the same [`samples_of`], so a
+//! replay means what the live scrape meant. It deliberately does not retry: the next look does.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    client::{Answer, Bound, Client, FetchError},
+    excerpt::excerpt_bytes,
+    exposition::{self, Format, Wanted},
+    limits::SourceLimits,
+    target::Target,
+};
+use crate::{
+    engine::observation::{Missing, Time, Why},
+    signal::{
+        sample::{InstanceReading, RefusedLines, Sample},
+        spec::{self, SignalSpec},
+    },
+    telemetry::{Telemetry, source::ScrapeFacts},
+};
+
+/// OpenMetrics first, then text; no protobuf, which this reader does not speak.
+const ACCEPT_METRICS: &str = "application/openmetrics-text;version=1.0.0;q=0.8,\
+                              text/plain;version=0.0.4;q=0.6,text/plain;q=0.4,*/*;q=0.1";
+
+/// What a body gave.
+#[derive(Debug, PartialEq)]
+pub struct Scraped {
+    /// The samples the specs ask for.
+    pub samples: Vec<Sample>,
+    /// Lines that could not be read.
+    pub refused: Option<RefusedLines>,
+}
+
+/// What to keep of a body.
+#[derive(Clone, Copy)]
+pub struct Keep<'a> {
+    /// The signals.
+    pub specs: &'a [SignalSpec],
+    /// The sample names they read.
+    pub wanted: &'a Wanted,
+    /// Limits of the reader.
+    pub limits: &'a exposition::Limits,
+}
+
+/// Status, content type and body, live or recorded.
+#[derive(Clone, Copy, Debug)]
+pub struct Exposed<'a> {
+    /// HTTP status code.
+    pub status: u16,
+    /// Content type, when given.
+    pub content_type: Option<&'a str>,
+    /// Where a redirect points.
+    pub location: Option<&'a str>,
+    /// Decoded body.
+    pub body: &'a [u8],
+}
+
+/// Asks one target.
+pub(super) async fn scrape(
+    client: &Client,
+    target: &Target,
+    keep: Keep<'_>,
+    (limits, timeout): (&SourceLimits, Duration),
+    telemetry: &Telemetry,
+) -> Result<Scraped, Missing> {
+    let bound = Bound { time: timeout, bytes: limits.body_bytes_max };
+    let outcome = match client.bounded_get(target.metrics_url(), ACCEPT_METRICS, bound).await {
+        Ok(answer) => samples_of_answer(&answer, keep),
+        Err(error) => Err(fetch_words(&error)),
+    };
+    match outcome {
+        Ok((scraped, elapsed, bytes)) => {
+            let refused_lines = scraped.refused.as_ref().map_or(0, |refused| refused.lines);
+            let samples = scraped.samples.len();
+            telemetry
+                .scrape_read(target.name(), ScrapeFacts { bytes, samples, refused_lines, elapsed });
+            Ok(scraped)
+        }
+        Err(words) => {
+            let missing = Missing::new(Why::ScrapeFailed, format!("{}: {words}", target.name()));
+            telemetry.scrape_failed(target.name(), &missing);
+            Err(missing)
+        }
+    }
+}
+
+fn samples_of_answer(
+    answer: &Answer,
+    keep: Keep<'_>,
+) -> Result<(Scraped, Duration, usize), String> {
+    let exposed = Exposed {
+        status: answer.status,
+        content_type: answer.content_type.as_deref(),
+        location: answer.location.as_deref(),
+        body: &answer.body,
+    };
+    let scraped = samples_of(exposed, keep)?;
+    Ok((scraped, answer.elapsed, answer.body.len()))
+}
+
+/// Reads an answer as metrics.
+///
+/// # Errors
+/// In words: what was found, what was expected, a hint.
+pub fn samples_of(exposed: Exposed<'_>, keep: Keep<'_>) -> Result<Scraped, String> {
+    match exposed.status {
+        200..=299 => {}
+        300..=399 => {
+            let to = exposed.location.unwrap_or("nowhere");
+            return Err(format!(
+                "found status {} (a redirect to {to:?}), expected 200; hint: redirects are not \
+                 followed, give the final URL",
+                exposed.status
+            ));
+        }
+        401 | 403 | 407 => {
+            return Err(format!(
+                "found status {} (an auth wall answered), expected 200; hint: let this host read \
+                 the metrics without credentials",
+                exposed.status
+            ));
+        }
+        404 => {
+            return Err("found status 404, expected 200; hint: are the metrics at another path? \
+                        give the whole URL"
+                .to_owned());
+        }
+        status => return Err(format!("found status {status}, expected 200")),
+    }
+    let format = format_of(exposed)?;
+    let body = exposition::read(exposed.body, format, keep.wanted, |_| true, keep.limits)
+        .map_err(|refusal| format!("the body is not metrics: {refusal}"))?;
+    let mut samples = body.samples;
+    samples.retain(|sample| spec::is_wanted(keep.specs, sample));
+    Ok(Scraped { samples, refused: body.refused })
+}
+
+/// Which format the body is in, or why it cannot be metrics at all.
+fn format_of(exposed: Exposed<'_>) -> Result<Format, String> {
+    let first = exposed.body.iter().find(|byte| !byte.is_ascii_whitespace());
+    let html = || {
+        format!(
+            "found an HTML page ({:?}), expected metrics; hint: is this the metrics path, and is \
+             there a login page in front of it?",
+            excerpt_bytes(exposed.body)
+        )
+    };
+    match first {
+        None => return Err("found an empty body, expected metrics".to_owned()),
+        // No exposition line can begin so; HTML under text/plain is common.
+        Some(b'<') => return Err(html()),
+        Some(_) => {}
+    }
+    let Some(content_type) = exposed.content_type else { return Ok(Format::Text) };
+    if let Some(format) = Format::of_content_type(content_type) {
+        return Ok(format);
+    }
+    let media = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    match media.as_str() {
+        // File servers call a file without a known ending so; the reader is strict enough.
+        "" | "application/octet-stream" => Ok(Format::Text),
+        "text/html" => Err(html()),
+        _ => Err(format!(
+            "found the content type {content_type:?}, expected text/plain or \
+             application/openmetrics-text"
+        )),
+    }
+}
+
+/// A failed exchange in words that fit behind the target's name.
+fn fetch_words(error: &FetchError) -> String {
+    match error {
+        FetchError::TooLarge { .. } => {
+            format!("{error}; hint: scrape fewer metrics, or is this the metrics path?")
+        }
+        FetchError::Refused { .. } => format!("{error}; hint: is it running, at this port?"),
+        FetchError::Timeout { .. }
+        | FetchError::Cut { .. }
+        | FetchError::Name { .. }
+        | FetchError::Tls { .. }
+        | FetchError::Ours { .. } => error.to_string(),
+    }
+}
+
+/// The reading of one instance, before its probes.
+pub(super) fn reading(
+    instance: Arc<str>,
+    at: Time,
+    scraped: Result<Scraped, Missing>,
+) -> InstanceReading {
+    let (samples, refused) = match scraped {
+        Ok(scraped) => (Ok(scraped.samples), scraped.refused),
+        Err(missing) => (Err(missing), None),
+    };
+    InstanceReading { instance, at, samples, refused, probes: Vec::new(), levels: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_answer_that_is_not_metrics_is_named() {
+        let wanted = Wanted::names(["m"]);
+        let limits = exposition::Limits::default();
+        let keep = Keep { specs: &[], wanted: &wanted, limits: &limits };
+        let check = |status, content_type, location, body: &str, part: &str| {
+            let exposed = Exposed { status, content_type, location, body: body.as_bytes() };
+            let words = samples_of(exposed, keep).unwrap_err();
+            assert!(words.contains(part), "{words}");
+        };
+        let text = Some("text/plain; version=0.0.4");
+        check(500, text, None, "m 1\n", "status 500");
+        check(404, text, None, "", "another path");
+        check(401, None, None, "", "auth wall");
+        check(302, None, Some("/login"), "", "\"/login\"");
+        check(200, text, None, " \n\n", "empty body");
+        check(200, text, None, "<!doctype html><p>hi", "HTML page");
+        check(200, Some("text/html"), None, "m 1\n", "HTML page");
+        check(200, Some("application/json"), None, "{}", "application/json");
+        check(200, Some("application/openmetrics-text"), None, "m 1\n", "EOF");
+    }
+
+    #[test]
+    fn metrics_without_a_content_type_are_read_as_text() {
+        let wanted = Wanted::names(["m"]);
+        let limits = exposition::Limits::default();
+        let keep = Keep { specs: &[], wanted: &wanted, limits: &limits };
+        for content_type in [None, Some(""), Some("application/octet-stream"), Some("text/plain")] {
+            let exposed = Exposed { status: 200, content_type, location: None, body: b"m 1\n" };
+            assert_eq!(samples_of(exposed, keep).unwrap().refused, None, "{content_type:?}");
+        }
+    }
+}

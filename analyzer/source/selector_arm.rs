@@ -1,0 +1,451 @@
+//! Arms whose samples a metrics server has: from rule selectors to instance readings.
+//!
+//! Invariants: an instance's samples are of one moment, also when a scrape came in between two
+//! queries; a series that ended is absent, an instance whose newest sample is old is stale, a
+//! failed query is never "no series". One query is asked once a look, whoever needs it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, stream};
+
+use super::{
+    collector::{promql_signals, pseudo_instance},
+    prometheus::{PrometheusServer, stale_words},
+    prometheus_answer::{Data, Point, Series},
+    target::Target,
+};
+use crate::{
+    engine::observation::{Missing, Time, Why},
+    signal::{
+        sample::{InstanceReading, Labels, Level, RefusedLines, Sample},
+        spec::{MatchTest, Matcher, PROCESS_START_TIME, Reads, Selection, Selector, SignalSpec},
+    },
+    telemetry::Telemetry,
+};
+
+/// Queries of one look in flight.
+const QUERIES_AT_ONCE: usize = 8;
+/// Instances of one arm whose samples are used.
+pub const INSTANCES_PER_ARM_MAX: usize = 512;
+/// An instance is stale once its newest sample is older than this many of its scrape intervals.
+const STALE_INTERVALS: u32 = 3;
+/// And than this: a server that scrapes each second may be busy for some.
+const STALE_AGE_MIN: Duration = Duration::from_secs(5);
+
+/// One arm.
+pub(super) struct SelectorArm {
+    pub server: Arc<PrometheusServer>,
+    pub matchers: String,
+}
+
+/// One look.
+#[derive(Clone, Copy)]
+pub(super) struct Look<'a> {
+    pub now: Time,
+    pub timeout: Duration,
+    pub specs: &'a [SignalSpec],
+}
+
+/// Reads both arms, canary first.
+pub(super) async fn read_arms(
+    arms: &[Option<SelectorArm>; 2],
+    look: Look<'_>,
+    telemetry: &Telemetry,
+) -> [Option<Vec<InstanceReading>>; 2] {
+    let begun = Instant::now();
+    let mut book = Book::default();
+    let plans = arms.each_ref().map(|arm| arm.as_ref().map(|arm| plan(arm, look.specs, &mut book)));
+    book.ask_new(look, begun, telemetry).await;
+    // A histogram without buckets may be a native one; only then is that worth a question.
+    let natives = plans.each_ref().map(|plan| match plan {
+        None => Vec::new(),
+        Some(plan) => native_questions(plan, &mut book),
+    });
+    book.ask_new(look, begun, telemetry).await;
+    let mut read = [None, None];
+    for (((read, arm), plan), natives) in read.iter_mut().zip(arms).zip(&plans).zip(&natives) {
+        if let (Some(arm), Some(plan)) = (arm, plan) {
+            *read = Some(readings(arm, plan, natives, &book, look));
+        }
+    }
+    read
+}
+
+/// All questions of a look, each once, and their answers.
+#[derive(Default)]
+struct Book {
+    questions: Vec<(Arc<PrometheusServer>, String)>,
+    answers: Vec<Result<Data, Missing>>,
+}
+
+impl Book {
+    fn index_of(&mut self, server: &Arc<PrometheusServer>, query: String) -> usize {
+        let known = self
+            .questions
+            .iter()
+            .position(|(other, asked)| Arc::ptr_eq(other, server) && *asked == query);
+        known.unwrap_or_else(|| {
+            self.questions.push((server.clone(), query));
+            self.questions.len() - 1
+        })
+    }
+
+    async fn ask_new(&mut self, look: Look<'_>, begun: Instant, telemetry: &Telemetry) {
+        let new = &self.questions[self.answers.len()..];
+        let answers: Vec<_> = stream::iter(new)
+            .map(|(server, query)| {
+                let left = move || look.timeout.saturating_sub(begun.elapsed());
+                async move { server.ask(query, look.now, left(), telemetry).await }
+            })
+            .buffered(QUERIES_AT_ONCE)
+            .collect()
+            .await;
+        self.answers.extend(answers);
+    }
+}
+
+/// Where in the book the answers of one arm are.
+struct Plan {
+    samples: Vec<Planned>,
+    levels: Vec<(usize, usize)>,
+    server: Arc<PrometheusServer>,
+}
+
+struct Planned {
+    answer: usize,
+    metric: String,
+    /// Of a histogram's buckets: how to ask whether it is a native one.
+    native: Option<String>,
+}
+
+fn plan(arm: &SelectorArm, specs: &[SignalSpec], book: &mut Book) -> Plan {
+    let matchers = bare(&arm.matchers);
+    let range = arm.server.range().as_secs().max(1);
+    let mut samples: Vec<Planned> = Vec::new();
+    for wanted in wanted(specs) {
+        let bucket = if wanted.histogram { "_bucket" } else { "" };
+        let series = series_text(wanted.selector, bucket, matchers);
+        let answer = book.index_of(&arm.server, format!("{series}[{range}s]"));
+        if samples.iter().all(|planned| planned.answer != answer) {
+            let metric = wanted.selector.name.clone();
+            let native = wanted.histogram.then(|| series_text(wanted.selector, "", matchers));
+            samples.push(Planned { answer, metric, native });
+        }
+    }
+    let start = Selector { name: PROCESS_START_TIME.to_owned(), matchers: Vec::new() };
+    let start = format!("{}[{range}s]", series_text(&start, "", matchers));
+    let answer = book.index_of(&arm.server, start);
+    if samples.iter().all(|planned| planned.answer != answer) {
+        samples.push(Planned { answer, metric: PROCESS_START_TIME.to_owned(), native: None });
+    }
+    let levels = promql_signals(specs)
+        .map(|(signal, expression)| {
+            (signal, book.index_of(&arm.server, expression.replace("$arm", matchers)))
+        })
+        .collect();
+    Plan { samples, levels, server: arm.server.clone() }
+}
+
+struct Wanted<'a> {
+    selector: &'a Selector,
+    histogram: bool,
+}
+
+/// Every selector that has to be asked for. One without matchers covers its whole metric.
+fn wanted(specs: &[SignalSpec]) -> Vec<Wanted<'_>> {
+    let mut all = Vec::new();
+    for spec in specs {
+        match &spec.reads {
+            Reads::Ratio { events, total } => {
+                all.extend(of(events, false));
+                all.extend(of(total, false));
+            }
+            Reads::Counter(selection) | Reads::Restarts(selection) => {
+                all.extend(of(selection, false));
+            }
+            Reads::Histogram(selection) => all.extend(of(selection, true)),
+            Reads::Gauge { of: gauge, per, .. } => {
+                all.extend(of(gauge, false));
+                if let Some(per) = per {
+                    all.extend(of(per, false));
+                }
+            }
+            Reads::Health(_) | Reads::Promql(_) => {}
+        }
+    }
+    let whole: BTreeSet<(&str, bool)> = all
+        .iter()
+        .filter(|wanted| wanted.selector.matchers.is_empty())
+        .map(|wanted| (wanted.selector.name.as_str(), wanted.histogram))
+        .collect();
+    all.retain(|wanted| {
+        wanted.selector.matchers.is_empty()
+            || !whole.contains(&(wanted.selector.name.as_str(), wanted.histogram))
+    });
+    all
+}
+
+fn of(selection: &Selection, histogram: bool) -> impl Iterator<Item = Wanted<'_>> {
+    selection.any_of.iter().map(move |selector| Wanted { selector, histogram })
+}
+
+/// `name{rule matchers,arm matchers}`.
+fn series_text(selector: &Selector, suffix: &str, arm: &str) -> String {
+    let mut matchers: Vec<String> = selector.matchers.iter().map(matcher_text).collect();
+    if !arm.is_empty() {
+        matchers.push(arm.to_owned());
+    }
+    format!("{}{suffix}{{{}}}", selector.name, matchers.join(","))
+}
+
+fn matcher_text(matcher: &Matcher) -> String {
+    let (op, value) = match &matcher.test {
+        MatchTest::Equal(value) => ("=", value),
+        MatchTest::NotEqual(value) => ("!=", value),
+        MatchTest::Regex(text, _) => ("=~", text),
+        MatchTest::NotRegex(text, _) => ("!~", text),
+    };
+    let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    format!("{}{op}\"{value}\"", matcher.label)
+}
+
+/// An arm's matchers without the braces and commas that some write around them.
+fn bare(matchers: &str) -> &str {
+    let matchers = matchers.trim();
+    let inside = matchers.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    inside.unwrap_or(matchers).trim().trim_end_matches(',').trim_end()
+}
+
+fn native_questions(plan: &Plan, book: &mut Book) -> Vec<(String, usize)> {
+    let mut questions = Vec::new();
+    for planned in &plan.samples {
+        let empty =
+            book.answers[planned.answer].as_ref().is_ok_and(|data| data.series().is_empty());
+        if let (true, Some(query)) = (empty, &planned.native) {
+            questions.push((planned.metric.clone(), book.index_of(&plan.server, query.clone())));
+        }
+    }
+    questions
+}
+
+/// What the answers say of each instance of one arm.
+fn readings(
+    arm: &SelectorArm,
+    plan: &Plan,
+    natives: &[(String, usize)],
+    book: &Book,
+    look: Look<'_>,
+) -> Vec<InstanceReading> {
+    let nameless = format!("{{{}}}", bare(&arm.matchers));
+    let mut instances: BTreeMap<&str, Instance<'_>> = BTreeMap::new();
+    let mut failed: Option<Missing> = None;
+    for (question, planned) in plan.samples.iter().enumerate() {
+        match &book.answers[planned.answer] {
+            Err(missing) => {
+                failed.get_or_insert_with(|| missing.clone());
+            }
+            Ok(data) => {
+                for series in data.series() {
+                    let name = series.metric.get("instance").map_or(&*nameless, String::as_str);
+                    instances.entry(name).or_default().take(question, &planned.metric, series);
+                }
+            }
+        }
+    }
+    for (metric, answer) in natives {
+        // When this extra question fails, the buckets are absent all the same.
+        let data = book.answers[*answer].as_ref().ok();
+        for series in data.iter().flat_map(|data| data.series()) {
+            let name = series.metric.get("instance").map_or(&*nameless, String::as_str);
+            instances.entry(name).or_default().refuse_native(metric, series);
+        }
+    }
+    if instances.is_empty() {
+        // The arm has no series at all, or it could not be asked: one reading says so.
+        instances.insert(&nameless, Instance::default());
+    }
+    let mut readings: Vec<InstanceReading> = instances
+        .into_iter()
+        .enumerate()
+        .map(|(index, (name, instance))| {
+            let mut reading = instance.reading(name, plan.server.range(), look.now);
+            if let Some(missing) = &failed {
+                reading.samples = Err(missing.clone());
+            } else if index >= INSTANCES_PER_ARM_MAX {
+                let detail =
+                    format!("{name}: beyond the limit of {INSTANCES_PER_ARM_MAX} instances an arm");
+                reading.samples = Err(Missing::new(Why::NotObserved, detail));
+            }
+            reading
+        })
+        .collect();
+    let levels = plan.levels.iter().map(|(signal, answer)| Level {
+        signal: *signal,
+        value: level(&book.questions[*answer].1, &book.answers[*answer]),
+    });
+    readings.extend(pseudo_instance(look.now, levels.collect()));
+    readings
+}
+
+/// The series of one instance.
+#[derive(Default)]
+struct Instance<'a> {
+    series: Vec<(usize, &'a Series)>,
+    natives: BTreeSet<String>,
+}
+
+impl<'a> Instance<'a> {
+    fn take(&mut self, question: usize, metric: &str, series: &'a Series) {
+        if series.is_native_histogram() {
+            self.refuse_native(metric, series);
+        } else {
+            self.series.push((question, series));
+        }
+    }
+
+    fn refuse_native(&mut self, metric: &str, series: &Series) {
+        if series.is_native_histogram() {
+            self.natives.insert(metric.to_owned());
+        }
+    }
+
+    fn reading(&self, name: &str, range: Duration, now: Time) -> InstanceReading {
+        let (at, samples) = self.samples(name, range, now);
+        let refused = self.natives.first().map(|metric| RefusedLines {
+            lines: u32::try_from(self.natives.len()).unwrap_or(u32::MAX),
+            first: format!(
+                "{metric} is a native histogram on this server, expected classic _bucket series; \
+                 hint: keep the classic ones (always_scrape_classic_histograms)"
+            ),
+        });
+        InstanceReading {
+            instance: name.into(),
+            at,
+            samples,
+            refused,
+            probes: Vec::new(),
+            levels: Vec::new(),
+        }
+    }
+
+    fn samples(
+        &self,
+        name: &str,
+        range: Duration,
+        now: Time,
+    ) -> (Time, Result<Vec<Sample>, Missing>) {
+        let range_ms = i64::try_from(range.as_millis()).unwrap_or(i64::MAX);
+        // Without a second point the interval is not known; the range is three of the longest.
+        let unknown_gap = range_ms / i64::from(STALE_INTERVALS);
+        let gap = |series: &Series| scrape_gap(&series.values.0).unwrap_or(unknown_gap);
+        let last = |series: &Series| series.values.0.last().map(|point| point.at_ms);
+        let Some(newest) = self.series.iter().filter_map(|(_, series)| last(series)).max() else {
+            return (now, Ok(Vec::new()));
+        };
+        let least_gap =
+            self.series.iter().map(|(_, series)| gap(series)).min().unwrap_or(unknown_gap);
+        let age = now.since(Time(newest));
+        let least_gap = Duration::from_millis(least_gap.unsigned_abs());
+        if age > (least_gap * STALE_INTERVALS).max(STALE_AGE_MIN) {
+            let missing = Missing::new(Why::Stale, stale_words(name, age, least_gap));
+            return (Time(newest), Err(missing));
+        }
+        // The newest scrape that the answers of all questions have. A question whose series have
+        // ended does not hold the others back.
+        let mut seen: BTreeMap<usize, i64> = BTreeMap::new();
+        for (question, series) in &self.series {
+            if let Some(last) = last(series).filter(|last| newest - last <= gap(series) * 3 / 2) {
+                let seen = seen.entry(*question).or_insert(last);
+                *seen = last.max(*seen);
+            }
+        }
+        let at = seen.into_values().min().unwrap_or(newest);
+        let mut samples: BTreeMap<(Arc<str>, Labels), f64> = BTreeMap::new();
+        for (_, series) in &self.series {
+            let point = series.values.0.iter().rev().find(|point| point.at_ms <= at);
+            let Some(point) = point.filter(|point| at - point.at_ms <= gap(series) * 3 / 2) else {
+                continue;
+            };
+            samples.insert(name_and_labels(series), point.value);
+        }
+        let samples = samples
+            .into_iter()
+            .map(|((name, labels), value)| Sample { name, labels, value })
+            .collect();
+        (Time(at), Ok(samples))
+    }
+}
+
+/// The shortest time between two points: a missed scrape makes the others longer.
+fn scrape_gap(points: &[Point]) -> Option<i64> {
+    points.windows(2).map(|pair| pair[1].at_ms - pair[0].at_ms).filter(|gap| *gap > 0).min()
+}
+
+fn name_and_labels(series: &Series) -> (Arc<str>, Labels) {
+    let name = series.metric.get("__name__").map_or("", String::as_str);
+    let labels = series
+        .metric
+        .iter()
+        .filter(|(label, _)| *label != "__name__")
+        .map(|(label, value)| (Arc::from(label.as_str()), Arc::from(value.as_str())))
+        .collect();
+    (name.into(), Labels::new(labels))
+}
+
+/// The one number an expression is expected to give.
+fn level(query: &str, answer: &Result<Data, Missing>) -> Result<f64, Missing> {
+    let value = match answer {
+        Err(missing) => return Err(missing.clone()),
+        Ok(Data::Scalar(point)) => point.value,
+        Ok(Data::Vector(series)) => match series.as_slice() {
+            [] => return Err(Missing::new(Why::AbsentSeries, format!("{query} gave nothing"))),
+            [one] => match one.value {
+                Some(point) => point.value,
+                None => {
+                    let detail = format!("{query} gave a native histogram, expected a number");
+                    return Err(Missing::new(Why::BadValue, detail));
+                }
+            },
+            many => {
+                let detail = format!(
+                    "{query} gave {} elements, expected one; hint: wrap it in sum() or max()",
+                    many.len()
+                );
+                return Err(Missing::new(Why::BadValue, detail));
+            }
+        },
+        Ok(Data::Matrix(_) | Data::String(_)) => {
+            let detail = format!("{query} gave a range or a string, expected one number");
+            return Err(Missing::new(Why::BadValue, detail));
+        }
+    };
+    if value.is_finite() {
+        Ok(value)
+    } else {
+        Err(Missing::new(Why::BadValue, format!("{query} gave {value}")))
+    }
+}
+
+/// The address that an `instance` label is by convention.
+pub(super) fn address(instance: &str) -> Result<Target, Missing> {
+    let looks = instance.rsplit_once(':').is_some_and(|(host, port)| {
+        let odd = |c: char| c.is_whitespace() || "/@?#{}\\".contains(c);
+        !host.is_empty() && !host.contains(odd) && port.parse::<u16>().is_ok()
+    });
+    let target = looks.then(|| Target::parse(&format!("http://{instance}")).ok()).flatten();
+    target.ok_or_else(|| {
+        let detail = format!(
+            "the instance label {instance:?} is not host:port, so its health cannot be asked; \
+             hint: give the health signal an absolute URL"
+        );
+        Missing::new(Why::NotObserved, detail)
+    })
+}
+
+#[cfg(test)]
+#[path = "selector_arm_tests.rs"]
+mod tests;

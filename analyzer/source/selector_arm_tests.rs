@@ -1,0 +1,154 @@
+//! Tests of the way from a metrics server's answers to instance readings.
+
+use regex::Regex;
+
+use super::*;
+
+fn selector(name: &str, matchers: Vec<(&str, MatchTest)>) -> Selector {
+    let matchers = matchers
+        .into_iter()
+        .map(|(label, test)| Matcher { label: label.to_owned(), test })
+        .collect();
+    Selector { name: name.to_owned(), matchers }
+}
+
+fn selection(selectors: Vec<Selector>) -> Selection {
+    Selection { any_of: selectors }
+}
+
+#[test]
+fn selectors_keep_their_matchers_and_get_the_arms() {
+    let check = |selector: Selector, suffix: &str, arm: &str, expected: &str| {
+        assert_eq!(series_text(&selector, suffix, bare(arm)), expected);
+    };
+    check(selector("up", vec![]), "", "", "up{}");
+    check(selector("h", vec![]), "_bucket", "{version=\"v2\",}", "h_bucket{version=\"v2\"}");
+    let regex = MatchTest::Regex("5\\d.|\"".into(), Regex::new("5..").unwrap());
+    let odd = MatchTest::NotEqual("a\"b\\c\nd".into());
+    check(
+        selector("r", vec![("code", regex), ("route", odd)]),
+        "",
+        " a=\"b\" ",
+        "r{code=~\"5\\\\d.|\\\"\",route!=\"a\\\"b\\\\c\\nd\",a=\"b\"}",
+    );
+}
+
+#[test]
+fn a_bare_selector_covers_its_metric() {
+    let errors = selector("r", vec![("code", MatchTest::Equal("500".into()))]);
+    let reads = Reads::Ratio {
+        events: selection(vec![errors]),
+        total: selection(vec![selector("r", vec![])]),
+    };
+    let specs = [SignalSpec { name: "errors".into(), reads }];
+    let asked: Vec<_> =
+        wanted(&specs).iter().map(|wanted| series_text(wanted.selector, "", "")).collect();
+    assert_eq!(asked, ["r{}"]);
+}
+
+fn series(name: &str, labels: &[(&str, &str)], points: &[(i64, f64)]) -> Series {
+    let mut metric: BTreeMap<_, _> = labels.iter().copied().collect();
+    metric.insert("__name__", name);
+    let values: Vec<_> =
+        points.iter().map(|(ms, value)| (*ms as f64 / 1000.0, value.to_string())).collect();
+    serde_json::from_value(serde_json::json!({ "metric": metric, "values": values })).unwrap()
+}
+
+const RANGE: Duration = Duration::from_secs(180);
+
+/// Samples of an instance by name, after all series were taken at `now_ms`.
+fn read(series: &[(usize, Series)], now_ms: i64) -> (i64, Result<Vec<(String, f64)>, Missing>) {
+    let mut instance = Instance::default();
+    for (question, series) in series {
+        instance.take(*question, "m", series);
+    }
+    let (at, samples) = instance.samples("i:1", RANGE, Time(now_ms));
+    let samples = samples.map(|samples| {
+        samples.into_iter().map(|sample| (sample.name.to_string(), sample.value)).collect()
+    });
+    (at.0, samples)
+}
+
+#[test]
+fn all_samples_are_of_the_scrape_that_every_question_saw() {
+    let events = series("events", &[], &[(1000, 1.0), (2000, 2.0), (3000, 3.0)]);
+    // A scrape came in between the two questions.
+    let total = series("total", &[], &[(2000, 20.0), (3000, 30.0), (4000, 40.0)]);
+    let (at, samples) = read(&[(0, events), (1, total)], 4100);
+    assert_eq!(at, 3000);
+    assert_eq!(samples.unwrap(), [("events".to_owned(), 3.0), ("total".to_owned(), 30.0)]);
+}
+
+#[test]
+fn an_ended_series_is_absent_and_holds_nothing_back() {
+    let ended = series("ended", &[], &[(1000, 1.0), (2000, 1.0)]);
+    let going = series("going", &[], &[(8000, 8.0), (9000, 9.0)]);
+    let (at, samples) = read(&[(0, ended), (1, going)], 9500);
+    assert_eq!(at, 9000);
+    assert_eq!(samples.unwrap(), [("going".to_owned(), 9.0)]);
+}
+
+#[test]
+fn an_old_newest_sample_is_stale_by_its_own_interval() {
+    let check = |points: &[(i64, f64)], now_ms, stale: bool| {
+        let (_, samples) = read(&[(0, series("m", &[], points))], now_ms);
+        match samples {
+            Ok(_) => assert!(!stale, "{points:?} at {now_ms}"),
+            Err(missing) => assert!(stale && missing.why == Why::Stale, "{missing}"),
+        }
+    };
+    let each_second = [(1000, 1.0), (2000, 1.0)];
+    check(&each_second, 7000, false);
+    check(&each_second, 7001, true);
+    let each_minute = [(60_000, 1.0), (120_000, 1.0)];
+    check(&each_minute, 290_000, false);
+    check(&each_minute, 300_001, true);
+    // A missed scrape between two points is not the interval.
+    check(&[(1000, 1.0), (2000, 1.0), (60_000, 1.0)], 66_000, true);
+    check(&[(120_000, 1.0)], 290_000, false);
+}
+
+#[test]
+fn overlapping_questions_give_each_series_once() {
+    let one = || series("m", &[("code", "500")], &[(1000, 1.0), (2000, 2.0)]);
+    let (_, samples) = read(&[(0, one()), (1, one())], 2000);
+    assert_eq!(samples.unwrap(), [("m".to_owned(), 2.0)]);
+}
+
+#[test]
+fn an_expression_gives_one_finite_number() {
+    let vector = |values: &[&str]| {
+        let result: Vec<_> = values
+            .iter()
+            .map(|value| serde_json::json!({ "metric": {}, "value": [1, value] }))
+            .collect();
+        serde_json::from_value(serde_json::json!({ "resultType": "vector", "result": result }))
+            .unwrap()
+    };
+    let check = |data: Data, expected: Result<f64, Why>| {
+        assert_eq!(level("q", &Ok(data)).map_err(|missing| missing.why), expected);
+    };
+    check(vector(&["1.5"]), Ok(1.5));
+    check(Data::Scalar(Point { at_ms: 0, value: 2.0 }), Ok(2.0));
+    check(vector(&[]), Err(Why::AbsentSeries));
+    check(vector(&["1", "2"]), Err(Why::BadValue));
+    check(vector(&["NaN"]), Err(Why::BadValue));
+    check(vector(&["-Inf"]), Err(Why::BadValue));
+    check(Data::Matrix(Vec::new()), Err(Why::BadValue));
+}
+
+#[test]
+fn only_addresses_are_probed() {
+    let check = |instance: &str, is_address: bool| {
+        assert_eq!(address(instance).is_ok(), is_address, "{instance}");
+    };
+    check("h:1", true);
+    check("10.0.0.1:8080", true);
+    check("[::1]:9100", true);
+    check("h", false);
+    check("https://h:1", false);
+    check("user@h:1", false);
+    check("h:http", false);
+    check("{version=\"v2\"}", false);
+    check(":80", false);
+}
