@@ -3,4 +3,5 @@
 //!
 //! Built from the engine's types only; it decides nothing.
 
+pub mod format;
 pub mod shape;
