@@ -1,4 +1,4 @@
 //! Every test of the product that needs more than one module.
 
 mod demo_service;
-//mod display;
+mod display;
