@@ -123,7 +123,7 @@ impl<W: Write> Display<W> {
             }
             Mode::Plain { .. } => {
                 let at = stamp(report);
-                let verdict = report.verdict.to_uppercase();
+                let verdict = clean(&report.verdict.to_uppercase());
                 writeln!(self.out, "{at}  {verdict}  {}", clean(&report.reason))?;
                 self.out.flush()
             }
@@ -234,6 +234,14 @@ fn matrix_lines(report: &Report, width: usize, room: Option<usize>) -> Vec<Line>
         height -= blocks.remove(place).lines.len();
         left_out += 1;
     }
+    // Still too high: reasons go before rules do.
+    while let Some(room) = room
+        && height + usize::from(left_out > 0) > room
+        && let Some(block) = blocks.iter_mut().rfind(|block| block.lines.len() > 1)
+    {
+        height -= block.lines.len() - 1;
+        block.lines.truncate(1);
+    }
     let mut lines: Vec<Line> = head.into_iter().collect();
     lines.extend(blocks.into_iter().flat_map(|block| block.lines));
     if left_out > 0 {
@@ -258,7 +266,7 @@ fn sentence_lines(report: &Report, width: usize) -> Vec<Line> {
         lines.push(Line::of(format!(" {part}"), Tone::Plain));
     }
     if let Some(otherwise) = &report.otherwise {
-        let text = format!(" the rule file says what happens then: {}", clean(otherwise));
+        let text = format!(" otherwise: {}, as the rule file says", clean(otherwise));
         lines.push(Line::of(text, Tone::Dim));
     }
     lines

@@ -23,8 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{chance::waiting_secs, unix_secs};
 
-/// Requests in flight at once.
-pub const IN_FLIGHT_MAX: usize = 512;
+/// Requests in flight at once: twenty times what the demo's busier arm has when all is well, and
+/// fewer than the connections a demo service takes.
+pub const IN_FLIGHT_MAX: usize = 128;
 
 /// How long a client waits for an answer.
 pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(3);

@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, task::JoinSet};
 
 /// Connections served at once; more wait in the backlog until one ends.
-pub const CONNECTIONS_MAX: usize = 1024;
+pub const CONNECTIONS_MAX: usize = 192;
 
 /// Longer than any prober's interval, so that its kept connection is not cut between two probes.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);

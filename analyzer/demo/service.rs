@@ -31,7 +31,7 @@ use super::{
     chance::log_normal,
     exposition::{Counters, Format, Page, Route},
     fault::{Fault, FaultSwitch},
-    server::{Answer, answer, serve_until},
+    server::{self, Answer, answer, serve_until},
     unix_secs,
 };
 
@@ -43,6 +43,9 @@ pub const RESTART_BACKOFF_SECS: [u64; 3] = [1, 2, 4];
 
 /// Largest request body that is read.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Connections served at once; more wait until one ends.
+pub const CONNECTIONS_MAX: usize = server::CONNECTIONS_MAX;
 
 /// Spread of the service times: deviation of their logarithm.
 const SERVICE_SIGMA: f64 = 0.45;

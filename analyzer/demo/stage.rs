@@ -4,11 +4,11 @@
 
 use std::io;
 
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use super::{
     load::{Load, LoadCounts},
-    scenario::Scenario,
+    scenario::{Plan, Scenario},
     service::{Service, ServiceOptions},
 };
 
@@ -21,7 +21,7 @@ pub struct Stage {
     pub canary: Service,
     baseline_load: Load,
     canary_load: Load,
-    onset: JoinHandle<()>,
+    onset: JoinSet<()>,
 }
 
 /// What the clients of both arms saw.
@@ -39,7 +39,14 @@ impl Stage {
     /// # Errors
     /// When a port or an HTTP client cannot be had.
     pub async fn start(scenario: Scenario, seed: u64) -> io::Result<Self> {
-        let plan = scenario.plan();
+        Self::play(scenario.plan(), seed).await
+    }
+
+    /// The same for a plan of one's own.
+    ///
+    /// # Errors
+    /// When a port or an HTTP client cannot be had.
+    pub async fn play(plan: Plan, seed: u64) -> io::Result<Self> {
         let service = |version: &str, seed| {
             Service::start(ServiceOptions {
                 name: "shop".to_owned(),
@@ -58,7 +65,8 @@ impl Stage {
             (baseline.fault.clone(), plan.baseline_fault),
             (canary.fault.clone(), plan.canary_fault),
         ];
-        let onset = tokio::spawn(async move {
+        let mut onset = JoinSet::new();
+        onset.spawn(async move {
             let Some(onset) = plan.onset else { return };
             tokio::time::sleep(onset).await;
             for (switch, fault) in switches {
@@ -79,8 +87,8 @@ impl Stage {
     }
 
     /// Ends loads and services, in that order, and gives the clients' final counts.
-    pub async fn stop(self) -> StageCounts {
-        self.onset.abort();
+    pub async fn stop(mut self) -> StageCounts {
+        self.onset.shutdown().await;
         let (baseline, canary) = tokio::join!(self.baseline_load.stop(), self.canary_load.stop());
         tokio::join!(self.baseline.stop(), self.canary.stop());
         StageCounts { baseline, canary }

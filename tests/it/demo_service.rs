@@ -13,20 +13,23 @@ use prometheus_parse::{Scrape, Value};
 use reqwest::{Client, StatusCode};
 use rollgate::demo::{
     fault::Fault,
-    load::{Load, LoadCounts},
+    load::{self, Load, LoadCounts},
     receiver::{self, Receiver},
-    scenario::Scenario,
-    service::{Service, ServiceOptions},
+    scenario::{Plan, Scenario},
+    service::{self, Service, ServiceOptions},
     stage::Stage,
 };
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 const SEED: u64 = 20_261;
 
 /// No test waits longer than this for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-async fn service() -> Service {
+async fn start() -> Service {
     let options = ServiceOptions { name: "shop".into(), version: "v2".into(), seed: SEED };
     Service::start(options).await.expect("a free port")
 }
@@ -118,7 +121,7 @@ fn unix_secs() -> f64 {
 
 #[tokio::test]
 async fn the_metrics_say_what_the_clients_saw() {
-    let (service, client) = (service().await, client());
+    let (service, client) = (start().await, client());
     let load = Load::start(service.addr, 150.0, SEED).expect("a client");
     sent(&load, 200).await;
     let seen = load.stop().await;
@@ -151,7 +154,7 @@ async fn the_metrics_say_what_the_clients_saw() {
 
 #[tokio::test]
 async fn both_formats_and_gzip_carry_the_same_numbers() {
-    let (service, client) = (service().await, client());
+    let (service, client) = (start().await, client());
     ask(&client, service.addr, 20).await;
     let text_body = text(&client, service.addr, "text/plain").await;
     let open = text(&client, service.addr, "application/openmetrics-text;version=1.0.0").await;
@@ -182,7 +185,7 @@ async fn both_formats_and_gzip_carry_the_same_numbers() {
 
 #[tokio::test]
 async fn the_error_share_is_within_its_binomial_bounds() {
-    let (service, client) = (service().await, client());
+    let (service, client) = (start().await, client());
     let (share, count) = (0.2, 600);
     service.fault.set(Fault::Errors { share });
     let before = unix_secs();
@@ -202,7 +205,7 @@ async fn the_error_share_is_within_its_binomial_bounds() {
 
 #[tokio::test]
 async fn the_latency_fault_multiplies_the_median() {
-    let (service, client) = (service().await, client());
+    let (service, client) = (start().await, client());
     let median = |mut answers: Vec<(u16, f64)>| {
         answers.sort_by(|a, b| a.1.total_cmp(&b.1));
         answers[answers.len() / 2].1
@@ -218,7 +221,7 @@ async fn the_latency_fault_multiplies_the_median() {
 
 #[tokio::test]
 async fn a_crash_refuses_then_comes_back_with_its_counters_reset() {
-    let (service, client) = (service().await, client());
+    let (service, client) = (start().await, client());
     let load = Load::start(service.addr, 50.0, SEED).expect("a client");
     sent(&load, 20).await;
     let before = scrape(&client, service.addr).await;
@@ -252,7 +255,7 @@ async fn a_crash_refuses_then_comes_back_with_its_counters_reset() {
 
 #[tokio::test]
 async fn a_leak_shows_in_the_memory_and_a_hang_answers_nothing() {
-    let (service, client) = (service().await, client());
+    let (service, client) = (start().await, client());
     let memory = "process_resident_memory_bytes";
     let before = number(&scrape(&client, service.addr).await, memory);
     service.fault.set(Fault::Leak { bytes_per_request: 1000 });
@@ -274,9 +277,9 @@ async fn a_leak_shows_in_the_memory_and_a_hang_answers_nothing() {
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused() {
-    let (service, client) = (service().await, client());
+    let (service, client) = (start().await, client());
     let orders = format!("http://{}/api/orders", service.addr);
-    let large = vec![b'x'; rollgate::demo::service::BODY_BYTES_MAX + 1];
+    let large = vec![b'x'; service::BODY_BYTES_MAX + 1];
     let answer = client.post(orders).body(large).send().await.expect("an answer");
     assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
     service.stop().await;
@@ -284,7 +287,7 @@ async fn a_body_over_the_limit_is_refused() {
 
 #[tokio::test]
 async fn load_keeps_its_rate_and_bounds_what_is_in_flight() {
-    let service = service().await;
+    let service = start().await;
     let (rps, count) = (200.0, 300_u64);
     let begun = Instant::now();
     let load = Load::start(service.addr, rps, SEED).expect("a client");
@@ -304,7 +307,7 @@ async fn load_keeps_its_rate_and_bounds_what_is_in_flight() {
     })
     .await;
     let ended = counts.answered_total() + counts.failed + counts.timed_out;
-    assert!(counts.sent - ended <= rollgate::demo::load::IN_FLIGHT_MAX as u64, "{counts:?}");
+    assert!(counts.sent - ended <= load::IN_FLIGHT_MAX as u64, "{counts:?}");
     service.fault.set(Fault::None);
     flood.stop().await;
     assert!(Load::start(service.addr, f64::NAN, SEED).is_err());
@@ -389,4 +392,48 @@ async fn the_stage_gives_an_idle_canary_no_traffic() {
     assert_eq!(stage.first_bad_unix_secs(), None);
     let counts = stage.stop().await;
     assert_eq!((counts.canary.sent, counts.baseline.failed), (0, 0), "{counts:?}");
+}
+
+#[tokio::test]
+async fn the_fault_sets_in_on_time_on_the_arm_that_the_plan_names() {
+    let onset = Duration::from_millis(200);
+    let fault = Fault::Errors { share: 0.5 };
+    let plan = Scenario::Errors.plan();
+    let plan = Plan { onset: Some(onset), canary_fault: fault, ..plan };
+    let begun = unix_secs();
+    let stage = Stage::play(plan, SEED).await.expect("free ports");
+    let first_bad = eventually("a bad request", || async { stage.first_bad_unix_secs() }).await;
+    assert!(first_bad - begun >= onset.as_secs_f64(), "after {} s", first_bad - begun);
+    eventually("an error seen by a client", || async {
+        (stage.counts().canary.errors() > 0).then_some(())
+    })
+    .await;
+    assert_eq!(stage.baseline.fault.current(), Fault::None);
+    let counts = stage.stop().await;
+    assert_eq!(counts.canary.failed + counts.canary.timed_out, 0, "{counts:?}");
+}
+
+/// Asks for the health over a connection of its own, which is kept, and gives the first byte.
+async fn first_byte(connection: &mut TcpStream) -> u8 {
+    let request = b"GET /health HTTP/1.1\r\nhost: shop\r\n\r\n";
+    connection.write_all(request).await.expect("an open connection");
+    connection.read_u8().await.expect("an answer")
+}
+
+#[tokio::test]
+async fn a_connection_beyond_the_limit_waits_until_another_ends() {
+    let service = start().await;
+    let mut held = Vec::new();
+    for _ in 0..service::CONNECTIONS_MAX {
+        let mut connection = TcpStream::connect(service.addr).await.expect("a connection");
+        assert_eq!(first_byte(&mut connection).await, b'H');
+        held.push(connection);
+    }
+    let mut late = TcpStream::connect(service.addr).await.expect("the backlog takes it");
+    let answer = first_byte(&mut late);
+    tokio::pin!(answer);
+    assert!(tokio::time::timeout(Duration::from_millis(200), &mut answer).await.is_err());
+    held.pop();
+    assert_eq!(tokio::time::timeout(PATIENCE, answer).await, Ok(b'H'));
+    service.stop().await;
 }

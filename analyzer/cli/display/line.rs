@@ -78,7 +78,7 @@ impl Line {
         let mut out = String::new();
         for (place, (text, tone)) in pieces.iter().enumerate() {
             let text = if place + 1 == pieces.len() { text.trim_end() } else { text };
-            if color && *tone != Tone::Plain {
+            if color && *tone != Tone::Plain && !text.is_empty() {
                 out.push_str(&text.style(tone.colours()).to_string());
             } else {
                 out.push_str(text);

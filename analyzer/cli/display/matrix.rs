@@ -6,7 +6,7 @@
 
 use crate::report::{
     format,
-    shape::{ClauseShape, FindingShape, ProgressShape, Report},
+    shape::{ClauseShape, FindingShape, MissingShape, ProgressShape, Report},
 };
 
 use super::line::{Line, Tone, clean, left, meter, right, width, wrap};
@@ -54,7 +54,7 @@ pub fn head(columns: usize) -> Option<Line> {
             let action = left("leads to", ACTION);
             let canary = right("canary", NUMBER);
             let interval = left("95 % interval", INTERVAL);
-            line.push(format!("{rule}  {action}  {canary}  {interval}"), Tone::Dim);
+            line.push(format!("{rule}  {action}  {canary}  {interval} "), Tone::Dim);
         }
     }
     let (baseline, bound) = (right("baseline", NUMBER), right("bound", NUMBER));
@@ -163,9 +163,9 @@ impl Layout {
         let width = columns.clamp(WIDTH_MIN, WIDTH_MAX);
         let numbers = 1 + NUMBER + 1 + NUMBER + 2 + 1 + PROGRESS;
         let (kind, fixed, meter) = match width {
-            104.. => (Kind::Wide, 2 + ACTION + 2 + NUMBER + 2 + INTERVAL + numbers, 10),
+            104.. => (Kind::Wide, 2 + ACTION + 2 + NUMBER + 2 + INTERVAL + 1 + numbers, 10),
             76.. => (Kind::Medium, 2 + NUMBER + numbers, 4),
-            _ => (Kind::Narrow, 0, 6),
+            _ => (Kind::Narrow, 0, 4),
         };
         let fixed = if kind == Kind::Narrow { INDENT } else { INDENT + fixed + meter };
         Self { kind, rule: width - fixed, meter, width }
@@ -176,12 +176,16 @@ impl Layout {
         let rule = clean(&finding.rule);
         let mut lines = match finding.clauses.as_slice() {
             [clause] => {
-                let mut lines = self.row(Lead::of(state, tone), &rule, clause, finding);
-                lines.extend(self.missing(clause, state));
-                lines
+                let lead = Lead { action: clean(&finding.then), ..Lead::of(state, tone) };
+                self.clause(lead, &rule, clause, finding)
             }
             clauses => {
                 let mut lines = self.title(state, tone, &rule);
+                if self.kind == Kind::Wide
+                    && let [title] = lines.as_mut_slice()
+                {
+                    title.push(format!("  {}", clean(&finding.then)), Tone::Dim);
+                }
                 for clause in clauses {
                     let own = match state {
                         State::Asleep => State::Asleep,
@@ -189,9 +193,9 @@ impl Layout {
                             State::of(&clause.state)
                         }
                     };
-                    let lead = Lead { mark: clause_lead(own), tone: own.tone(&finding.then), own };
-                    lines.extend(self.row(lead, &clean(&clause.clause), clause, finding));
-                    lines.extend(self.missing(clause, own));
+                    let mark = right(own.symbol(), STATE);
+                    let lead = Lead { mark, ..Lead::of(own, own.tone(&finding.then)) };
+                    lines.extend(self.clause(lead, &clean(&clause.clause), clause, finding));
                 }
                 lines
             }
@@ -212,6 +216,49 @@ impl Layout {
         lines
     }
 
+    /// A clause: its numbers, or in their place the reason why there are none.
+    fn clause(
+        &self,
+        lead: Lead,
+        text: &str,
+        clause: &ClauseShape,
+        finding: &FindingShape,
+    ) -> Vec<Line> {
+        let state = lead.own;
+        let has_numbers =
+            clause.estimate.is_some() || clause.baseline.is_some() || clause.bound.is_some();
+        // An asleep rule misses nothing, and a clear one has what it needs.
+        let missing = match state {
+            State::NotEnoughData => clause.missing.as_ref().map(missing_words),
+            State::Fires | State::Clear | State::Asleep => None,
+        };
+        if has_numbers || (missing.is_none() && state != State::Asleep) {
+            let mut lines = self.row(lead, text, clause, finding);
+            lines.extend(missing.into_iter().flat_map(|words| self.below(&words, Tone::Warn)));
+            return lines;
+        }
+        let words = missing.unwrap_or_default();
+        let mut first = lead.line().and(left(text, self.rule), text_tone(state));
+        if self.kind == Kind::Wide {
+            first.push("  ", Tone::Plain);
+            first.push(left(&lead.action, ACTION), Tone::Dim);
+        }
+        if width(text) <= self.rule && first.width() + 2 + width(&words) <= self.width {
+            return vec![first.and(format!("  {words}"), Tone::Warn)];
+        }
+        let mut lines = if width(text) <= self.rule {
+            vec![first]
+        } else {
+            let parts = wrap(text, self.width - INDENT, 4).into_iter().enumerate();
+            let line = |place| if place == 0 { lead.line() } else { Lead::blank(state).line() };
+            parts.map(|(place, part)| line(place).and(part, text_tone(state))).collect()
+        };
+        if !words.is_empty() {
+            lines.extend(self.below(&words, Tone::Warn));
+        }
+        lines
+    }
+
     /// A clause's text with its numbers beside it, or under it.
     fn row(
         &self,
@@ -227,7 +274,7 @@ impl Layout {
         let mut lines = Vec::new();
         match self.kind {
             Kind::Wide | Kind::Medium => {
-                self.numbers(&mut first, clause, &finding.then, state);
+                self.numbers(&mut first, clause, &lead.action, &finding.then, state);
                 lines.push(first);
             }
             Kind::Narrow => lines.push(first),
@@ -241,7 +288,14 @@ impl Layout {
         lines
     }
 
-    fn numbers(&self, line: &mut Line, clause: &ClauseShape, then: &str, state: State) {
+    fn numbers(
+        &self,
+        line: &mut Line,
+        clause: &ClauseShape,
+        action: &str,
+        then: &str,
+        state: State,
+    ) {
         let cell = |value: Option<f64>| {
             let text = value.map(|value| format::quantity(value, &clause.unit));
             right(text.as_deref().unwrap_or("–"), NUMBER)
@@ -249,13 +303,14 @@ impl Layout {
         let of = |value: Option<f64>, tone| if value.is_some() { tone } else { Tone::Dim };
         line.push("  ", Tone::Plain);
         if self.kind == Kind::Wide {
-            line.push(left(&clean(then), ACTION), Tone::Dim);
+            line.push(left(action, ACTION), Tone::Dim);
             line.push("  ", Tone::Plain);
         }
         line.push(cell(clause.estimate), of(clause.estimate, estimate_tone(state, then)));
         if self.kind == Kind::Wide {
             let ends = clause.interval.map(|ends| format::interval(ends, &clause.unit));
-            line.push(format!("  {}", left(&ends.unwrap_or_default(), INTERVAL)), Tone::Dim);
+            let ends = left(&ends.unwrap_or_default(), INTERVAL);
+            line.push(format!("  {ends} "), Tone::Dim);
         }
         line.push(format!(" {}", cell(clause.baseline)), of(clause.baseline, text_tone(state)));
         line.push(format!(" {}  ", cell(clause.bound)), of(clause.bound, text_tone(state)));
@@ -280,32 +335,19 @@ impl Layout {
         let mut line = Lead::blank(state).line();
         self.evidence(&mut line, &clause.progress, then, state);
         let quantity = |value| format::quantity(value, &clause.unit);
-        let mut words: Vec<String> = Vec::new();
-        words.extend(clause.estimate.map(quantity));
-        words.extend(clause.baseline.map(|value| format!("baseline {}", quantity(value))));
-        words.extend(clause.bound.map(|value| format!("bound {}", quantity(value))));
-        let words = words.join(", ");
+        let mut words = clause.estimate.map(quantity).unwrap_or_default();
+        if let Some(baseline) = clause.baseline {
+            words.push_str(&format!(" vs {}", quantity(baseline)));
+        }
+        if let Some(bound) = clause.bound {
+            words.push_str(&format!(", bound {}", quantity(bound)));
+        }
         if line.width() + 2 + width(&words) <= self.width {
             return vec![line.and("  ", Tone::Plain).and(words, text_tone(state))];
         }
         let mut lines = vec![line];
         lines.extend(self.below(&words, text_tone(state)));
         lines
-    }
-
-    fn missing(&self, clause: &ClauseShape, state: State) -> Vec<Line> {
-        // An asleep rule misses nothing, and a clear one has what it needs.
-        if state != State::NotEnoughData {
-            return Vec::new();
-        }
-        clause.missing.as_ref().map_or_else(Vec::new, |missing| {
-            let why = missing.why.replace('_', " ");
-            let text = match missing.detail.as_str() {
-                "" => why,
-                detail => format!("{why}: {detail}"),
-            };
-            self.below(&clean(&text), Tone::Warn)
-        })
     }
 
     /// What a firing rule leads to, with the operator's reason and the clauses' notes.
@@ -330,20 +372,23 @@ impl Layout {
     }
 }
 
-/// What stands before a rule's text.
+/// What stands around a rule's text.
 struct Lead {
     mark: String,
     tone: Tone,
     own: State,
+    /// What the rule leads to; empty where a line above says it.
+    action: String,
 }
 
 impl Lead {
     fn of(state: State, tone: Tone) -> Self {
-        Self { mark: format!("{} {}", state.symbol(), state.word()), tone, own: state }
+        let mark = format!("{} {}", state.symbol(), state.word());
+        Self { mark, tone, own: state, action: String::new() }
     }
 
     fn blank(state: State) -> Self {
-        Self { mark: String::new(), tone: Tone::Plain, own: state }
+        Self { mark: String::new(), tone: Tone::Plain, own: state, action: String::new() }
     }
 
     fn line(&self) -> Line {
@@ -351,9 +396,12 @@ impl Lead {
     }
 }
 
-/// A clause of several stands further in, so that the rule's own state leads.
-fn clause_lead(state: State) -> String {
-    right(state.symbol(), STATE)
+fn missing_words(missing: &MissingShape) -> String {
+    let why = missing.why.replace('_', " ");
+    clean(&match missing.detail.as_str() {
+        "" => why,
+        detail => format!("{why}: {detail}"),
+    })
 }
 
 fn text_tone(state: State) -> Tone {
