@@ -84,7 +84,10 @@ pub(super) fn read(
     let rules = rules.map(|node| rules::read(source, node, &known, deadline, out));
     let signals = known
         .into_iter()
-        .filter_map(|known| known.meaning.map(|(kind, _)| Signal { name: known.name, kind }))
+        .filter_map(|known| {
+            let (kind, scale) = known.meaning?;
+            Some(Signal { name: known.name, kind, unit: scale.unit() })
+        })
         .collect();
     let set = RuleSet {
         service: service?,

@@ -13,7 +13,7 @@ use super::{
     tree::{Kind, Node, Scalar},
 };
 use crate::{
-    engine::rule::SignalKind,
+    engine::rule::{SignalKind, Unit},
     signal::spec::{HealthTarget, Reads, Reduce, Selection, SignalSpec},
 };
 
@@ -81,6 +81,21 @@ pub(super) enum Scale {
     Any,
     /// A status; only its answer time is a number.
     Health,
+}
+
+impl Scale {
+    /// The unit that surfaces write the signal's numbers in.
+    pub(super) fn unit(self) -> Unit {
+        match self {
+            Scale::Share => Unit::Share,
+            Scale::PerSecond => Unit::PerSecond,
+            Scale::Count => Unit::Count,
+            Scale::Time { unit_secs: 1.0 } => Unit::Seconds,
+            Scale::Bytes => Unit::Bytes,
+            Scale::Health => Unit::Health,
+            Scale::Time { .. } | Scale::Plain | Scale::PlainOrBytes | Scale::Any => Unit::Number,
+        }
+    }
 }
 
 /// A signal as the rules see it.

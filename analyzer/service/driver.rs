@@ -167,7 +167,12 @@ impl Driver {
                     }
                     self.board.remove(&analysis);
                 }
-                Err(error @ (StoreError::Database { .. } | StoreError::Unreadable { .. })) => {
+                Err(
+                    error @ (StoreError::Database { .. }
+                    | StoreError::Unreadable { .. }
+                    | StoreError::Unwritable { .. }
+                    | StoreError::Unusable { .. }),
+                ) => {
                     tracing::error!(error = %chain(&error), "looks could not be committed, trying again");
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(COMMIT_WAIT.1);

@@ -139,8 +139,10 @@ pub async fn start(options: ServiceOptions) -> anyhow::Result<Service> {
     let worker = tokio::spawn(worker.run(delivering.clone(), wake));
     let upkeep = tokio::spawn(upkeep(store.clone(), telemetry.clone(), now, delivering.clone()));
     let desk: Arc<dyn Desk> = desk;
-    let router = api::router(desk.clone(), telemetry, options.api.clone(), requests.clone());
-    let server = tokio::spawn(api::serve(listener, router, options.api, requests.clone()));
+    let router =
+        api::router(desk.clone(), telemetry.clone(), options.api.clone(), requests.clone());
+    let serving = api::serve(listener, router, telemetry, options.api, requests.clone());
+    let server = tokio::spawn(serving);
     Ok(Service {
         addr,
         desk,

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 
 use super::{
     client::Client,
@@ -85,7 +85,13 @@ impl Collector {
     }
 
     /// Asks everything at once and waits for the last, or for the time to run out.
-    pub async fn gather(&self, now: Time) -> Gathered {
+    ///
+    /// Boxed, because the compiler cannot prove `Send` of the nested borrows through an opaque type.
+    pub fn gather(&self, now: Time) -> BoxFuture<'_, Gathered> {
+        Box::pin(self.gather_all(now))
+    }
+
+    async fn gather_all(&self, now: Time) -> Gathered {
         let begun = Instant::now();
         let (canary, baseline, dependencies, selected) = tokio::join!(
             self.scraped_arm(Some(&self.options.canary), now),

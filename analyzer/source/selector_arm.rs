@@ -95,11 +95,12 @@ impl Book {
     }
 
     async fn ask_new(&mut self, look: Look<'_>, begun: Instant, telemetry: &Telemetry) {
-        let new = &self.questions[self.answers.len()..];
+        // Owned, because a closure over borrowed pairs is not `Send` enough to be spawned.
+        let new = self.questions[self.answers.len()..].to_vec();
         let answers: Vec<_> = stream::iter(new)
             .map(|(server, query)| {
                 let left = move || look.timeout.saturating_sub(begun.elapsed());
-                async move { server.ask(query, look.now, left(), telemetry).await }
+                async move { server.ask(&query, look.now, left(), telemetry).await }
             })
             .buffered(QUERIES_AT_ONCE)
             .collect()

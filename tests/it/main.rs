@@ -7,3 +7,5 @@ mod story;
 mod wire;
 mod exposition;
 mod rules;
+mod demo_service;
+mod display;

@@ -1,0 +1,198 @@
+//! What `rollgate demo` can show: which arm turns bad, how and when, and what verdict is right.
+//!
+//! Every scenario ends within [`Plan::deadline`], and none takes more than forty seconds, so that
+//! two of them fit into a minute and a half.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use clap::ValueEnum;
+
+use super::fault::Fault;
+
+/// Traffic of the old version, in requests a second.
+const BASELINE_RPS: f64 = 120.0;
+
+/// Traffic of the new version: a quarter of the whole, a usual first step.
+const CANARY_RPS: f64 = 40.0;
+
+/// When a fault sets in: late enough for the matrix to have been seen healthy.
+const ONSET: Duration = Duration::from_secs(12);
+
+/// How long a healthy release is watched.
+const HOLD: Duration = Duration::from_secs(30);
+
+/// When an analysis without a verdict ends.
+const DEADLINE: Duration = Duration::from_secs(36);
+
+/// Seconds that a restarted process lives before it dies again.
+const CRASH_EVERY: Duration = Duration::from_secs(3);
+
+/// One story.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+pub enum Scenario {
+    /// Nothing is wrong.
+    Healthy,
+    /// The canary answers some requests with 500.
+    Errors,
+    /// The canary is twice as slow.
+    Latency,
+    /// The canary keeps dying.
+    Crash,
+    /// Both arms degrade together.
+    Shared,
+    /// The canary gets no requests.
+    Idle,
+}
+
+/// How a scenario runs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Plan {
+    /// The old version's traffic, in requests a second.
+    pub baseline_rps: f64,
+    /// The new version's traffic, in requests a second.
+    pub canary_rps: f64,
+    /// What becomes of the old version.
+    pub baseline_fault: Fault,
+    /// What becomes of the new version.
+    pub canary_fault: Fault,
+    /// When it does, after the start; `None` when nothing does.
+    pub onset: Option<Duration>,
+    /// The hold to put into the rule file.
+    pub hold: Duration,
+    /// The deadline to put into the rule file.
+    pub deadline: Duration,
+}
+
+impl Scenario {
+    /// All of them, in the order of the help text.
+    pub const ALL: [Scenario; 6] = [
+        Scenario::Healthy,
+        Scenario::Errors,
+        Scenario::Latency,
+        Scenario::Crash,
+        Scenario::Shared,
+        Scenario::Idle,
+    ];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Scenario::Healthy => "healthy",
+            Scenario::Errors => "errors",
+            Scenario::Latency => "latency",
+            Scenario::Crash => "crash",
+            Scenario::Shared => "shared",
+            Scenario::Idle => "idle",
+        }
+    }
+
+    /// What happens, in a sentence.
+    pub fn description(self) -> &'static str {
+        match self {
+            Scenario::Healthy => "The canary is as good as the baseline.",
+            Scenario::Errors => "After 12 s the canary answers 6 % of its requests with a 500.",
+            Scenario::Latency => "After 12 s the canary takes twice as long to answer.",
+            Scenario::Crash => {
+                "After 12 s the canary crashes, comes back, and crashes again 3 s later."
+            }
+            Scenario::Shared => {
+                "After 12 s something both depend on breaks: 4 % of requests fail in either arm."
+            }
+            Scenario::Idle => "The canary gets no requests at all.",
+        }
+    }
+
+    /// The final verdicts that are right, in the words of a report. A fault that both arms share
+    /// must not be blamed on the canary; whether it also holds up its promotion is the rules' say.
+    pub fn expected(self) -> &'static [&'static str] {
+        match self {
+            Scenario::Healthy => &["promote"],
+            Scenario::Errors | Scenario::Latency | Scenario::Crash => &["rollback"],
+            Scenario::Shared => &["promote", "inconclusive"],
+            Scenario::Idle => &["inconclusive"],
+        }
+    }
+
+    /// How it runs.
+    pub fn plan(self) -> Plan {
+        let healthy = Plan {
+            baseline_rps: BASELINE_RPS,
+            canary_rps: CANARY_RPS,
+            baseline_fault: Fault::None,
+            canary_fault: Fault::None,
+            onset: None,
+            hold: HOLD,
+            deadline: DEADLINE,
+        };
+        let from_onset = |canary_fault| Plan { canary_fault, onset: Some(ONSET), ..healthy };
+        match self {
+            Scenario::Healthy => healthy,
+            Scenario::Errors => from_onset(Fault::Errors { share: 0.06 }),
+            Scenario::Latency => from_onset(Fault::Latency { factor: 2.0 }),
+            Scenario::Crash => from_onset(Fault::Crash { every: CRASH_EVERY }),
+            Scenario::Shared => {
+                let fault = Fault::Errors { share: 0.04 };
+                Plan { baseline_fault: fault, ..from_onset(fault) }
+            }
+            // Shorter: there is nothing to see but the reason.
+            Scenario::Idle => Plan {
+                canary_rps: 0.0,
+                hold: Duration::from_secs(15),
+                deadline: Duration::from_secs(20),
+                ..healthy
+            },
+        }
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Scenario {
+    type Err = UnknownScenario;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Scenario::ALL
+            .into_iter()
+            .find(|scenario| scenario.name() == name)
+            .ok_or_else(|| UnknownScenario(name.to_owned()))
+    }
+}
+
+/// A name that no scenario has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no scenario {0:?}: expected healthy, errors, latency, crash, shared or idle")]
+pub struct UnknownScenario(pub String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_reads_back_and_clap_says_the_same() {
+        for scenario in Scenario::ALL {
+            assert_eq!(scenario.name().parse(), Ok(scenario));
+            let clap = scenario.to_possible_value().expect("no scenario is hidden from clap");
+            assert_eq!(clap.get_name(), scenario.name());
+        }
+        assert_eq!(
+            "eror".parse::<Scenario>().expect_err("no such scenario").to_string(),
+            "there is no scenario \"eror\": expected healthy, errors, latency, crash, shared or idle"
+        );
+    }
+
+    #[test]
+    fn every_plan_fits_its_time_and_faults_have_an_onset() {
+        for scenario in Scenario::ALL {
+            let plan = scenario.plan();
+            assert!(plan.deadline <= Duration::from_secs(40), "{scenario}");
+            assert!(plan.hold < plan.deadline, "{scenario}");
+            let faulty = plan.canary_fault != Fault::None || plan.baseline_fault != Fault::None;
+            assert_eq!(faulty, plan.onset.is_some(), "{scenario}");
+            assert!(plan.onset.is_none_or(|onset| onset < plan.hold), "{scenario}");
+        }
+    }
+}
