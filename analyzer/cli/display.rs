@@ -54,6 +54,12 @@ struct Said {
     progress_at_secs: f64,
 }
 
+/// Whether standard output takes colours, and how wide it is.
+pub fn stdout_style() -> (bool, usize) {
+    let display = Display::stdout();
+    (display.color, display.width)
+}
+
 impl Display<io::Stdout> {
     /// A display on standard output, as wide and high as the terminal there, if it is one.
     pub fn stdout() -> Self {

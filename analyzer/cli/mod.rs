@@ -1,4 +1,216 @@
-//! cli
+//! The command line: one file per command, results to stdout, everything else to stderr.
+//!
+//! Exit codes are the same everywhere: 0 promote (or all is well), 1 any other failure, 2 bad usage
+//! or configuration, 3 rollback, 4 inconclusive.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{report::shape::Report, rulefile, source::exposition::Format};
 
 pub mod check;
+pub mod demo;
 pub mod display;
+pub mod replay;
+pub mod run;
+pub mod serve;
+
+/// All is well, or promote.
+pub const PROMOTE: u8 = 0;
+/// Any failure that is none of the others.
+pub const FAILURE: u8 = 1;
+/// Bad usage or configuration.
+pub const USAGE: u8 = 2;
+/// The verdict is rollback.
+pub const ROLLBACK: u8 = 3;
+/// The verdict is inconclusive.
+pub const INCONCLUSIVE: u8 = 4;
+
+const ABOUT: &str = "\
+Judges a release while it happens: roll back, promote, or not enough evidence.
+
+rollgate compares the new version (canary) with the old one (baseline) by the rules of a rule file,
+looks every few seconds, and keeps a stated false-rollback rate however often it looks.";
+
+const AFTER: &str = "\
+Exit codes: 0 promote (or all is well), 1 failure, 2 bad usage or configuration, 3 rollback,
+4 inconclusive.
+
+Start here:
+  rollgate demo                                         watch a canary turn bad, and be rolled back
+  rollgate check rules/recommended.yaml                 what a rule file says, or what is wrong with it
+  rollgate run --rules rules/recommended.yaml --canary http://new:8080 --baseline http://old:8080";
+
+/// Judges a release while it happens.
+#[derive(Parser)]
+#[command(name = "rollgate", version, about = "Judges a release while it happens", long_about = ABOUT,
+          after_help = AFTER, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show a release being judged, on two real services under load; needs nothing else.
+    Demo(demo::DemoArgs),
+    /// Run the service: HTTP API, page, webhooks.
+    Serve(serve::ServeArgs),
+    /// Judge one release from a CI job and exit with the verdict.
+    Run(run::RunArgs),
+    /// Judge a recording again.
+    Replay(replay::ReplayArgs),
+    /// Check rule files and say what they hold.
+    Check {
+        /// Rule files.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+}
+
+/// How a verdict is printed.
+#[derive(Args, Clone, Copy)]
+pub struct Output {
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The exposition format a recording is read in.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum FormatArg {
+    /// Prometheus text.
+    Text,
+    /// OpenMetrics text.
+    Om,
+}
+
+impl From<FormatArg> for Format {
+    fn from(format: FormatArg) -> Self {
+        match format {
+            FormatArg::Text => Format::Text,
+            FormatArg::Om => Format::OpenMetrics,
+        }
+    }
+}
+
+/// Runs a command line and gives the exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { PROMOTE });
+        }
+    };
+    let result = match cli.command {
+        Command::Demo(args) => demo::main(args),
+        Command::Serve(args) => serve::main(args),
+        Command::Run(args) => run::main(&args),
+        Command::Replay(args) => replay::main(&args),
+        Command::Check { files } => {
+            let colour = match io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+            {
+                true => check::Colour::Styled,
+                false => check::Colour::Plain,
+            };
+            check::check(&files, colour, &mut io::stdout(), &mut io::stderr())
+        }
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if error.is::<UsageError>() { USAGE } else { FAILURE })
+        }
+    }
+}
+
+/// Something the person at the keyboard has to mend: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+/// A reader such as `head` that went away is not a failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let kind = |cause: &(dyn std::error::Error + 'static)| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    };
+    error.chain().any(kind)
+}
+
+/// Loads a rule file, with every fault of it as a usage error.
+fn load_rules(
+    path: &std::path::Path,
+    hold_secs: Option<f64>,
+) -> anyhow::Result<rulefile::RuleFile> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| UsageError(format!("rule file {name} cannot be read: {error}")))?;
+    let mut file =
+        rulefile::load(&name, &text).map_err(|faults| UsageError(format!("{faults}")))?;
+    if let Some(hold_secs) = hold_secs {
+        crate::service::case::override_hold(&mut file.rules, hold_secs);
+    }
+    Ok(file)
+}
+
+/// Reads `90s`, `2m`, `1h`, for command-line arguments.
+fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    let unit = |suffix: &str| text.strip_suffix(suffix).and_then(|n| n.parse::<f64>().ok());
+    let secs = unit("ms")
+        .map(|millis| millis / 1000.0)
+        .or_else(|| unit("s"))
+        .or_else(|| unit("m").map(|minutes| minutes * 60.0))
+        .or_else(|| unit("h").map(|hours| hours * 3600.0));
+    match secs {
+        Some(secs) if secs > 0.0 && secs <= 604_800.0 => {
+            Ok(std::time::Duration::from_secs_f64(secs))
+        }
+        Some(_) | None => Err("expected a time such as 90s, 2m or 1h, at most a week".to_owned()),
+    }
+}
+
+/// Prints the outcome and gives its exit code.
+fn conclude(report: &Report, output: Output) -> anyhow::Result<u8> {
+    let mut out = io::stdout().lock();
+    if output.json {
+        serde_json::to_writer_pretty(&mut out, report).map_err(io::Error::from)?;
+        writeln!(out)?;
+    }
+    out.flush()?;
+    Ok(exit_code(report))
+}
+
+/// The exit code of a verdict.
+fn exit_code(report: &Report) -> u8 {
+    match report.verdict.as_str() {
+        "promote" => PROMOTE,
+        "rollback" => ROLLBACK,
+        _ => INCONCLUSIVE,
+    }
+}
+
+/// Log lines go to stderr; `RUST_LOG` chooses how many.
+fn init_logging(default: &str) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let ansi = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(ansi);
+    // A second subscriber in one process (tests) is refused; the first stays.
+    let _ = subscriber.try_init();
+}
+
+/// The runtime that commands with I/O run on.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}

@@ -23,11 +23,13 @@ pub fn reason(rules: &RuleSet, step: &Step, report: &Report) -> String {
                 format::duration(report.elapsed_secs)
             )
         }
-        Verdict::Inconclusive { otherwise } if report.findings.len() < rules.rules.len() => format!(
-            "Judging this look failed inside rollgate, so nothing is concluded. The rule file says: \
+        Verdict::Inconclusive { otherwise } if report.findings.len() < rules.rules.len() => {
+            format!(
+                "Judging this look failed inside rollgate, so nothing is concluded. The rule file says: \
              {}.",
-            otherwise_word(otherwise)
-        ),
+                otherwise_word(otherwise)
+            )
+        }
         Verdict::Inconclusive { otherwise } => format!(
             "The deadline of {} passed without enough to promote or to roll back: {} The rule file \
              says: {}.",

@@ -149,7 +149,8 @@ pub fn summary(stored: &StoredAnalysis) -> anyhow::Result<AnalysisSummary> {
 
 /// The newest report of a stored analysis.
 pub fn stored_report(stored: &StoredAnalysis) -> anyhow::Result<Option<Report>> {
-    let parse = |text: &String| serde_json::from_str(text).context("the stored report is unreadable");
+    let parse =
+        |text: &String| serde_json::from_str(text).context("the stored report is unreadable");
     stored.report.as_ref().map(parse).transpose()
 }
 

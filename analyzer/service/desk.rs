@@ -316,8 +316,10 @@ impl ServiceDesk {
     /// Every fault of an order at once, or the row to be written.
     async fn checked(&self, order: &OpenAnalysis) -> Result<NewAnalysis, DeskError> {
         let mut faults = Vec::new();
-        let names =
-            [("service", Some(&order.service)), ("idempotency_key", order.idempotency_key.as_ref())];
+        let names = [
+            ("service", Some(&order.service)),
+            ("idempotency_key", order.idempotency_key.as_ref()),
+        ];
         for (name, value) in names {
             let bad = |value: &&String| value.is_empty() || value.chars().count() > NAME_CHARS_MAX;
             if value.as_ref().is_some_and(|value| bad(&&**value)) {

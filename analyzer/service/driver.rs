@@ -210,10 +210,10 @@ fn look(running: &mut Running, observation: Observation, carry: Carry) -> Steppe
     let begun = Instant::now();
     let step = judge(&mut running.analysis, &observation);
     let report = build::report(&running.case.rules, &step);
-    let decision = step.verdict.is_final().then(|| Decision {
-        at: step.at,
-        deliveries: deliveries(&running.case, &step, &report),
-    });
+    let decision = step
+        .verdict
+        .is_final()
+        .then(|| Decision { at: step.at, deliveries: deliveries(&running.case, &step, &report) });
     let look = Look {
         analysis: running.case.id.clone(),
         look: step.look,

@@ -1,0 +1,92 @@
+//! `rollgate replay RECORDING --rules FILE`: the engine over recorded bodies, with recorded time.
+//!
+//! The same reducer and the same engine as in `serve`; a replay differs only in where samples and
+//! time come from, and takes no longer than the work itself.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use clap::Args;
+
+use super::{FormatArg, Output, UsageError, conclude, display, load_rules, parse_duration};
+use crate::{
+    engine::analysis::Analysis,
+    report::{build, explain, shape::Report},
+    rulefile::RuleFile,
+    signal::{carry::Carry, reduce::Reducer, spec::SignalSpec},
+    source::{exposition::Format, recording::Recording},
+};
+
+/// Arguments of `replay`.
+#[derive(Args)]
+#[command(after_help = "\
+A recording is a directory with `scrapes.ndjson.gz` and `health.ndjson.gz`, one answer a line. It
+is judged by the time in it. One that ends before a final verdict is inconclusive (exit code 4).
+
+  rollgate replay tests/cases/recordings/error5 --rules rules/recommended.yaml --hold 2m")]
+pub struct ReplayArgs {
+    /// Directory of the recording.
+    recording: PathBuf,
+    /// Rule file.
+    #[arg(long, value_name = "FILE")]
+    rules: PathBuf,
+    /// Watch at least this long instead of what the rule file says.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    hold: Option<Duration>,
+    /// Look this often instead of what the rule file says.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    interval: Option<Duration>,
+    /// Which of the recorded exposition formats to read.
+    #[arg(long, value_enum, default_value = "text")]
+    format: FormatArg,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Runs the command.
+pub fn main(args: &ReplayArgs) -> anyhow::Result<u8> {
+    super::init_logging("warn");
+    let mut file = load_rules(&args.rules, args.hold.map(|hold| hold.as_secs_f64()))?;
+    if let Some(interval) = args.interval {
+        file.rules.observe.interval = interval;
+    }
+    let recording = Recording::open(&args.recording, Format::from(args.format))
+        .map_err(|error| UsageError(error.to_string()))?;
+    let report = replay(&recording, file)?;
+    if !args.output.json {
+        let (color, width) = display::stdout_style();
+        print!(
+            "{}{}",
+            display::table(&report, color, width),
+            display::sentence(&report, color, width)
+        );
+    }
+    conclude(&report, args.output)
+}
+
+/// Judges a whole recording. A recording that ends before a final verdict is inconclusive.
+pub fn replay(recording: &Recording, file: RuleFile) -> anyhow::Result<Report> {
+    let rules = Arc::new(file.rules);
+    let specs: Arc<[SignalSpec]> = file.specs.into();
+    let mut analysis = Analysis::new(rules.clone(), recording.start());
+    let mut reducer = Reducer::new(specs.clone(), rules.observe.warmup, Carry::default());
+    let interval = rules.observe.interval;
+    let (mut at, mut since) = (recording.start(), recording.start());
+    since.0 -= i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
+    let mut last = None;
+    while at <= recording.end() {
+        let observation = reducer.reduce(&recording.gather(&specs, at, since));
+        let step = analysis.step(&observation);
+        let report = build::report(&rules, &step);
+        if report.is_final {
+            return Ok(report);
+        }
+        last = Some(report);
+        (since, at) = (at, at.after(interval));
+    }
+    let mut report = last.ok_or_else(|| UsageError("the recording holds no look".to_owned()))?;
+    report.reason = explain::ended_early(&report, rules.promote.after.as_secs_f64());
+    "inconclusive".clone_into(&mut report.verdict);
+    report.rule = None;
+    report.decided_at = Some(report.at);
+    Ok(report)
+}

@@ -1,0 +1,162 @@
+//! `rollgate run`: one analysis from a CI job, without a store; the exit code is the verdict.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use clap::Args;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{FAILURE, Output, UsageError, conclude, display::Display, load_rules, parse_duration};
+use crate::{
+    engine::analysis::Analysis,
+    report::build,
+    rulefile::RuleFile,
+    service::system_clock,
+    signal::{carry::Carry, reduce::Reducer, spec::SignalSpec},
+    source::{
+        client::Client,
+        collector::{ArmSource, Collector, CollectorOptions},
+        limits::SourceLimits,
+        prometheus::{PrometheusLimits, PrometheusOptions, PrometheusServer},
+        target::Target,
+    },
+    telemetry::{Telemetry, secret::Secret},
+};
+
+/// Arguments of `run`.
+#[derive(Args)]
+#[command(after_help = "\
+A target is the base URL of an instance (http://10.0.0.7:8080, scraped at /metrics), or the full URL
+of its metrics. Give several by repeating the option. Exit codes: 0 promote, 3 rollback,
+4 inconclusive, 2 bad usage or configuration, 1 any other failure.
+
+  rollgate run --rules rules/recommended.yaml --canary http://new:8080 --baseline http://old:8080
+  rollgate run --rules rules/recommended.yaml --prometheus http://prometheus:9090 \\
+      --canary-selector 'job=\"shop\",version=\"v2\"' --baseline-selector 'job=\"shop\",version=\"v1\"'")]
+pub struct RunArgs {
+    /// Rule file.
+    #[arg(long, value_name = "FILE")]
+    rules: PathBuf,
+    /// An instance of the new version; repeat for more.
+    #[arg(long, value_name = "URL", conflicts_with = "canary_selector")]
+    canary: Vec<String>,
+    /// An instance of the old version; repeat for more.
+    #[arg(long, value_name = "URL", conflicts_with = "baseline_selector")]
+    baseline: Vec<String>,
+    /// A Prometheus-compatible server, for arms given by selector.
+    #[arg(long, value_name = "URL")]
+    prometheus: Option<String>,
+    /// Environment variable that holds the server's `authorization` header.
+    #[arg(long, value_name = "ENV", requires = "prometheus")]
+    prometheus_authorization: Option<String>,
+    /// Label matchers of the new version's series.
+    #[arg(long, value_name = "MATCHERS", requires = "prometheus")]
+    canary_selector: Option<String>,
+    /// Label matchers of the old version's series.
+    #[arg(long, value_name = "MATCHERS", requires = "prometheus")]
+    baseline_selector: Option<String>,
+    /// Watch at least this long instead of what the rule file says.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    hold: Option<Duration>,
+    /// Time the targets have to answer one look.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
+    timeout: Duration,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Runs the command.
+pub fn main(args: &RunArgs) -> anyhow::Result<u8> {
+    super::init_logging("warn");
+    let file = load_rules(&args.rules, args.hold.map(|hold| hold.as_secs_f64()))?;
+    let client = Client::new().context("the http client cannot be set up")?;
+    let server = args.server(&client)?;
+    let canary = arm("canary", &args.canary, args.canary_selector.as_ref(), server.as_ref())?;
+    let canary = canary.ok_or_else(|| {
+        UsageError("no canary: give --canary URL, or --prometheus and --canary-selector".into())
+    })?;
+    let baseline =
+        arm("baseline", &args.baseline, args.baseline_selector.as_ref(), server.as_ref())?;
+    let compares = file.rules.rules.iter().any(|rule| rule.when.needs_baseline());
+    if compares && baseline.is_none() {
+        let hint = "give --baseline URL, or --prometheus and --baseline-selector";
+        let fault = format!("{} compares with a baseline: {hint}", args.rules.display());
+        return Err(UsageError(fault).into());
+    }
+    let options = CollectorOptions {
+        specs: file.specs.clone().into(),
+        canary,
+        baseline,
+        timeout: args.timeout.min(file.rules.observe.interval),
+        limits: SourceLimits::default(),
+    };
+    let collector = Collector::new(client, options, Telemetry::new());
+    super::runtime()?.block_on(judge(collector, file, args.output))
+}
+
+impl RunArgs {
+    fn server(&self, client: &Client) -> anyhow::Result<Option<Arc<PrometheusServer>>> {
+        let Some(url) = &self.prometheus else { return Ok(None) };
+        let mut headers = Vec::new();
+        if let Some(name) = &self.prometheus_authorization {
+            let value = std::env::var(name)
+                .map_err(|_| UsageError(format!("environment variable {name} is not set")))?;
+            headers.push(("authorization".to_owned(), Secret::new(value)));
+        }
+        let limits = PrometheusLimits::default();
+        let options =
+            PrometheusOptions { url: url.clone(), headers, timeout: self.timeout, limits };
+        let server = PrometheusServer::new(client.clone(), options);
+        Ok(Some(Arc::new(server.map_err(|error| UsageError(error.to_string()))?)))
+    }
+}
+
+fn arm(
+    name: &str,
+    targets: &[String],
+    selector: Option<&String>,
+    server: Option<&Arc<PrometheusServer>>,
+) -> anyhow::Result<Option<ArmSource>> {
+    if let (Some(matchers), Some(server)) = (selector, server) {
+        let prometheus = server.clone();
+        return Ok(Some(ArmSource::Selector { prometheus, matchers: matchers.clone() }));
+    }
+    if targets.is_empty() {
+        return Ok(None);
+    }
+    let parsed: Result<Vec<Target>, _> = targets.iter().map(|url| Target::parse(url)).collect();
+    Ok(Some(ArmSource::Targets(parsed.map_err(|error| UsageError(format!("{name}: {error}")))?)))
+}
+
+async fn judge(collector: Collector, file: RuleFile, output: Output) -> anyhow::Result<u8> {
+    let rules = Arc::new(file.rules);
+    let specs: Arc<[SignalSpec]> = file.specs.into();
+    let now = system_clock();
+    let mut analysis = Analysis::new(rules.clone(), now());
+    let mut reducer = Reducer::new(specs, rules.observe.warmup, Carry::default());
+    let (hold, deadline) =
+        (rules.promote.after.as_secs_f64(), rules.promote.deadline.as_secs_f64());
+    let mut display = (!output.json).then(Display::stdout);
+    let mut ticks = interval(rules.observe.interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = tokio::signal::ctrl_c() => {
+                eprintln!("interrupted: no verdict");
+                return Ok(FAILURE);
+            }
+        }
+        let gathered = collector.gather(now()).await;
+        let report = build::report(&rules, &analysis.step(&reducer.reduce(&gathered)));
+        if let Some(display) = &mut display {
+            display.look(&report, hold, deadline)?;
+        }
+        if report.is_final {
+            if let Some(display) = &mut display {
+                display.verdict(&report)?;
+            }
+            return conclude(&report, output);
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! `rollgate serve`: the service, until it is told to stop.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use anyhow::Context;
+use clap::Args;
+
+use super::{PROMOTE, UsageError};
+use crate::{
+    api::ApiOptions,
+    config::{self, Config},
+    deliver::{Mechanism, webhook::Webhook},
+    service::{self, ServiceOptions, system_clock},
+    source::{client::Client, limits::SourceLimits, prometheus::PrometheusServer},
+    store::sqlite::{SqliteOptions, SqliteStore},
+    telemetry::Telemetry,
+};
+
+/// Arguments of `serve`.
+#[derive(Args)]
+#[command(after_help = "\
+The configuration says where to listen, where the store and the rule files are, and which webhooks
+and metrics servers there are; the README shows one. SIGTERM or Ctrl-C stops in order: running
+analyses are committed and go on at the next start. `RUST_LOG=debug` says more.")]
+pub struct ServeArgs {
+    /// Configuration file.
+    #[arg(long, value_name = "FILE", default_value = "rollgate.yaml")]
+    config: PathBuf,
+}
+
+/// Runs the command.
+pub fn main(args: ServeArgs) -> anyhow::Result<u8> {
+    super::init_logging("info");
+    let config = config::read(&args.config, |name| std::env::var(name).ok())
+        .map_err(|error| UsageError(error.to_string()))?;
+    super::runtime()?.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> anyhow::Result<u8> {
+    let client = Client::new().context("the http client cannot be set up")?;
+    let mut mechanisms: BTreeMap<String, Arc<dyn Mechanism>> = BTreeMap::new();
+    for (name, options) in config.webhooks {
+        let webhook =
+            Webhook::new(options, system_clock()).map_err(|error| UsageError(error.to_string()))?;
+        mechanisms.insert(name, Arc::new(webhook));
+    }
+    let mut prometheus = BTreeMap::new();
+    for (name, options) in config.prometheus {
+        let server = PrometheusServer::new(client.clone(), options)
+            .map_err(|error| UsageError(format!("prometheus {name}: {error}")))?;
+        prometheus.insert(name, Arc::new(server));
+    }
+    let store = SqliteStore::open(&config.store, SqliteOptions::default()).await?;
+    let service = service::start(ServiceOptions {
+        listen: config.listen,
+        store: Arc::new(store),
+        rules_dir: config.rules,
+        mechanisms,
+        prometheus,
+        client,
+        limits: SourceLimits::default(),
+        timeout: config.timeout,
+        api: ApiOptions::default(),
+        telemetry: Telemetry::new(),
+    })
+    .await?;
+    println!("rollgate serves http://{}", service.addr);
+    stop_signal().await?;
+    service.stop().await;
+    Ok(PROMOTE)
+}
+
+/// Waits for SIGTERM or Ctrl-C.
+async fn stop_signal() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut term = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = term.recv() => {}
+        result = tokio::signal::ctrl_c() => result?,
+    }
+    Ok(())
+}
