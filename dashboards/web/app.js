@@ -209,7 +209,7 @@ class Analysis {
 
   /** Over: only deliveries may still move. */
   rest() {
-    connection("over", "over");
+    connection("over", "analysis is over");
     if (this.view.deliveries.some((delivery) => delivery.state === "pending")) this.again(DELIVERIES_EVERY_MS);
   }
 

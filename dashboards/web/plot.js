@@ -6,8 +6,8 @@ import { clock, number } from "./format.js";
 const HEIGHT = 190;
 const MARGIN = { top: 10, right: 14, bottom: 24, left: 62 };
 
-/** One plot. `update` takes {title, start, at, end, unit, series: [{label, style, values}],
- *  limits: [{label, value}], mark: {at, label}, from}. */
+/** One plot. `update` takes {title, start, at, end, series: [{label, style, values}],
+ *  limits: [{label, value}], keepLimits, mark: {at, label, style}, write, axis}. */
 export class Plot {
   constructor() {
     this.hover = null;
@@ -89,10 +89,11 @@ export class Plot {
     return `${this.data.title}${at}: ${values.join(", ")}. Arrow keys move in time.`;
   }
 
-  gridY({ y, ticks }, width) {
+  gridY({ y, ticks, hasValues }, width) {
     return ticks.map((tick) => s("g", null,
       s("line", { class: "grid", x1: MARGIN.left, x2: width - MARGIN.right, y1: y(tick), y2: y(tick) }),
-      s("text", { class: "tick", x: MARGIN.left - 8, y: y(tick) + 4, "text-anchor": "end" }, this.data.axis(tick))));
+      s("text", { class: "tick", x: MARGIN.left - 8, y: y(tick) + 4, "text-anchor": "end" },
+        hasValues || this.data.keepLimits ? this.data.axis(tick) : "")));
   }
 
   gridX(first, last, inner) {
@@ -163,7 +164,7 @@ function vertical(data) {
   const from = Math.ceil(low / step - 1e-9);
   for (let index = from; index * step <= high; index += 1) ticks.push(index * step);
   const room = HEIGHT - MARGIN.top - MARGIN.bottom;
-  return { ticks, top: high, y: (value) => HEIGHT - MARGIN.bottom - ((value - low) / (high - low)) * room };
+  return { ticks, top: high, hasValues: values.length > 0, y: (value) => HEIGHT - MARGIN.bottom - ((value - low) / (high - low)) * room };
 }
 
 function niceStep(rough) {

@@ -2,6 +2,7 @@
 
 mod api;
 mod fake_desk;
+mod grafana;
 mod page;
 mod story;
 mod wire;
