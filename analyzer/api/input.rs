@@ -178,7 +178,7 @@ mod tests {
     fn keys_are_bare_or_quoted() {
         let check = |header: &str, expected: Option<&str>| {
             let mut headers = HeaderMap::new();
-            headers.insert("idempotency-key", header.parse().unwrap());
+            headers.insert("idempotency-key", header.parse().expect("a header value"));
             let found = idempotency_key(&headers).ok().flatten();
             assert_eq!(found.as_deref(), expected, "{header:?}");
         };

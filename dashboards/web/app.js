@@ -8,6 +8,9 @@ import { Plot, writer } from "./plot.js";
 const LIST_EVERY_MS = 3000;
 const RETRY_MS = 3000;
 const DELIVERIES_EVERY_MS = 4000;
+/** Intervals without a look after which the page says so, and the least time for it. */
+const LATE_INTERVALS = 3;
+const LATE_MS_MIN = 3000;
 const POINTS_MAX = 3600;
 const EVIDENCE_STYLES = ["one", "two", "three", "four", "five"];
 
@@ -156,12 +159,15 @@ class Analysis {
   }
 
   start() {
+    this.heardAt = Date.now();
+    this.pulse = setInterval(() => this.checkLate(), 1000);
     this.load();
   }
 
   stop() {
     this.isOver = true;
     clearTimeout(this.timer);
+    clearInterval(this.pulse);
     if (this.events) this.events.close();
   }
 
@@ -187,7 +193,7 @@ class Analysis {
         morphMain(problem("There is no such analysis", error));
         return;
       }
-      connection("lost", "connection lost, trying again");
+      this.lost();
       if (!this.view) morphMain(problem("The analysis cannot be read", error));
       this.again(RETRY_MS);
     }
@@ -201,10 +207,23 @@ class Analysis {
     events.addEventListener("look", (event) => this.look(JSON.parse(event.data)));
     events.addEventListener("verdict", () => { events.close(); this.load(); });
     events.addEventListener("error", () => {
-      connection("lost", "connection lost, trying again");
+      this.lost();
       // A browser gives up after an error answer, and this page does not.
       if (events.readyState === EventSource.CLOSED) this.again(RETRY_MS);
     });
+  }
+
+  /** A stream that is open and silent looks like calm, and is not. */
+  checkLate() {
+    if (!this.view || this.view.state !== "running" || !["live", "late"].includes(link.dataset.state)) return;
+    const silentMs = Date.now() - this.heardAt;
+    if (silentMs < Math.max(LATE_MS_MIN, LATE_INTERVALS * this.view.interval_secs * 1000)) return;
+    connection("late", `no new look for ${format.span(silentMs / 1000)}`);
+  }
+
+  lost() {
+    const report = this.view && this.view.report;
+    connection("lost", report ? `connection lost, showing look ${report.look}` : "connection lost, trying again");
   }
 
   /** Over: only deliveries may still move. */
@@ -214,6 +233,7 @@ class Analysis {
   }
 
   look(report) {
+    this.heardAt = Date.now();
     connection("live", "live");
     const known = this.view.report ? this.view.report.look : 0;
     this.view.report = report;

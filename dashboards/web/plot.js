@@ -105,8 +105,8 @@ export class Plot {
     }, clock(at)));
   }
 
-  limits({ y, top }, width) {
-    return this.data.limits.filter(({ value }) => value <= top).map(({ label, value }) => s("g", null,
+  limits({ y, bottom, top }, width) {
+    return this.data.limits.filter(({ value }) => value >= bottom && value <= top).map(({ label, value }) => s("g", null,
       s("line", { class: "limit", x1: MARGIN.left, x2: width - MARGIN.right, y1: y(value), y2: y(value) }),
       s("text", { class: "limit-word", x: MARGIN.left + 6, y: y(value) - 5 }, label)));
   }
@@ -164,7 +164,7 @@ function vertical(data) {
   const from = Math.ceil(low / step - 1e-9);
   for (let index = from; index * step <= high; index += 1) ticks.push(index * step);
   const room = HEIGHT - MARGIN.top - MARGIN.bottom;
-  return { ticks, top: high, hasValues: values.length > 0, y: (value) => HEIGHT - MARGIN.bottom - ((value - low) / (high - low)) * room };
+  return { ticks, bottom: low, top: high, hasValues: values.length > 0, y: (value) => HEIGHT - MARGIN.bottom - ((value - low) / (high - low)) * room };
 }
 
 function niceStep(rough) {

@@ -76,8 +76,8 @@ async fn text(page: &Page, expression: &str) -> String {
 
 /// Nothing sticks out to the side, at any width.
 async fn check_fits(page: &Page, name: &str) {
-    let widest = "[...document.querySelectorAll('main *')].filter(e => !e.closest('.hidden, thead') \
-                  && e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)\
+    let widest = "[...document.querySelectorAll('main *')]\
+                  .filter(e => !e.closest('.hidden, thead') && e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)\
                   .map(e => e.outerHTML.slice(0, 120)).join('\\n')";
     assert_eq!(text(page, widest).await, "", "{name} is too wide");
 }
@@ -165,7 +165,21 @@ async fn a_lost_connection_is_said_and_the_last_state_stays() {
     server.task.await.unwrap().unwrap();
     until(&page, "document.querySelector('#link').dataset.state === 'lost'").await;
     until(&page, "document.querySelector('#verdict').textContent === 'Investigate'").await;
+    let said = text(&page, "document.querySelector('#link').textContent").await;
+    assert_eq!(said, "connection lost, showing look 48");
     picture(&page, "connection_lost").await;
+    surfer.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_service_is_not_taken_for_a_calm_one() {
+    let server = scene().await;
+    let surfer = Surfer::start().await;
+    let url = format!("http://{}/#/analyses/a5", server.address);
+    let page = surfer.open(&url, WIDE, "light").await;
+    until(&page, "document.querySelector('#link').textContent.startsWith('no new look for')").await;
+    server.desk.advance("a5", 1);
+    until(&page, "document.querySelector('#link').textContent === 'live'").await;
     surfer.close().await;
 }
 
