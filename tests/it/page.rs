@@ -146,6 +146,11 @@ async fn an_open_page_follows_the_analysis_to_its_verdict() {
         .await;
     let points = "document.querySelector('path.canary').getAttribute('d').split('L').length === 49";
     until(&page, points).await;
+    let left = "document.querySelector('.canvas').dispatchEvent(new KeyboardEvent('keydown', \
+                {key: 'ArrowLeft', bubbles: true, cancelable: true}))";
+    page.evaluate(left).await.unwrap();
+    let said = text(&page, "document.querySelector('.canvas').ariaLabel").await;
+    assert!(said.starts_with("error_rate at 0:48: baseline 0.529"), "{said}");
     server.desk.advance("a5", 100);
     until(&page, "document.querySelector('#verdict').textContent === 'Roll back'").await;
     let reason = text(&page, "document.querySelector('#reason').textContent").await;
