@@ -103,6 +103,8 @@ async fn collect(api: &Api, body: Body) -> Result<Bytes, Problem> {
 fn parse_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
     let mut reader = serde_json::Deserializer::from_slice(text);
     let fault = |path: String, error: &serde_json::Error| {
+        // Where not even a member's name could be read, the place is the whole body.
+        let path = if path == "?" { ".".to_owned() } else { path };
         let place = Place { path: path.clone(), line: error.line(), column: error.column() };
         let at = if path == "." { String::new() } else { format!("{path}: ") };
         Problem::bad_body(format!("{at}{error}"), place)
@@ -176,7 +178,7 @@ mod tests {
     fn keys_are_bare_or_quoted() {
         let check = |header: &str, expected: Option<&str>| {
             let mut headers = HeaderMap::new();
-            headers.insert("idempotency-key", header.parse().unwrap());
+            headers.insert("idempotency-key", header.parse().expect("a header value"));
             let found = idempotency_key(&headers).ok().flatten();
             assert_eq!(found.as_deref(), expected, "{header:?}");
         };

@@ -1,8 +1,8 @@
 //! The HTTP API: routes, handlers, JSON shapes, server-sent events and the embedded page.
 //!
 //! It knows nothing of stores and drivers; it speaks to a [`desk::Desk`]. Every error is
-//! `application/problem+json` (RFC 9457), every limit is in [`ApiOptions`], and a request that makes
-//! a handler panic costs that request only.
+//! `application/problem+json` (RFC 9457), every limit is in [`ApiOptions`], and a request that
+//! makes a handler panic costs that request only.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,6 +25,7 @@ mod guard;
 mod input;
 mod page;
 mod probes;
+mod stall;
 mod verdict;
 
 use desk::Desk;
@@ -40,6 +41,8 @@ pub struct ApiOptions {
     pub header_timeout: Duration,
     /// Time for a request's body to arrive; longer is 408.
     pub body_timeout: Duration,
+    /// Time for a client to take what is sent to it; one that does not is cut off.
+    pub stall_timeout: Duration,
     /// Connections open at once; more wait to be accepted.
     pub connections_max: usize,
     /// Event streams open at once; more are 429.
@@ -62,6 +65,7 @@ impl Default for ApiOptions {
             body_bytes_max: 256 * 1024,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(20),
+            stall_timeout: Duration::from_secs(30),
             connections_max: 1024,
             streams_max: 256,
             stream_secs_max: 3600,

@@ -14,7 +14,7 @@ use hyper_util::{
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::ApiOptions;
+use super::{ApiOptions, stall::Patience};
 use crate::telemetry::Telemetry;
 
 /// Pause after a failed accept, which is mostly a lack of file descriptors.
@@ -50,6 +50,7 @@ pub async fn serve(
         };
         // Events are small and must not wait for more to send; without it they are only later.
         let _ = stream.set_nodelay(true);
+        let stream = Patience::new(stream, options.stall_timeout);
         let service = TowerToHyperService::new(router.clone());
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())

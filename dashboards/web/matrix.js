@@ -1,0 +1,90 @@
+// The decision matrix: one row per clause, each with what it found and how far it is from firing.
+
+import { h } from "./dom.js";
+import * as format from "./format.js";
+
+const KINDS = {
+  evidence_decades: "Evidence",
+  held_secs: "Time held",
+  checks: "Checks",
+  count: "Count",
+};
+
+const ACTIONS = { rollback: "roll back", investigate: "investigate", ok: "note" };
+
+/** The whole matrix of a report. */
+export function matrix(report, decidingRule) {
+  const head = ["Rule", "Finding", "Canary", "Baseline", "Bound", "Until it fires"];
+  return h("table", { class: "matrix" },
+    h("caption", { class: "hidden" }, "Decision matrix: every rule, what it found, and how far it is from firing"),
+    h("thead", null, h("tr", null, head.map((text) => h("th", { scope: "col" }, text)))),
+    report.findings.map((finding) => ruleBody(finding, finding.rule === decidingRule)));
+}
+
+function ruleBody(finding, isDeciding) {
+  const [first, ...rest] = finding.clauses;
+  const isOne = rest.length === 0 && first && first.clause === finding.rule;
+  const rows = isOne
+    ? [clauseRow(first, ruleCell(finding, isDeciding), stateCell(finding))]
+    : [h("tr", { class: "joined" }, ruleCell(finding, isDeciding), stateCell(finding), h("td", { colspan: "4", class: "rest" })),
+       finding.clauses.map((clause) => clauseRow(clause,
+         h("th", { scope: "row", class: "clause" }, h("code", null, clause.clause)),
+         stateCell(clause)))];
+  return h("tbody", { "data-state": finding.state, "data-then": finding.then, "data-decides": isDeciding }, rows);
+}
+
+function ruleCell(finding, isDeciding) {
+  return h("th", { scope: "row", class: "rule" },
+    h("code", null, finding.rule),
+    h("span", { class: "then", "data-then": finding.then }, "\u2192 ", ACTIONS[finding.then] || finding.then),
+    isDeciding && h("span", { class: "decides" }, "decided"),
+    finding.reason && h("span", { class: "why" }, finding.reason));
+}
+
+function stateCell(finding) {
+  const { mark, word } = format.state(finding.state);
+  const since = finding.in_state_secs;
+  return h("td", { "data-label": "Finding" },
+    h("span", { class: "state", "data-state": finding.state }, h("i", { "aria-hidden": "true" }, mark), word),
+    since > 0 && h("small", null, "for ", format.span(since)));
+}
+
+function clauseRow(clause, rule, state) {
+  const { unit, samples } = clause;
+  const range = format.interval(clause.interval, unit);
+  const canary = [
+    h("b", null, format.number(clause.estimate, unit)),
+    range && h("small", { title: "95 % interval" }, range),
+    sample(samples.canary_events, samples.canary_total, unit),
+    clause.missing && h("small", { class: "missing" }, format.missing(clause.missing)),
+    clause.note && h("small", { class: "note" }, clause.note),
+  ];
+  const hasBaseline = typeof clause.baseline === "number";
+  return h("tr", null, rule, state,
+    h("td", { "data-label": "Canary" }, canary),
+    h("td", { "data-label": "Baseline", class: hasBaseline ? "" : "none" },
+      hasBaseline ? [format.number(clause.baseline, unit), sample(samples.baseline_events, samples.baseline_total, unit)] : "\u2013"),
+    h("td", { "data-label": "Bound", class: clause.bound === null ? "none" : "" }, format.number(clause.bound, unit)),
+    h("td", { "data-label": "Until it fires", class: "far" }, meter(clause)));
+}
+
+function sample(events, total, unit) {
+  if (unit !== "share" || !(total > 0)) return null;
+  return h("small", null, `${format.number(events, "count")} of ${format.number(total, "count")}`);
+}
+
+function meter(clause) {
+  const { kind, value, needed, noise_factor: noise } = clause.progress;
+  const fill = needed > 0 ? Math.min(1, Math.max(0, value / needed)) : 0;
+  const words = format.progress(clause.progress);
+  const level = fill >= 1 ? "full" : fill >= 0.6 ? "near" : "low";
+  return [
+    h("div", {
+      class: "meter", role: "meter", "data-level": level, vars: { "--fill": fill.toFixed(4) },
+      "aria-label": `${KINDS[kind] || kind} of ${clause.clause}`,
+      "aria-valuemin": "0", "aria-valuemax": needed, "aria-valuenow": Math.min(needed, Math.max(0, value)),
+      "aria-valuetext": words,
+    }, h("div", { class: "fill" })),
+    h("small", null, words, noise > 1.005 && ` \u00b7 noise \u00d7${noise.toFixed(1)}`),
+  ];
+}

@@ -183,7 +183,7 @@ async fn a_cancelled_analysis_is_over_and_cannot_be_cancelled_again() {
         "verdict_cancelled",
         pretty(&server.get("/v1/analyses/a4/verdict").await)
     );
-    let text = events.to_end().await;
+    let text = events.rest().await;
     assert!(text.contains("Cancelled by ada: wrong build"), "{text}");
     let long = format!(r#"{{"who":"{}"}}"#, "a".repeat(300));
     assert_eq!(server.post("/v1/analyses/a4/cancel", &long).await.status, 422);
@@ -226,11 +226,11 @@ async fn events_tell_every_look_and_end_with_the_verdict() {
     let text = events.until("id: 6\n").await;
     assert!(text.contains("content-type: text/event-stream"), "{text}");
     server.desk.advance("a4", 500);
-    let text = events.to_end().await;
+    let text = events.rest().await;
     assert!(text.contains("event: verdict"), "{text}");
     assert!(text.contains(r#""verdict":"rollback""#), "{text}");
 
-    let over = server.events("a1").await.to_end().await;
+    let over = server.events("a1").await.rest().await;
     assert!(over.contains("event: look") && over.contains("event: verdict"), "{over}");
     let resumed = request("GET", "/v1/analyses/a1/events", "Last-Event-ID: 53.final\r\n", "");
     assert_eq!(server.send(&resumed).await.status, 204);
@@ -253,7 +253,7 @@ async fn event_streams_are_bounded_in_number_and_time_and_kept_alive() {
     insta::assert_snapshot!("too_many_streams", pretty(&refused));
     assert_eq!(refused.header("retry-after"), Some("2"));
     assert!(server.telemetry.render().contains("rollgate_http_event_streams_refused_total 1\n"));
-    let text = events.to_end().await;
+    let text = events.rest().await;
     assert!(!text.contains("event:"), "{text}");
     wait_for(|| server.telemetry.render().contains("rollgate_http_event_streams 0\n")).await;
 }
@@ -323,7 +323,7 @@ async fn shutdown_ends_streams_and_polls_and_lets_requests_finish() {
     };
     let (answer, ()) = tokio::join!(polling, stopping);
     assert_eq!(answer.json()["final"], false);
-    events.to_end().await;
+    events.rest().await;
     let ended = tokio::time::timeout(PATIENCE, server.task).await;
     ended.expect("serve did not return").unwrap().unwrap();
     assert!(TcpStream::connect(server.address).await.is_err(), "still accepting");

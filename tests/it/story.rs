@@ -199,7 +199,46 @@ impl Story {
             finding("rollback", crash, at, Some("the application crashed")),
             finding("rollback", health, at, None),
             finding("investigate", one, at, None),
+            self.joined(look),
+            self.asleep(look),
         ]
+    }
+
+    /// A rule of two clauses.
+    fn joined(&self, look: u64) -> FindingShape {
+        let held = |value| ProgressShape {
+            kind: "held_secs".into(),
+            value,
+            needed: 120.0,
+            noise_factor: None,
+        };
+        let mut errors =
+            self.clause("error_rate > 2% for 2m", self.errors_of(look), look, held(0.0));
+        errors.bound = Some(0.02);
+        let mut slow =
+            self.clause("p95_latency > 200ms for 2m", self.latency_of(look), look, held(40.0));
+        "seconds".clone_into(&mut slow.unit);
+        (slow.bound, slow.interval) = (Some(0.2), None);
+        FindingShape {
+            rule: format!("{} and {}", errors.clause, slow.clause),
+            clauses: vec![errors.clone(), slow],
+            ..finding("investigate", errors, look as f64, None)
+        }
+    }
+
+    /// A rule whose time has not come.
+    fn asleep(&self, look: u64) -> FindingShape {
+        let near = ProgressShape {
+            kind: "evidence_decades".into(),
+            value: -0.3,
+            needed: 3.6,
+            noise_factor: None,
+        };
+        let mut late = self.clause("p95_latency > 1.5s", self.latency_of(look), look, near);
+        "seconds".clone_into(&mut late.unit);
+        (late.bound, late.interval) = (Some(1.5), None);
+        let reason = Some("asleep until 15 min have passed");
+        FindingShape { state: "asleep".into(), ..finding("ok", late, look as f64, reason) }
     }
 
     fn clause(

@@ -128,7 +128,7 @@ impl Events {
     }
 
     /// Reads until the server ends the stream; gives everything.
-    pub async fn to_end(mut self) -> String {
+    pub async fn rest(mut self) -> String {
         let reading = async { while self.more().await {} };
         tokio::time::timeout(PATIENCE, reading).await.expect("the stream did not end");
         self.text
