@@ -7,7 +7,10 @@
 //!
 //! Deliberately absent: caching. What is asked for is read.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use sqlx::{
@@ -31,6 +34,9 @@ use crate::{
 
 /// How long one call waits for a connection of ours before it fails.
 const ACQUIRE_WAIT: Duration = Duration::from_secs(10);
+
+/// How long to wait before a file that another program holds is opened again.
+const OPEN_PAUSE: Duration = Duration::from_millis(20);
 
 /// Bytes the write-ahead log is cut back to after a checkpoint.
 const WAL_BYTES_MAX: u32 = 64 << 20;
@@ -63,8 +69,24 @@ impl SqliteStore {
     /// Opens or creates the file at `path`. What is there and is not a store of this version or an
     /// older one is left untouched and refused.
     pub async fn open(path: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
+        let began = Instant::now();
+        loop {
+            match Self::open_once(path, &options).await {
+                // Two that open a new file at once both switch its journal mode, for which SQLite
+                // does not wait by itself.
+                Err(error)
+                    if migrations::is_busy(&error) && began.elapsed() < options.busy_wait =>
+                {
+                    tokio::time::sleep(OPEN_PAUSE).await;
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    async fn open_once(path: &Path, options: &SqliteOptions) -> Result<Self, StoreError> {
         migrations::inspect(path).await?;
-        let connect = connect_options(&options).filename(path);
+        let connect = connect_options(options).filename(path);
         let writing = match options.pages_max {
             Some(pages) => connect.clone().pragma("max_page_count", pages.to_string()),
             None => connect.clone(),

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::{BufRead, BufReader},
     path::Path,
     sync::Arc,
 };
@@ -543,6 +544,85 @@ async fn a_write_that_is_dropped_midway_leaves_nothing_or_everything() {
         assert!(written == next - 1 || written == next + 4, "{written} after {next}");
         assert_eq!(store.analysis("a").await.expect("reads").expect("is there").last_look, written);
         next = written + 1;
+    }
+}
+
+/// Set in the process that is to be killed: the file it writes to.
+const VICTIM: &str = "ROLLGATE_TEST_VICTIM";
+
+/// Writes looks for ever and says after each commit how many there are.
+async fn write_for_ever(path: &Path) {
+    let store = open(path).await;
+    let last = store.analysis("a").await.expect("reads").expect("is there").last_look;
+    for next in (last + 1..).step_by(3) {
+        let looks = (next..next + 3).map(|number| carrying(look("a", number))).collect();
+        store.commit(looks).await.expect("commits");
+        println!("committed {}", next + 2);
+    }
+}
+
+/// The look with its own number as a counter in the carry.
+fn carrying(look: Look) -> Look {
+    let counters = BTreeMap::from([(("n".into(), Labels::default()), look.look as f64)]);
+    let instance = InstanceCarry {
+        first_seen: Time(0),
+        last_read: None,
+        process_start_secs: None,
+        been_up: vec![],
+        counters,
+    };
+    let instances = BTreeMap::from([((Arm::Canary, "i".into()), instance)]);
+    Look { carry: Carry { instances }, ..look }
+}
+
+#[tokio::test]
+async fn what_was_committed_survives_kill_9_and_nothing_is_half_there() {
+    if let Some(path) = std::env::var_os(VICTIM) {
+        return write_for_ever(Path::new(&path)).await;
+    }
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let folder = folder();
+    let path = folder.path().join("store.db");
+    let store = open(&path).await;
+    store.create(new("a")).await.expect("creates");
+    store.close().await;
+    for _ in 0..15 {
+        let mut victim = std::process::Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", "--nocapture"])
+            .arg("store::what_was_committed_survives_kill_9_and_nothing_is_half_there")
+            .env(VICTIM, &path)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let mut lines = BufReader::new(victim.stdout.take().expect("piped")).lines();
+        let mut committed = 0;
+        for _ in 0..random.random_range(5..60) {
+            let line = lines.next().expect("it does not end by itself").expect("text");
+            committed =
+                line.strip_prefix("committed ").map_or(committed, |n| n.parse().expect(&line));
+        }
+        victim.kill().expect("was alive");
+        victim.wait().expect("is dead");
+        for line in lines.map_while(Result::ok) {
+            // The last line may be cut off.
+            let number = line.strip_prefix("committed ").and_then(|n| n.parse().ok());
+            committed = number.unwrap_or(0).max(committed);
+        }
+        let store = open(&path).await;
+        let last = store.analysis("a").await.expect("reads").expect("is there").last_look;
+        assert!(last >= committed && last.is_multiple_of(3), "{last} of {committed}");
+        let carry = store.carry("a").await.expect("reads");
+        assert_eq!(carry, carrying(look("a", last)).carry);
+        let mut journal = vec![];
+        while let page = store.journal("a", journal.len() as u64, PAGE_MAX).await.expect("reads")
+            && !page.is_empty()
+        {
+            journal.extend(page.into_iter().map(|(number, _)| number));
+        }
+        assert_eq!(journal, (1..=last).collect::<Vec<_>>());
+        store.close().await;
     }
 }
 
