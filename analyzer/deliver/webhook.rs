@@ -123,13 +123,18 @@ impl Webhook {
         let headers = checked_headers(&name, &headers)?;
         words.extend(url_words(&url));
         install_tls();
-        let client = Client::builder()
+        let mut client = Client::builder()
             .no_proxy()
             .redirect(Policy::none())
             .pool_max_idle_per_host(0)
-            .timeout(timeout)
-            .build()
-            .map_err(|source| WebhookError::Client { name: name.clone(), source })?;
+            .timeout(timeout);
+        if url.scheme() == "http" {
+            // Without redirects it never needs the system's certificates, which a bare container
+            // image does not have, and without which the client could not be made.
+            client = client.tls_certs_only([]);
+        }
+        let client =
+            client.build().map_err(|source| WebhookError::Client { name: name.clone(), source })?;
         Ok(Self { name, url, keys, headers, client, now, words })
     }
 

@@ -23,10 +23,11 @@ pub(super) const VERSION: i64 = STEPS.len() as i64;
 const APPLICATION: i64 = 0x7267_6174;
 
 /// Result codes of SQLite that name a cause people can act on.
-const NOT_A_DATABASE: &str = "26";
-const CORRUPT: &str = "11";
-const CANNOT_OPEN: &str = "14";
-const READ_ONLY: &str = "8";
+const BUSY: u32 = 5;
+const READ_ONLY: u32 = 8;
+const CORRUPT: u32 = 11;
+const CANNOT_OPEN: u32 = 14;
+const NOT_A_DATABASE: u32 = 26;
 
 /// Looks at what is at a path, without changing it.
 pub(super) async fn inspect(path: &Path) -> Result<(), StoreError> {
@@ -106,10 +107,7 @@ async fn check(path: &Path, connection: &mut SqliteConnection) -> Result<i64, St
 
 /// What SQLite's refusal of a whole file means to the one who gave its path.
 pub(super) fn refusal(path: &Path, error: sqlx::Error) -> StoreError {
-    let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default();
-    // Extended codes keep the primary one in the low byte.
-    let primary = code.parse::<u32>().map_or_else(|_| code.to_string(), |c| (c & 255).to_string());
-    let (found, hint) = match primary.as_str() {
+    let (found, hint) = match primary_code(&error) {
         NOT_A_DATABASE => ("a file that is not a SQLite database", "give another path"),
         CORRUPT => ("a damaged SQLite database", "restore it from a backup, or move it away"),
         CANNOT_OPEN => (
@@ -123,6 +121,19 @@ pub(super) fn refusal(path: &Path, error: sqlx::Error) -> StoreError {
         _ => return database(&format!("opening {}", path.display()), error),
     };
     unusable(path, found, hint, Some(error.into()))
+}
+
+/// Whether somebody else holds the file just now.
+pub(super) fn is_busy(error: &StoreError) -> bool {
+    let StoreError::Database { source, .. } = error else { return false };
+    source.downcast_ref().is_some_and(|error| primary_code(error) == BUSY)
+}
+
+/// SQLite's result code without its extension, 0 when the error is not SQLite's.
+fn primary_code(error: &sqlx::Error) -> u32 {
+    let code = error.as_database_error().and_then(|error| error.code()).unwrap_or_default();
+    // Extended codes keep the primary one in the low byte.
+    code.parse::<u32>().unwrap_or_default() & 255
 }
 
 /// Something the database did not do.

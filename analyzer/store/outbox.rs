@@ -18,10 +18,21 @@ const INSERT: &str = "\
     INSERT INTO delivery (key, analysis, mechanism, body, created, next_due) \
     VALUES (?1, ?2, ?3, ?4, ?5, ?5)";
 
+/// Of each mechanism the first rows by the index, then the mechanisms in turn: the cost is that of
+/// the page and not of the backlog.
 const DUE: &str = "\
-    SELECT delivery.*, analysis.id FROM ( \
-        SELECT n AS due, row_number() OVER (PARTITION BY mechanism ORDER BY next_due, n) AS turn \
-        FROM delivery WHERE state = 0 AND next_due <= ?1) \
+    WITH RECURSIVE waiting (name) AS ( \
+        SELECT min(mechanism) FROM delivery WHERE state = 0 \
+        UNION ALL \
+        SELECT (SELECT min(mechanism) FROM delivery WHERE state = 0 AND mechanism > name) \
+        FROM waiting WHERE name IS NOT NULL), \
+    first (due, turn) AS ( \
+        SELECT n, row_number() OVER (PARTITION BY mechanism ORDER BY next_due, n) \
+        FROM waiting CROSS JOIN delivery ON n IN ( \
+            SELECT row.n FROM delivery AS row \
+            WHERE row.state = 0 AND row.mechanism = waiting.name AND row.next_due <= ?1 \
+            ORDER BY row.next_due, row.n LIMIT ?2)) \
+    SELECT delivery.*, analysis.id FROM first \
     JOIN delivery ON delivery.n = due JOIN analysis ON analysis.n = delivery.analysis \
     ORDER BY turn, next_due, delivery.n LIMIT ?2";
 

@@ -7,7 +7,10 @@
 //!
 //! Deliberately absent: caching. What is asked for is read.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use sqlx::{
@@ -31,6 +34,9 @@ use crate::{
 
 /// How long one call waits for a connection of ours before it fails.
 const ACQUIRE_WAIT: Duration = Duration::from_secs(10);
+
+/// How long to wait before a file that another program holds is opened again.
+const OPEN_PAUSE: Duration = Duration::from_millis(20);
 
 /// Bytes the write-ahead log is cut back to after a checkpoint.
 const WAL_BYTES_MAX: u32 = 64 << 20;
@@ -63,8 +69,24 @@ impl SqliteStore {
     /// Opens or creates the file at `path`. What is there and is not a store of this version or an
     /// older one is left untouched and refused.
     pub async fn open(path: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
+        let began = Instant::now();
+        loop {
+            match Self::open_once(path, &options).await {
+                // Two that open a new file at once both switch its journal mode, for which SQLite
+                // does not wait by itself.
+                Err(error)
+                    if migrations::is_busy(&error) && began.elapsed() < options.busy_wait =>
+                {
+                    tokio::time::sleep(OPEN_PAUSE).await;
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    async fn open_once(path: &Path, options: &SqliteOptions) -> Result<Self, StoreError> {
         migrations::inspect(path).await?;
-        let connect = connect_options(&options).filename(path);
+        let connect = connect_options(options).filename(path);
         let writing = match options.pages_max {
             Some(pages) => connect.clone().pragma("max_page_count", pages.to_string()),
             None => connect.clone(),
@@ -317,8 +339,20 @@ async fn write_look(
 ) -> Result<(), StoreError> {
     let failed =
         |error| database(&format!("writing look {} of {}", look.look, look.analysis), error);
-    let n = next_look(transaction, look).await?;
-    let number = look.look as i64;
+    // A number beyond the column's range is never the next; it is refused like any other.
+    let number = i64::try_from(look.look).unwrap_or(i64::MAX);
+    let stepped = sqlx::query(sql::STEP)
+        .bind(&look.analysis)
+        .bind(number)
+        .bind(&look.verdict)
+        .bind(look.decision.as_ref().map(|decision| decision.at.0))
+        .fetch_optional(&mut **transaction)
+        .await
+        .map_err(failed)?;
+    let n: i64 = match stepped {
+        Some(row) => row.try_get(0).map_err(failed)?,
+        None => return Err(refusal(transaction, look).await?),
+    };
     sqlx::query("INSERT INTO look (analysis, look, observation) VALUES (?1, ?2, ?3)")
         .bind(n)
         .bind(number)
@@ -330,14 +364,6 @@ async fn write_look(
         .bind(n)
         .bind(&look.report)
         .bind(record.carry)
-        .execute(&mut **transaction)
-        .await
-        .map_err(failed)?;
-    sqlx::query(sql::STEP)
-        .bind(n)
-        .bind(number)
-        .bind(&look.verdict)
-        .bind(look.decision.as_ref().map(|decision| decision.at.0))
         .execute(&mut **transaction)
         .await
         .map_err(failed)?;
@@ -353,34 +379,28 @@ async fn write_look(
     outbox::write(transaction, n, decision).await.map_err(failed)
 }
 
-/// The row number of the look's analysis, if this look is its next.
-async fn next_look(
+/// Why this look is not the next of its analysis.
+async fn refusal(
     transaction: &mut SqliteTransaction<'static>,
     look: &Look,
-) -> Result<i64, StoreError> {
-    let refused = |why: String| StoreError::OutOfOrder {
-        analysis: look.analysis.clone(),
-        look: look.look,
-        why,
-    };
+) -> Result<StoreError, StoreError> {
     let failed = |error| database(&format!("reading analysis {}", look.analysis), error);
-    let row = sqlx::query("SELECT n, state, last_look FROM analysis WHERE id = ?1")
+    let row = sqlx::query("SELECT state, last_look FROM analysis WHERE id = ?1")
         .bind(&look.analysis)
         .fetch_optional(&mut **transaction)
         .await
-        .map_err(failed)?
-        .ok_or_else(|| refused("there is no such analysis".to_owned()))?;
-    let fact = |index: usize| row.try_get::<i64, _>(index).map_err(failed);
-    let (n, state, last) = (fact(0)?, fact(1)?, fact(2)?);
-    match state_of(state).map_err(failed)? {
-        StoredState::Running => {}
-        StoredState::Finished => return Err(refused("it has a final verdict".to_owned())),
-        StoredState::Cancelled => return Err(refused("it was cancelled".to_owned())),
-    }
-    if i64::try_from(look.look) != Ok(last + 1) {
-        return Err(refused(format!("the next look is {}", last + 1)));
-    }
-    Ok(n)
+        .map_err(failed)?;
+    let why = match row {
+        None => "there is no such analysis".to_owned(),
+        Some(row) => match state_of(row.try_get(0).map_err(failed)?).map_err(failed)? {
+            StoredState::Running => {
+                format!("the next look is {}", row.try_get::<i64, _>(1).map_err(failed)? + 1)
+            }
+            StoredState::Finished => "it has a final verdict".to_owned(),
+            StoredState::Cancelled => "it was cancelled".to_owned(),
+        },
+    };
+    Ok(StoreError::OutOfOrder { analysis: look.analysis.clone(), look: look.look, why })
 }
 
 fn stored_analysis(row: &SqliteRow) -> Result<StoredAnalysis, sqlx::Error> {
@@ -465,7 +485,7 @@ mod sql {
 
     pub(super) const STEP: &str = "\
         UPDATE analysis SET last_look = ?2, verdict = ?3, ended = ?4, state = (?4 IS NOT NULL) \
-        WHERE n = ?1";
+        WHERE id = ?1 AND state = 0 AND last_look = ?2 - 1 RETURNING n";
 
     pub(super) const CANCEL: &str = "\
         UPDATE analysis SET state = 2, cancel_note = ?2, ended = ?3 WHERE id = ?1 AND state = 0";

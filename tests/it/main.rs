@@ -1,8 +1,8 @@
-//! Every test of the product that needs more than one module.
-
-#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed, and says where")]
+//! Every test of the product that needs more than one module, in one binary.
+#![allow(clippy::unwrap_used, reason = "a test that fails to set up should stop at once")]
 
 mod api;
+mod deliver;
 mod demo_service;
 mod display;
 mod exposition;
@@ -10,5 +10,6 @@ mod fake_desk;
 mod grafana;
 mod page;
 mod rules;
+mod store;
 mod story;
 mod wire;
