@@ -236,10 +236,21 @@ pub(super) fn nearest<'k>(
         return None;
     }
     let lower = written.to_lowercase();
-    let allowed = (written.chars().count() / 3).max(1);
+    let allowed = (written.chars().count() + 2) / 3;
+    let sorted_words = |name: &str| {
+        let mut words: Vec<String> = name.split('_').map(str::to_owned).collect();
+        words.sort();
+        words
+    };
+    let words = sorted_words(&lower);
+    let distance = |name: &str| {
+        // `latency_p95` for `p95_latency` is far in letters and near in mind.
+        let name = name.to_lowercase();
+        if sorted_words(&name) == words { 1 } else { strsim::osa_distance(&lower, &name) }
+    };
     known
         .into_iter()
-        .map(|name| (strsim::osa_distance(&lower, &name.to_lowercase()), name))
+        .map(|name| (distance(name), name))
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
@@ -319,6 +330,8 @@ mod tests {
         check("Error_Rate", Some("error_rate"));
         check("p99_latency", Some("p95_latency"));
         check("ap", Some("app"));
+        check("latency_p95", Some("p95_latency"));
+        check("xy", None);
         check("memory", None);
         check(&"e".repeat(1000), None);
     }

@@ -327,8 +327,12 @@ fn selector(piece: Piece<'_>, budget: &mut Budget) -> Result<Selector, Complaint
     budget.spend(piece.text).map_err(|complaint| complaint.moved(|_| piece.span()))?;
     let parsed = parser::parse(piece.text).map_err(|error| {
         budget.refused -= usize::from(piece.text.contains('~') && budget.refused > 0);
-        complain(format!("the selector cannot be read: {}", excerpt(&error)))
-            .hint("label values stand in double quotes: `{code=\"500\"}`")
+        let hint = if error.contains("regex") {
+            "brackets in a label regex come in pairs, or with a backslash"
+        } else {
+            "label values stand in double quotes: `{code=\"500\"}`"
+        };
+        complain(format!("the selector cannot be read: {}", excerpt(&error))).hint(hint)
     })?;
     let refuse = |found: String, hint: &str| Err(complain(found).hint(hint));
     match parsed {
