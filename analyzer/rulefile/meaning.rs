@@ -214,7 +214,7 @@ impl Reader<'_> {
                 "a level without `for`: levels by evidence are not built yet",
                 "`for` and a duration at the end of the clause",
             )
-            .hint(format!("`{} for 1m`", self.text))),
+            .hint(format!("write `{} for 1m`", self.text))),
             (SignalKind::Ratio { .. } | SignalKind::Rate | SignalKind::Quantile { .. }, bound) => {
                 match bound {
                     Written::Constant(literal) => self.beyond_constant(asked, literal),
@@ -274,7 +274,7 @@ impl Reader<'_> {
                 "evidence that a rate or a quantile is too low is not built yet",
                 "`>` or `>=`, or `for` and a duration at the end of the clause",
             )
-            .hint(format!("`{} for 1m`", self.text)));
+            .hint(format!("write `{} for 1m`", self.text)));
         }
         self.possible(asked.op, limit, &asked.span)?;
         if limit <= 0.0 {
@@ -304,7 +304,7 @@ impl Reader<'_> {
                     "evidence that the canary is below the baseline is not built yet",
                     "`>`, or `for` and a duration at the end of the clause",
                 )
-                .hint(format!("`{} for 1m`", self.text)));
+                .hint(format!("write `{} for 1m`", self.text)));
             }
         }
         if (1.0..=MARGIN_MAX).contains(&margin) {
@@ -352,7 +352,7 @@ impl Reader<'_> {
                 "an answer time without `for`: evidence on it is not built yet",
                 "`for` and a duration at the end of the clause",
             )
-            .hint(format!("`{} for 1m`", self.text))),
+            .hint(format!("write `{} for 1m`", self.text))),
         }
     }
 

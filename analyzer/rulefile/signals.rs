@@ -431,13 +431,14 @@ fn health_target(scalar: &Scalar) -> Result<HealthTarget, Complaint> {
     if text.starts_with('/') && !text.starts_with("//") {
         return Ok(HealthTarget::Path(text.to_owned()));
     }
+    if text.contains('@') {
+        return Err(complain("a health endpoint with a user or a password in it".to_owned())
+            .hint("a rule file is shown in verdicts: keep secrets out of it")
+            .secret());
+    }
     let absolute = text.starts_with("http://") || text.starts_with("https://");
     let url = reqwest::Url::parse(text).ok().filter(|_| absolute);
     match url {
-        Some(url) if !url.username().is_empty() || url.password().is_some() => {
-            Err(complain("a health URL with a password in it".to_owned())
-                .hint("a rule file is shown in verdicts: keep secrets out of it"))
-        }
         Some(_) => Ok(HealthTarget::Url(text.to_owned())),
         None => {
             let meant = if text.contains("://") {

@@ -131,14 +131,12 @@ impl<'s> Builder<'s> {
     }
 
     fn next(&mut self) -> Result<(Event<'s>, Span), Complaint> {
-        loop {
-            match self.events.next_event() {
-                Some(Ok((event, span))) => return Ok((event, span)),
-                Some(Err(error)) => return Err(self.syntax(&error)),
-                None => {
-                    let end = self.source.len();
-                    return Err(Complaint::new(end..end, "the file ends too early", "more YAML"));
-                }
+        match self.events.next_event() {
+            Some(Ok(next)) => Ok(next),
+            Some(Err(error)) => Err(self.syntax(&error)),
+            None => {
+                let end = self.source.len();
+                Err(Complaint::new(end..end, "the file ends too early", "more YAML"))
             }
         }
     }
