@@ -40,7 +40,9 @@ fn check_says_in_one_line_what_a_good_file_holds() {
     let code = check::run(&files, &mut out, &mut err).expect("buffers can be written");
     let said = String::from_utf8(out).expect("the line is text");
     assert_eq!((code, err.len(), said.lines().count()), (check::GOOD, 0, 1), "{said}");
-    assert!(said.contains("4 signals and 4 rules (4 rollback)"), "{said}");
+    let expected = "good: any-http-service, 4 signals and 4 rules (4 rollback) looked at every 2s; \
+                    promotes after 10m at the earliest, and at 30m without enough data: hold\n";
+    assert!(said.ends_with(expected), "{said}");
 }
 
 /// Every wrong file of `tests/cases/rules` is refused in exactly the words beside it. Run with
@@ -241,6 +243,10 @@ fn bombs_are_refused_in_milliseconds() {
     let regexes: String = (0..60)
         .map(|n| format!("  s{n}: {{ rate: 'a{{x=~\"(\\\\pL{{900}}){{900}}\"}}' }}\n"))
         .collect();
+    let costly: String = (0..60)
+        .map(|n| format!("  s{n}: {{ rate: 'a{{x=~\"\\\\pL{{2}}\",y=~\"\\\\w{{3}}\"}}' }}\n"))
+        .collect();
+    let signal = |text: &str| format!("version: 1\nservice: s\nsignals:\n  a: {{ {text} }}\n");
     let flat: String = (0..20_000).map(|n| format!("k{n}: 1\n")).collect();
     let bombs = [
         ("aliases", format!("a0: &a0 [x]\n{anchors}")),
@@ -254,6 +260,11 @@ fn bombs_are_refused_in_milliseconds() {
         ("entries", flat),
         ("quotes", "'".repeat(250_000)),
         ("regexes", format!("version: 1\nservice: s\nsignals:\n{regexes}rules: []\n")),
+        ("signs", signal(&format!("rate: '{}a'", "-".repeat(4000)))),
+        ("operators", signal(&format!("rate: '{}'", vec!["a"; 1300].join("+")))),
+        ("matchers", signal(&format!("rate: 'a{{{}}}[1m]'", vec!["b=\"1\""; 580].join(",")))),
+        ("calls", signal(&format!("promql: '{}$arm'", "abs(".repeat(900)))),
+        ("costly regexes", format!("version: 1\nservice: s\nsignals:\n{costly}rules: []\n")),
         ("parentheses", with_condition(&"(".repeat(100_000))),
         ("nots", with_condition(&"not ".repeat(50_000))),
         ("clauses", with_condition(&vec!["app is up"; 20_000].join(" or "))),
@@ -263,6 +274,7 @@ fn bombs_are_refused_in_milliseconds() {
         let faults = rulefile::load("bomb", &text).expect_err(name);
         let rendered = faults.render(false);
         let took = begun.elapsed();
+        println!("{name}: {took:?}");
         assert!(rendered.len() < 100_000, "{name}: {} bytes said", rendered.len());
         // A debug build on a busy machine; a quadratic reader would need minutes.
         assert!(took < Duration::from_secs(2), "{name} took {took:?}");
