@@ -277,7 +277,7 @@ fn bombs_are_refused_in_milliseconds() {
         println!("{name}: {took:?}");
         assert!(rendered.len() < 100_000, "{name}: {} bytes said", rendered.len());
         // A debug build on a busy machine; a quadratic reader would need minutes.
-        assert!(took < Duration::from_secs(2), "{name} took {took:?}");
+        assert!(took < Duration::from_secs(5), "{name} took {took:?}");
     }
 }
 
