@@ -450,7 +450,13 @@ impl<'t> Descent<'t> {
             Length::Checks(count.value as u32)
         } else {
             let length = literal::duration(text).map_err(|complaint| {
-                complaint.moved(|part| part.start + token.span.start..part.end + token.span.start)
+                let plain = literal::parse(text).is_ok_and(|l| l.dimension == Dimension::Plain);
+                let hint = plain.then(|| {
+                    format!("write `{text}s`, `{text}m` or, of a health status, `{text} checks`")
+                });
+                complaint
+                    .hint_if(hint)
+                    .moved(|part| part.start + token.span.start..part.end + token.span.start)
             })?;
             if length.is_zero() {
                 return Err(Complaint::new(
@@ -468,6 +474,9 @@ impl<'t> Descent<'t> {
         let complaint = self.complain("the name of a signal");
         match self.tokens.get(self.at).map(|token| self.slice(token)) {
             Some("!") => complaint.hint("write `not`"),
+            Some(number) if number.starts_with(|c: char| c.is_ascii_digit()) => {
+                complaint.hint("the signal comes first: `error_rate > 5%`")
+            }
             Some("{" | "[" | "\"" | "'") => {
                 complaint.hint("selectors stand under `signals:`; rules name signals only")
             }
@@ -481,13 +490,16 @@ impl<'t> Descent<'t> {
             "=" | "==" | "!=" | "<>" => {
                 complaint.hint("equality is not asked of measured numbers: use `>=` or `<=`")
             }
-            "=>" => complaint.hint("write `>=`"),
-            "=<" => complaint.hint("write `<=`"),
+            "=>" | "≥" => complaint.hint("write `>=`"),
+            "=<" | "≤" => complaint.hint("write `<=`"),
             "=~" | "{" => {
                 complaint.hint("selectors stand under `signals:`; rules name signals only")
             }
             "above" | "over" | "exceeds" => complaint.hint("write `>`"),
             "below" | "under" => complaint.hint("write `<`"),
+            other if other.chars().all(|c| c.is_alphabetic() && !c.is_ascii()) => {
+                complaint.hint("names are made of the letters a to z, digits and `_`")
+            }
             _ if token.kind == TokenKind::Word => {
                 complaint.hint("a signal's name is one word, with `_` instead of blanks")
             }

@@ -33,6 +33,8 @@ pub struct Fault {
     pub expected: String,
     /// What to do about it, when there is something to say.
     pub hint: Option<String>,
+    /// Its line holds a secret and is not shown.
+    secret: bool,
 }
 
 /// Every fault of one rule file, ordered by place; never empty.
@@ -92,7 +94,7 @@ impl Fault {
     fn render(&self, text: &str, renderer: &Renderer) -> String {
         let title = Level::ERROR.primary_title(self.message.as_str());
         let (line_start, line) = line_at(text, self.span.start);
-        let place = if line.is_empty() || line.len() > EXCERPT_BYTES_MAX {
+        let place = if self.secret || line.is_empty() || line.len() > EXCERPT_BYTES_MAX {
             Group::with_title(title)
                 .element(Origin::path(self.file.as_str()).line(self.line).char_column(self.column))
         } else {
@@ -121,6 +123,7 @@ pub(super) struct Complaint {
     pub(super) message: String,
     pub(super) expected: String,
     pub(super) hint: Option<String>,
+    pub(super) secret: bool,
 }
 
 impl Complaint {
@@ -129,7 +132,7 @@ impl Complaint {
         message: impl Into<String>,
         expected: impl Into<String>,
     ) -> Self {
-        Self { span, message: message.into(), expected: expected.into(), hint: None }
+        Self { span, message: message.into(), expected: expected.into(), hint: None, secret: false }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -140,6 +143,11 @@ impl Complaint {
     pub(super) fn hint_if(mut self, hint: Option<String>) -> Self {
         self.hint = hint.or(self.hint);
         self
+    }
+
+    /// Keeps the line out of what is shown: it holds a secret.
+    pub(super) fn secret(self) -> Self {
+        Self { secret: true, ..self }
     }
 
     /// The same complaint about a text that lies elsewhere.
@@ -200,9 +208,16 @@ impl Complaints {
                 message: complaint.message,
                 expected: complaint.expected,
                 hint: complaint.hint,
+                secret: complaint.secret,
             }
         });
-        Faults { list: list.collect(), text: text.to_owned(), more: self.more }
+        let mut list: Vec<Fault> = list.collect();
+        let secret_lines: Vec<usize> =
+            list.iter().filter(|fault| fault.secret).map(|fault| fault.line).collect();
+        for fault in &mut list {
+            fault.secret = secret_lines.contains(&fault.line);
+        }
+        Faults { list, text: text.to_owned(), more: self.more }
     }
 }
 
@@ -236,10 +251,21 @@ pub(super) fn nearest<'k>(
         return None;
     }
     let lower = written.to_lowercase();
-    let allowed = (written.chars().count() / 3).max(1);
+    let allowed = written.chars().count().div_ceil(3);
+    let sorted_words = |name: &str| {
+        let mut words: Vec<String> = name.split('_').map(str::to_owned).collect();
+        words.sort();
+        words
+    };
+    let words = sorted_words(&lower);
+    let distance = |name: &str| {
+        // `latency_p95` for `p95_latency` is far in letters and near in mind.
+        let name = name.to_lowercase();
+        if sorted_words(&name) == words { 1 } else { strsim::osa_distance(&lower, &name) }
+    };
     known
         .into_iter()
-        .map(|name| (strsim::osa_distance(&lower, &name.to_lowercase()), name))
+        .map(|name| (distance(name), name))
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
@@ -319,6 +345,8 @@ mod tests {
         check("Error_Rate", Some("error_rate"));
         check("p99_latency", Some("p95_latency"));
         check("ap", Some("app"));
+        check("latency_p95", Some("p95_latency"));
+        check("xy", None);
         check("memory", None);
         check(&"e".repeat(1000), None);
     }

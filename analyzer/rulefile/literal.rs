@@ -61,6 +61,11 @@ pub(super) fn parse(text: &str) -> Result<Literal, Complaint> {
     let lead = text.len() - text.trim_start().len();
     let whole = lead..lead + trimmed.len();
     let at_whole = |complaint: Complaint| Complaint { span: whole.clone(), ..complaint };
+    if trimmed.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    {
+        let message = format!("`{}` is negative", excerpt(trimmed));
+        return Err(Complaint::new(whole, message, "a number from 0"));
+    }
     let (amount, per) = match trimmed.split_once('/') {
         Some((amount, per)) => (amount.trim_end(), Some(per.trim_start())),
         None => (trimmed, None),
@@ -74,10 +79,10 @@ pub(super) fn parse(text: &str) -> Result<Literal, Complaint> {
 
 /// Reads a duration, such as `90s` or `1m30s`.
 pub(super) fn duration(text: &str) -> Result<Duration, Complaint> {
-    let literal = parse(text)?;
-    let wrong = |message: String| {
-        Complaint::new(0..text.len(), message, "a duration such as `90s`, `1m30s`, `5m` or `1h`")
-    };
+    let expected = "a duration such as `90s`, `1m30s`, `5m` or `1h`";
+    let literal = parse(text)
+        .map_err(|complaint| Complaint { expected: expected.to_owned(), ..complaint })?;
+    let wrong = |message: String| Complaint::new(0..text.len(), message, expected);
     match literal.dimension {
         Dimension::Time => {}
         Dimension::Plain => {
@@ -96,6 +101,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, Complaint> {
     // No duration in a rule file is longer than its own limit; this only keeps the cast in range.
     let millis = (literal.value * 1000.0).round().min(1e15);
     Ok(Duration::from_millis(millis as u64))
+}
+
+/// A number without the last digits that binary arithmetic adds to it.
+pub(super) fn short(value: f64) -> f64 {
+    format!("{value:.12}").parse().unwrap_or(value)
 }
 
 /// A duration the way it would be written in a rule file.

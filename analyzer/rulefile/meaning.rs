@@ -10,7 +10,7 @@ use std::{ops::Range, time::Duration};
 use super::{
     condition::{self, Ask, Bound as Written, Clause as WrittenClause, Length, Tree, Value},
     fault::{Complaint, did_you_mean, excerpt},
-    literal::{Dimension, Literal},
+    literal::{self, Dimension, Literal},
     signals::{Known, Scale},
     table,
 };
@@ -47,19 +47,19 @@ pub(super) fn condition(
     }
 }
 
-/// None when the signal itself is faulty, which has been said at its own place.
+/// None when the signal itself is faulty, or all of them are: that has been said at its own place.
 fn read_clause(
     text: &str,
     clause: &WrittenClause,
     signals: &[Known],
 ) -> Result<Option<Clause>, Complaint> {
+    if signals.is_empty() {
+        return Ok(None);
+    }
     let Some(index) = signals.iter().position(|known| known.name == clause.signal) else {
         let names: Vec<&str> = signals.iter().map(|known| known.name.as_str()).collect();
-        let expected = if names.is_empty() {
-            "a signal that is defined under `signals:`".to_owned()
-        } else {
-            format!("one of {}", table::list(&names[..names.len().min(12)]))
-        };
+        let shown = table::list(&names[..names.len().min(12)]);
+        let expected = format!("a signal of this file: {shown}");
         return Err(Complaint::new(
             clause.signal_span.clone(),
             format!("unknown signal `{}`", excerpt(&clause.signal)),
@@ -70,8 +70,8 @@ fn read_clause(
     let Some((kind, scale)) = signals[index].meaning else {
         return Ok(None);
     };
-    let test = Reader { clause, kind, scale }.test()?;
     let text = words(&text[clause.span.clone()]);
+    let test = Reader { text: &text, clause, kind, scale }.test()?;
     Ok(Some(Clause { text, signal: index, test }))
 }
 
@@ -81,6 +81,7 @@ pub(super) fn words(text: &str) -> String {
 }
 
 struct Reader<'c> {
+    text: &'c str,
     clause: &'c WrittenClause,
     kind: SignalKind,
     scale: Scale,
@@ -213,11 +214,7 @@ impl Reader<'_> {
                 "a level without `for`: levels by evidence are not built yet",
                 "`for` and a duration at the end of the clause",
             )
-            .hint(format!(
-                "add `for 1m`: `{} {} for 1m`",
-                self.clause.signal,
-                self.example()
-            ))),
+            .hint(format!("write `{} for 1m`", self.text))),
             (SignalKind::Ratio { .. } | SignalKind::Rate | SignalKind::Quantile { .. }, bound) => {
                 match bound {
                     Written::Constant(literal) => self.beyond_constant(asked, literal),
@@ -227,7 +224,7 @@ impl Reader<'_> {
                         "evidence against `baseline + amount` is not built yet",
                         "`for` and a duration after it, or a multiple of the baseline",
                     )
-                    .hint("add `for 2m`, or write `1.5x baseline`")),
+                    .hint(format!("`{} for 1m`, or a multiple: `1.5x baseline`", self.text))),
                 }
             }
             (SignalKind::Health, _) => Err(Complaint::new(
@@ -277,7 +274,7 @@ impl Reader<'_> {
                 "evidence that a rate or a quantile is too low is not built yet",
                 "`>` or `>=`, or `for` and a duration at the end of the clause",
             )
-            .hint(format!("add `for 1m`: `{} {} for 1m`", self.clause.signal, "< ...")));
+            .hint(format!("write `{} for 1m`", self.text)));
         }
         self.possible(asked.op, limit, &asked.span)?;
         if limit <= 0.0 {
@@ -306,7 +303,8 @@ impl Reader<'_> {
                     asked.op_span.clone(),
                     "evidence that the canary is below the baseline is not built yet",
                     "`>`, or `for` and a duration at the end of the clause",
-                ));
+                )
+                .hint(format!("write `{} for 1m`", self.text)));
             }
         }
         if (1.0..=MARGIN_MAX).contains(&margin) {
@@ -335,7 +333,10 @@ impl Reader<'_> {
                 literal.value
             }
             Written::Constant(_) => {
-                return wrong("an answer time is held against a time", "such as `500ms` or `2s`");
+                return wrong(
+                    "an answer time is held against a time",
+                    "a time, such as `500ms` or `2s`",
+                );
             }
             Written::TimesBaseline(_) | Written::BaselinePlus(_) => {
                 return wrong(
@@ -351,7 +352,7 @@ impl Reader<'_> {
                 "an answer time without `for`: evidence on it is not built yet",
                 "`for` and a duration at the end of the clause",
             )
-            .hint("add `for 1m`")),
+            .hint(format!("write `{} for 1m`", self.text))),
         }
     }
 
@@ -393,15 +394,15 @@ impl Reader<'_> {
         let Literal { value, dimension } = literal;
         let name = &self.clause.signal;
         let fit = match (self.scale, dimension) {
-            (Scale::Share, Dimension::Share) => value.abs() <= 1.0,
-            (Scale::Share, Dimension::Plain) => {
-                if value.abs() > 1.0 {
-                    return Err(self
-                        .unit(span, format!("`{name}` is a share, at most 1"), "in percent")
-                        .hint(format!("did you mean `{value}%`?")));
-                }
-                true
+            (Scale::Share, Dimension::Share | Dimension::Plain)
+                if value.abs() > 1.0 && matches!(self.kind, SignalKind::Ratio { .. }) =>
+            {
+                let message = format!("`{name}` is a share, never above 100%");
+                let percent = dimension == Dimension::Plain && value.abs() <= 100.0;
+                let hint = percent.then(|| format!("did you mean `{value}%`?"));
+                return Err(self.unit(span, message).hint_if(hint));
             }
+            (Scale::Share, Dimension::Share | Dimension::Plain) => true,
             (Scale::PerSecond, Dimension::PerSecond) => true,
             (Scale::Count | Scale::Plain, Dimension::Plain) => true,
             (Scale::Time { unit_secs }, Dimension::Time) => return Ok(value / unit_secs),
@@ -430,13 +431,13 @@ impl Reader<'_> {
             Dimension::BytesPerSecond => "bytes over time",
             Dimension::Factor => "a multiple",
         };
-        let complaint = self.unit(span, format!("`{name}` is held against {found}"), "");
-        Err(complaint.hint_if(self.unit_hint(dimension, value)))
+        let complaint = self.unit(span, format!("`{name}` is held against {found}"));
+        Err(complaint.hint_if(self.unit_hint(dimension, literal::short(value))))
     }
 
-    fn unit(&self, span: &Range<usize>, message: String, expected: &str) -> Complaint {
-        let expected = if expected.is_empty() { self.unit_words() } else { expected };
-        Complaint::new(span.clone(), message, format!("{expected}, such as `{}`", self.literal()))
+    fn unit(&self, span: &Range<usize>, message: String) -> Complaint {
+        let expected = format!("{}, such as `{}`", self.unit_words(), self.literal());
+        Complaint::new(span.clone(), message, expected)
     }
 
     fn unit_hint(&self, found: Dimension, value: f64) -> Option<String> {
@@ -445,7 +446,12 @@ impl Reader<'_> {
             Scale::Time { .. } if plain => {
                 Some(format!("{value} what? write `{value}s` or `{value}ms`"))
             }
-            Scale::Bytes if plain => Some(format!("{value} what? write `{value}MB` or `{value}B`")),
+            Scale::Bytes if plain => {
+                Some(format!("write `{value}B`, or the amount in KB, MB, GB, KiB, MiB or GiB"))
+            }
+            Scale::Bytes if found == Dimension::Share => {
+                Some("for a share, define a signal `gauge: 'IN_USE / LIMIT'`".to_owned())
+            }
             Scale::PerSecond if plain => {
                 Some(format!("a rate has a time: write `{value}/s` or `{value}/min`"))
             }

@@ -63,8 +63,9 @@ pub(super) fn read(
         return None;
     }
     let table = Table::read(root, &FILE, out)?;
-    let version = table.need("version", "version: 1", out)?;
-    out.keep(check_version(version))?;
+    if let Some(version) = table.need("version", "version: 1", out) {
+        out.keep(check_version(version))?;
+    }
     let service = table.need("service", "service: checkout", out);
     let service = service.and_then(|node| out.keep(service_name(node)));
     if let Some(node) = table.get("description") {

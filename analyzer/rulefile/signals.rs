@@ -182,28 +182,31 @@ struct Definition<'t, 'o> {
 
 impl<'t> Definition<'t, '_> {
     fn read(mut self) -> Option<Defined> {
-        let kinds: Vec<&Scalar> =
-            self.table.keys().filter(|key| KINDS.contains(&key.text.as_str())).collect();
-        let [kind] = kinds[..] else {
-            let complaint = match kinds.get(1) {
-                None => Complaint::new(
+        let kinds: Vec<(&str, &Scalar)> =
+            self.table.keys().filter(|(name, _)| KINDS.contains(name)).collect();
+        let [(kind, _)] = kinds[..] else {
+            match kinds.get(1) {
+                // What the refused key said was perhaps the kind.
+                None if self.table.has_refused() => {}
+                None => self.out.push(Complaint::new(
                     self.table.span(),
                     "a signal that does not say what it is",
                     format!("one of {}", table::list(&KINDS)),
+                )),
+                Some((second, key)) => self.out.push(
+                    Complaint::new(
+                        key.span.clone(),
+                        format!("a signal that is both `{}` and `{second}`", kinds[0].0),
+                        "one kind",
+                    )
+                    .hint("give each quantity a name of its own"),
                 ),
-                Some(second) => Complaint::new(
-                    second.span.clone(),
-                    format!("a signal that is both `{}` and `{}`", kinds[0].text, second.text),
-                    "one kind",
-                )
-                .hint("give each quantity a name of its own"),
-            };
-            self.out.push(complaint);
+            }
             return None;
         };
-        let options_fit = self.check_options(&kind.text);
-        let value = self.table.get(&kind.text)?;
-        let defined = match kind.text.as_str() {
+        let options_fit = self.check_options(kind);
+        let value = self.table.get(kind)?;
+        let defined = match kind {
             "ratio" => self.ratio(value),
             "rate" => self.counter(value, SignalKind::Rate, Scale::PerSecond),
             "count" => self.counter(value, SignalKind::Count, Scale::Count),
@@ -225,8 +228,8 @@ impl<'t> Definition<'t, '_> {
 
     fn check_options(&mut self, kind: &str) -> bool {
         let mut fit = true;
-        for key in self.table.keys() {
-            let belongs = match key.text.as_str() {
+        for (name, key) in self.table.keys() {
+            let belongs = match name {
                 "floor" => "ratio",
                 "of" => "quantile",
                 "instances" => "gauge",
@@ -236,8 +239,8 @@ impl<'t> Definition<'t, '_> {
                 fit = false;
                 self.out.push(Complaint::new(
                     key.span.clone(),
-                    format!("`{}` means nothing to a `{kind}`", key.text),
-                    format!("`{}` only beside `{belongs}`", key.text),
+                    format!("`{name}` means nothing to a `{kind}`"),
+                    format!("`{name}` only beside `{belongs}`"),
                 ));
             }
         }
@@ -368,11 +371,11 @@ pub(super) fn share(
 fn percent_hint(text: &str) -> Option<String> {
     let literal = literal::parse(text).ok()?;
     match literal.dimension {
-        Dimension::Plain if literal.value >= 1.0 && literal.value < 100.0 => {
-            Some(format!("{text} percent is `{}`", literal.value / 100.0))
+        Dimension::Plain if literal.value > 1.0 && literal.value < 100.0 => {
+            Some(format!("{text} percent is `{}`", literal::short(literal.value / 100.0)))
         }
         Dimension::Share if literal.value < 1.0 => {
-            Some(format!("as a plain number it is `{}`", literal.value))
+            Some(format!("as a plain number it is `{}`", literal::short(literal.value)))
         }
         _ => None,
     }
@@ -443,21 +446,25 @@ fn health_target(scalar: &Scalar) -> Result<HealthTarget, Complaint> {
     if text.starts_with('/') && !text.starts_with("//") {
         return Ok(HealthTarget::Path(text.to_owned()));
     }
+    if text.contains('@') {
+        return Err(complain("a health endpoint with a user or a password in it".to_owned())
+            .hint("a rule file is shown in verdicts: keep secrets out of it")
+            .secret());
+    }
     let absolute = text.starts_with("http://") || text.starts_with("https://");
     let url = reqwest::Url::parse(text).ok().filter(|_| absolute);
     match url {
-        Some(url) if !url.username().is_empty() || url.password().is_some() => {
-            Err(complain("a health URL with a password in it".to_owned())
-                .hint("a rule file is shown in verdicts: keep secrets out of it"))
-        }
         Some(_) => Ok(HealthTarget::Url(text.to_owned())),
         None => {
-            let hint = if text.contains(':') || text.contains('.') {
-                format!("did you mean `http://{text}`?")
+            let meant = if text.contains("://") {
+                None
+            } else if text.contains(':') || text.contains('.') {
+                Some(format!("http://{text}"))
             } else {
-                format!("did you mean `/{text}`?")
+                Some(format!("/{text}"))
             };
-            Err(complain(format!("the health endpoint `{}`", excerpt(text))).hint(excerpt(&hint)))
+            let hint = meant.map(|meant| format!("did you mean `{}`?", excerpt(&meant)));
+            Err(complain(format!("the health endpoint `{}`", excerpt(text))).hint_if(hint))
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::{ops::Range, time::Duration};
 
 use super::{
-    fault::{Complaint, Complaints, did_you_mean, excerpt},
+    fault::{Complaint, Complaints, did_you_mean, excerpt, nearest},
     literal,
     tree::{Kind, Node, QUOTE_HINT, Scalar},
 };
@@ -25,7 +25,17 @@ pub(super) struct Shape {
 pub(super) struct Table<'t> {
     shape: &'static Shape,
     span: Range<usize>,
-    entries: Vec<(&'t Scalar, &'t Node)>,
+    entries: Vec<Entry<'t>>,
+    /// Whether a key was refused that has no near neighbour among the known ones.
+    refused: bool,
+}
+
+/// One entry under the name it is read by: a misspelt key is complained about and then read as
+/// what it was meant to be, so that the faults beneath it are found too.
+struct Entry<'t> {
+    name: &'static str,
+    key: &'t Scalar,
+    value: &'t Node,
 }
 
 impl<'t> Table<'t> {
@@ -46,24 +56,38 @@ impl<'t> Table<'t> {
             );
             return None;
         };
-        let mut entries: Vec<(&Scalar, &Node)> = Vec::new();
+        let mut entries: Vec<Entry<'_>> = Vec::new();
+        let mut refused = false;
         for (key, value) in pairs {
             if let Some((_, instead)) = shape.unbuilt.iter().find(|(name, _)| *name == key.text) {
                 out.push(not_built(key, instead));
-            } else if !shape.keys.contains(&key.text.as_str()) {
+                refused = true;
+                continue;
+            }
+            let known = shape.keys.iter().find(|known| **known == key.text);
+            if known.is_none() {
                 out.push(unknown_key(key, shape));
-            } else if entries.iter().any(|(earlier, _)| earlier.text == key.text) {
-                out.push(twice(key));
-            } else {
-                entries.push((key, value));
+            }
+            match known.copied().or_else(|| nearest(&key.text, shape.keys.iter().copied())) {
+                Some(name) if entries.iter().all(|earlier| earlier.name != name) => {
+                    entries.push(Entry { name, key, value });
+                }
+                Some(_) if known.is_some() => out.push(twice(key)),
+                Some(_) => {}
+                None => refused = true,
             }
         }
-        Some(Self { shape, span: node.span.clone(), entries })
+        Some(Self { shape, span: node.span.clone(), entries, refused })
+    }
+
+    /// Whether keys were refused that may have said what is now missing.
+    pub(super) fn has_refused(&self) -> bool {
+        self.refused
     }
 
     /// The value of a key.
     pub(super) fn get(&self, key: &str) -> Option<&'t Node> {
-        self.entries.iter().find(|(name, _)| name.text == key).map(|(_, value)| *value)
+        self.entries.iter().find(|entry| entry.name == key).map(|entry| entry.value)
     }
 
     /// The value of a key that must be there.
@@ -84,9 +108,9 @@ impl<'t> Table<'t> {
         self.span.clone()
     }
 
-    /// The keys that are there, in file order.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &'t Scalar> {
-        self.entries.iter().map(|(key, _)| *key)
+    /// The keys that are there, in file order: the name each is read by, and where it stands.
+    pub(super) fn keys(&self) -> impl Iterator<Item = (&'static str, &'t Scalar)> {
+        self.entries.iter().map(|entry| (entry.name, entry.key))
     }
 }
 
@@ -158,7 +182,7 @@ pub(super) fn duration(
         scalar.span.clone(),
         format!("{what} is {}", literal::duration_text(value)),
         format!(
-            "{} to {}",
+            "a duration from {} to {}",
             literal::duration_text(*limits.start()),
             literal::duration_text(*limits.end())
         ),

@@ -17,7 +17,7 @@ const MAX_NODES: usize = 20_000;
 
 /// What a condition or selector that YAML would not leave alone needs.
 pub(super) const QUOTE_HINT: &str = "put conditions and selectors in single quotes when they hold \
-     `{`, `: ` or `#`, or begin with `>`, `%`, `(`, `[` or a quote: '...'";
+     `{`, `: ` or `#`, or begin with one of `>`, `%`, `[`, `*`, `&`, `!`, `@` or a quote: '...'";
 
 /// A node and the bytes it covers; a block collection covers the rest of its first line.
 #[derive(Debug)]
@@ -131,14 +131,12 @@ impl<'s> Builder<'s> {
     }
 
     fn next(&mut self) -> Result<(Event<'s>, Span), Complaint> {
-        loop {
-            match self.events.next_event() {
-                Some(Ok((event, span))) => return Ok((event, span)),
-                Some(Err(error)) => return Err(self.syntax(&error)),
-                None => {
-                    let end = self.source.len();
-                    return Err(Complaint::new(end..end, "the file ends too early", "more YAML"));
-                }
+        match self.events.next_event() {
+            Some(Ok(next)) => Ok(next),
+            Some(Err(error)) => Err(self.syntax(&error)),
+            None => {
+                let end = self.source.len();
+                Err(Complaint::new(end..end, "the file ends too early", "more YAML"))
             }
         }
     }
@@ -242,6 +240,8 @@ impl<'s> Builder<'s> {
         let line = &self.source[line_start..line_end];
         let hint = if line[..line.len() - line.trim_start().len()].contains('\t') {
             "indent with spaces: YAML does not allow tabs".to_owned()
+        } else if error.info().contains("flow") {
+            format!("is a `{{` or `[` before this never closed? if not: {QUOTE_HINT}")
         } else {
             QUOTE_HINT.to_owned()
         };

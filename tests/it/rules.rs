@@ -1,8 +1,23 @@
 //! Rule files from outside: those that ship with the product, and what people get wrong.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
-use rollgate::{cli::check, rulefile};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rollgate::{
+    cli::check,
+    engine::{
+        observation::Health,
+        rule::{
+            Bound, Clause, Condition, HealthHold, Observe, Op, Otherwise, Promote, SignalKind, Test,
+        },
+    },
+    rulefile,
+    signal::{sample::Labels, spec::Reads},
+};
 
 fn repository(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -25,5 +40,441 @@ fn check_says_in_one_line_what_a_good_file_holds() {
     let code = check::run(&files, &mut out, &mut err).expect("buffers can be written");
     let said = String::from_utf8(out).expect("the line is text");
     assert_eq!((code, err.len(), said.lines().count()), (check::GOOD, 0, 1), "{said}");
-    assert!(said.contains("4 signals and 4 rules (4 rollback)"), "{said}");
+    let expected = "good: any-http-service, 4 signals and 4 rules (4 rollback) looked at every 2s; \
+                    promotes after 10m at the earliest, and at 30m without enough data: hold\n";
+    assert!(said.ends_with(expected), "{said}");
+}
+
+/// Every wrong file of `tests/cases/rules` is refused in exactly the words beside it. Run with
+/// `BLESS=1` to write those words anew, and read them as the person who made the mistake.
+#[test]
+fn wrong_files_are_refused_in_the_words_beside_them() {
+    let mut cases: Vec<PathBuf> = fs::read_dir(repository("tests/cases/rules"))
+        .expect("the cases are there")
+        .map(|entry| entry.expect("a directory can be listed").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .collect();
+    cases.sort();
+    assert!(cases.len() >= 40, "only {} cases", cases.len());
+    let mut differing = Vec::new();
+    for case in cases {
+        let name = case.file_name().expect("it has a name").to_string_lossy().into_owned();
+        let text = fs::read_to_string(&case).expect("a case is text");
+        let said = match rulefile::load(&name, &text) {
+            Ok(_) => panic!("{name} was found good"),
+            Err(faults) => format!("{}\n", faults.render(false)),
+        };
+        let beside = case.with_extension("txt");
+        if std::env::var_os("BLESS").is_some() {
+            fs::write(&beside, &said).expect("the words can be written");
+        }
+        if fs::read_to_string(&beside).unwrap_or_default() != said {
+            differing.push(format!("{name} is now refused with:\n{said}"));
+        }
+    }
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
+}
+
+/// The example file of `rules/README.md`, and a rule for each condition of its table.
+fn readme() -> (String, Vec<String>) {
+    let text = fs::read_to_string(repository("rules/README.md")).expect("the page is there");
+    let (_, rest) = text.split_once("```yaml\n").expect("it holds an example");
+    let (file, _) = rest.split_once("```").expect("the example ends");
+    let (_, table) = text.split_once("| condition | holds when |").expect("it holds a table");
+    let conditions = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` |"))
+        .map(|(condition, _)| condition.to_owned())
+        .collect();
+    (file.to_owned(), conditions)
+}
+
+#[test]
+fn every_example_of_the_page_is_good() {
+    let (file, conditions) = readme();
+    assert!(conditions.len() >= 18, "{conditions:?}");
+    if let Err(faults) = rulefile::load("README.md", &file) {
+        panic!("{}", faults.render(false));
+    }
+    for condition in conditions {
+        let text = file.replace("error_rate > 1.5x baseline", &condition);
+        assert!(text.contains(&condition));
+        if let Err(faults) = rulefile::load("README.md", &text) {
+            panic!("{}", faults.render(false));
+        }
+    }
+}
+
+/// The example file with one condition in place of its own.
+fn with_condition(condition: &str) -> String {
+    let (file, _) = readme();
+    file.replace("error_rate > 1.5x baseline", &format!("'{condition}'"))
+}
+
+fn clause(condition: &str) -> Test {
+    let read = rulefile::load("t", &with_condition(condition))
+        .unwrap_or_else(|faults| panic!("{}", faults.render(false)));
+    let clauses = read.rules.rules[0].when.clauses();
+    assert_eq!(clauses.len(), 1, "{condition}");
+    clauses[0].test
+}
+
+#[test]
+fn each_form_becomes_the_test_it_stands_for() {
+    let check = |condition: &str, expected: Test| {
+        assert_eq!(clause(condition), expected, "{condition}");
+    };
+    let secs = Duration::from_secs;
+    let dwell = |op, bound, hold| Test::Dwell { op, bound, hold };
+    check("error_rate > 5% for 2m", dwell(Op::Above, Bound::Constant(0.05), secs(120)));
+    check("error_rate>5 % for 2m", dwell(Op::Above, Bound::Constant(0.05), secs(120)));
+    check("error_rate >= 0.5 for 90s", dwell(Op::AtLeast, Bound::Constant(0.5), secs(90)));
+    check("error_rate > 2x baseline for 1m", dwell(Op::Above, Bound::TimesBaseline(2.0), secs(60)));
+    check(
+        "error_rate < 0.5 x baseline for 1m",
+        dwell(Op::Below, Bound::TimesBaseline(0.5), secs(60)),
+    );
+    check(
+        "error_rate > baseline + 1% for 1m",
+        dwell(Op::Above, Bound::BaselinePlus(0.01), secs(60)),
+    );
+    check(
+        "p95_latency < baseline - 50ms for 1m",
+        dwell(Op::Below, Bound::BaselinePlus(-0.05), secs(60)),
+    );
+    check("memory > 1KiB for 15m", dwell(Op::Above, Bound::Constant(1024.0), secs(900)));
+    check("queue > -5 for 1m30s", dwell(Op::Above, Bound::Constant(-5.0), secs(90)));
+    check("pool > 80% for 1m", dwell(Op::Above, Bound::Constant(0.8), secs(60)));
+    check("traffic < 60/min for 1m", dwell(Op::Below, Bound::Constant(1.0), secs(60)));
+    check("error_rate > 5%", Test::BeyondConstant { op: Op::Above, limit: 0.05 });
+    check("error_rate <= 25%", Test::BeyondConstant { op: Op::AtMost, limit: 0.25 });
+    check("p95_latency >= 1m30s", Test::BeyondConstant { op: Op::AtLeast, limit: 90.0 });
+    check("traffic > 7200/h", Test::BeyondConstant { op: Op::Above, limit: 2.0 });
+    check("error_rate > 1.5x baseline", Test::BeyondBaseline { margin: 1.5 });
+    check("p95_latency >= 1 x baseline", Test::BeyondBaseline { margin: 1.0 });
+    check("restarts >= 1", Test::Counted { op: Op::AtLeast, limit: 1.0 });
+    check("log_errors > 10", Test::Counted { op: Op::Above, limit: 10.0 });
+    let health = |status, hold| Test::HealthIs { status, hold };
+    check("app is down", health(Health::Down, HealthHold::Checks(1)));
+    check("app is down for 3 checks", health(Health::Down, HealthHold::Checks(3)));
+    check("app is degraded for 30s", health(Health::Degraded, HealthHold::For(secs(30))));
+    check("auth is up for 1 check", health(Health::Up, HealthHold::Checks(1)));
+    let (op, hold) = (Op::Above, secs(60));
+    check("latency(app) > 500ms for 1m", Test::HealthLatency { op, limit_secs: 0.5, hold });
+}
+
+#[test]
+fn and_binds_tighter_than_or() {
+    let shape = |condition: &str| {
+        let read = rulefile::load("t", &with_condition(condition)).expect("it is good");
+        drawn(&read.rules.rules[0].when)
+    };
+    let (a, b, c) = ("app is up", "app is down", "auth is up");
+    assert_eq!(shape(&format!("{a} or {b} and {c}")), format!("({a} | ({b} & {c}))"));
+    assert_eq!(shape(&format!("({a} or {b}) and {c}")), format!("(({a} | {b}) & {c})"));
+    assert_eq!(shape(&format!("not {a} and {b}")), format!("(!{a} & {b})"));
+    assert_eq!(shape(&format!("not ({a} and {b})")), format!("!({a} & {b})"));
+}
+
+fn drawn(condition: &Condition) -> String {
+    let join = |parts: &[Condition], word: &str| {
+        format!("({})", parts.iter().map(drawn).collect::<Vec<_>>().join(word))
+    };
+    match condition {
+        Condition::Clause(clause) => clause.text.clone(),
+        Condition::And(parts) => join(parts, " & "),
+        Condition::Or(parts) => join(parts, " | "),
+        Condition::Not(part) => format!("!{}", drawn(part)),
+    }
+}
+
+#[test]
+fn defaults_and_options_are_read() {
+    let text = "version: 1\nservice: s\nsignals:\n  a: { health: /h }\n  \
+                b: { ratio: 'x_total{c=\"1\"} / x_total' }\nrules:\n  - { when: a is down, then: rollback, \
+                runbook: 'https://w/1' }\npromote: { after: 10m }\n";
+    let read = rulefile::load("t", text).expect("it is good");
+    let secs = Duration::from_secs;
+    let (interval, window, warmup) = (secs(5), secs(60), secs(30));
+    assert_eq!(read.rules.observe, Observe { interval, window, warmup });
+    assert_eq!(read.rules.false_rollback_rate, 0.001);
+    let (after, deadline, otherwise) = (secs(600), secs(1200), Otherwise::Hold);
+    assert_eq!(read.rules.promote, Promote { after, deadline, otherwise });
+    assert_eq!(read.rules.signals[1].kind, SignalKind::Ratio { floor: 0.001 });
+    assert_eq!(read.rules.rules[0].reason.as_deref(), Some("see https://w/1"));
+    assert_eq!(read.specs.len(), 2);
+    assert_eq!(read.text, text);
+    assert_eq!(read.sha256.len(), 64);
+    let other = rulefile::load("t", &format!("{text}# more\n")).expect("it is good");
+    assert_ne!(read.sha256, other.sha256);
+}
+
+/// The recommended file reads every naming convention it promises, and only failures as events.
+#[test]
+fn the_recommended_file_knows_the_common_names() {
+    let text = fs::read_to_string(repository("rules/recommended.yaml")).expect("it is there");
+    let read = rulefile::load("recommended.yaml", &text).expect("it is good");
+    let Reads::Ratio { events, total } = &read.specs[0].reads else {
+        panic!("the first signal is the error share");
+    };
+    let check = |name: &str, label: &str, value: &str, is_event: bool| {
+        let labels =
+            Labels::new(vec![(label.into(), value.into()), ("method".into(), "GET".into())]);
+        assert_eq!(events.matches(name, &labels), is_event, "{name}{{{label}={value}}}");
+        assert!(total.matches(name, &labels), "{name}");
+    };
+    for label in ["status", "code", "status_code"] {
+        check("http_requests_total", label, "503", true);
+        check("http_requests_total", label, "200", false);
+        check("http_requests_total", label, "5030", false);
+    }
+    check("http_server_requests_seconds_count", "status", "500", true);
+    let otel = "http_server_request_duration_seconds_count";
+    check(otel, "http_response_status_code", "500", true);
+    check(otel, "http_response_status_code", "404", false);
+    assert_eq!(events.names(), total.names(), "both sides prefer the same names");
+}
+
+#[test]
+fn bombs_are_refused_in_milliseconds() {
+    let anchors: String = (1..=9)
+        .map(|n| format!("a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 9].join(",")))
+        .collect();
+    let regexes: String = (0..60)
+        .map(|n| format!("  s{n}: {{ rate: 'a{{x=~\"(\\\\pL{{900}}){{900}}\"}}' }}\n"))
+        .collect();
+    let costly: String = (0..60)
+        .map(|n| format!("  s{n}: {{ rate: 'a{{x=~\"\\\\pL{{2}}\",y=~\"\\\\w{{3}}\"}}' }}\n"))
+        .collect();
+    let signal = |text: &str| format!("version: 1\nservice: s\nsignals:\n  a: {{ {text} }}\n");
+    let flat: String = (0..20_000).map(|n| format!("k{n}: 1\n")).collect();
+    let bombs = [
+        ("aliases", format!("a0: &a0 [x]\n{anchors}")),
+        ("flow nesting", "[".repeat(200_000)),
+        ("map nesting", "{a: ".repeat(60_000)),
+        ("block nesting", (0..600).map(|n| format!("{}a:\n", " ".repeat(n))).collect()),
+        ("dashes", "- ".repeat(100_000)),
+        ("question marks", "? ".repeat(100_000)),
+        ("ten megabytes", "# comment\n".repeat(1 << 20)),
+        ("one long line", format!("version: {}", "1".repeat(250_000))),
+        ("entries", flat),
+        ("quotes", "'".repeat(250_000)),
+        ("regexes", format!("version: 1\nservice: s\nsignals:\n{regexes}rules: []\n")),
+        ("signs", signal(&format!("rate: '{}a'", "-".repeat(4000)))),
+        ("operators", signal(&format!("rate: '{}'", vec!["a"; 1300].join("+")))),
+        ("matchers", signal(&format!("rate: 'a{{{}}}[1m]'", vec!["b=\"1\""; 580].join(",")))),
+        ("calls", signal(&format!("promql: '{}$arm'", "abs(".repeat(900)))),
+        ("costly regexes", format!("version: 1\nservice: s\nsignals:\n{costly}rules: []\n")),
+        ("parentheses", with_condition(&"(".repeat(100_000))),
+        ("nots", with_condition(&"not ".repeat(50_000))),
+        ("clauses", with_condition(&vec!["app is up"; 20_000].join(" or "))),
+    ];
+    for (name, text) in bombs {
+        let begun = Instant::now();
+        let faults = rulefile::load("bomb", &text).expect_err(name);
+        let rendered = faults.render(false);
+        let took = begun.elapsed();
+        println!("{name}: {took:?}");
+        assert!(rendered.len() < 100_000, "{name}: {} bytes said", rendered.len());
+        // A debug build on a busy machine; a quadratic reader would need minutes.
+        assert!(took < Duration::from_secs(5), "{name} took {took:?}");
+    }
+}
+
+#[test]
+fn limits_are_reached() {
+    let check = |clauses: usize, signals: usize, rules: usize, good: bool| {
+        let mut text = "version: 1\nservice: s\nsignals:\n".to_owned();
+        (0..signals).for_each(|n| text.push_str(&format!("  s{n}: {{ health: /h }}\n")));
+        text.push_str("rules:\n");
+        let condition = vec!["s0 is up"; clauses].join(" and ");
+        (0..rules).for_each(|_| text.push_str(&format!("  - {{ when: {condition}, then: ok }}\n")));
+        text.push_str("promote: { after: 1m }\n");
+        let read = rulefile::load("t", &text);
+        assert_eq!(read.is_ok(), good, "{clauses} clauses, {signals} signals, {rules} rules");
+    };
+    check(32, 64, 64, true);
+    check(33, 64, 64, false);
+    check(32, 65, 64, false);
+    check(32, 64, 65, false);
+    check(1, 1, 0, false);
+}
+
+/// Files and conditions with random damage: never a panic, always in time, and what is refused
+/// has a place inside the text.
+#[test]
+fn damaged_files_never_panic() {
+    let seed = seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    let whole =
+        [readme().0, fs::read_to_string(repository("rules/recommended.yaml")).expect("text")];
+    let pieces = [
+        "{", "}", "[", "]", "'", "\"", "\\", ": ", "- ", "#", "&a", "*a", "!t", "|", ">", "%",
+        "\n", "\t", " ", "or", "and", "not", "for", "is", "x", "baseline", "5%", "1m", "1e9", "(",
+        ")", "é", "\u{0}", "\u{feff}", "🚀", "\r\n", "---\n", "'", "''", "\\u00e9", "=~", "{$arm}",
+        "/",
+    ];
+    let begun = Instant::now();
+    for round in 0..1500 {
+        let mut text = whole[round % 2].clone();
+        for _ in 0..random.random_range(1..6) {
+            let mut at = random.random_range(0..=text.len());
+            while !text.is_char_boundary(at) {
+                at -= 1;
+            }
+            let end =
+                text[at..].char_indices().nth(random.random_range(1..12)).map(|(n, _)| at + n);
+            let piece = pieces[random.random_range(0..pieces.len())];
+            match (random.random_range(0..3), end) {
+                (0, Some(end)) => text.replace_range(at..end, ""),
+                (1, Some(end)) => text.replace_range(at..end, piece),
+                _ => text.insert_str(at, piece),
+            }
+        }
+        if let Err(faults) = rulefile::load("t", &text) {
+            assert!(faults.count() > 0 && !faults.render(false).is_empty());
+            for fault in &faults {
+                let inside = fault.span.start <= fault.span.end && fault.span.end <= text.len();
+                assert!(
+                    inside && fault.line > 0 && fault.column > 0,
+                    "seed {seed}: {fault:?}\n{text}"
+                );
+                assert!(!fault.message.is_empty() && !fault.expected.is_empty(), "seed {seed}");
+            }
+        }
+    }
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(60), "seed {seed}: {took:?}");
+}
+
+/// A random condition, printed, is read back as itself.
+#[test]
+fn printed_conditions_are_read_back() {
+    let seed = seed();
+    let mut random = StdRng::seed_from_u64(seed);
+    let (file, _) = readme();
+    let signals: Vec<String> =
+        rulefile::load("t", &file).expect("it is good").specs.into_iter().map(|s| s.name).collect();
+    for _ in 0..300 {
+        let (text, expected) = random_condition(&mut random, &signals, 3);
+        let read = rulefile::load("t", &with_condition(&text))
+            .unwrap_or_else(|faults| panic!("seed {seed}: {}", faults.render(false)));
+        assert_eq!(drawn(&read.rules.rules[0].when), drawn(&expected), "seed {seed}: {text}");
+        let tests = |condition: &Condition| -> Vec<(usize, Test)> {
+            condition.clauses().iter().map(|clause| (clause.signal, clause.test)).collect()
+        };
+        assert_eq!(tests(&read.rules.rules[0].when), tests(&expected), "seed {seed}: {text}");
+    }
+}
+
+fn random_condition(random: &mut StdRng, signals: &[String], depth: u32) -> (String, Condition) {
+    let kind = if depth == 0 { 0 } else { random.random_range(0..5) };
+    if kind < 2 {
+        let (text, name, test) = random_clause(random);
+        let signal = signals.iter().position(|known| known == name).expect("it is a signal");
+        return (text.clone(), Condition::Clause(Clause { text, signal, test }));
+    }
+    if kind == 2 {
+        let (text, part) = random_condition(random, signals, depth - 1);
+        return (format!("not ({text})"), Condition::Not(Box::new(part)));
+    }
+    let count = random.random_range(2..4);
+    let (texts, parts): (Vec<String>, Vec<Condition>) =
+        (0..count).map(|_| random_condition(random, signals, depth - 1)).unzip();
+    let texts: Vec<String> = texts.into_iter().map(|text| format!("({text})")).collect();
+    if kind == 3 {
+        (texts.join(" and "), Condition::And(parts))
+    } else {
+        (texts.join(" or "), Condition::Or(parts))
+    }
+}
+
+fn random_clause(random: &mut StdRng) -> (String, &'static str, Test) {
+    let op = [Op::Above, Op::AtLeast, Op::Below, Op::AtMost][random.random_range(0..4)];
+    let up = [Op::Above, Op::AtLeast][random.random_range(0..2)];
+    let n: u32 = random.random_range(1..90);
+    let value = f64::from(n);
+    let hold = Duration::from_secs(random.random_range(1..900));
+    let held = rulefile::duration_text(hold);
+    let status = [Health::Up, Health::Degraded, Health::Down][random.random_range(0..3)];
+    match random.random_range(0..9) {
+        0 => {
+            let bound = Bound::Constant(value * 0.01);
+            (
+                format!("error_rate {op} {n}% for {held}"),
+                "error_rate",
+                Test::Dwell { op, bound, hold },
+            )
+        }
+        1 => {
+            let test = Test::BeyondConstant { op: up, limit: value * 0.001 };
+            (format!("p95_latency {up} {n}ms"), "p95_latency", test)
+        }
+        2 => {
+            let test = Test::BeyondBaseline { margin: value };
+            (format!("error_rate {up} {n}x baseline"), "error_rate", test)
+        }
+        3 => {
+            let bound = Bound::BaselinePlus(-value * 1e6);
+            let test = Test::Dwell { op, bound, hold };
+            (format!("memory {op} baseline - {n}MB for {held}"), "memory", test)
+        }
+        4 => {
+            let test = Test::Dwell { op, bound: Bound::TimesBaseline(value), hold };
+            (format!("traffic {op} {n}x baseline for {held}"), "traffic", test)
+        }
+        5 => {
+            let test = Test::Counted { op, limit: value };
+            (format!("restarts {op} {n}"), "restarts", test)
+        }
+        6 => {
+            let test = Test::HealthIs { status, hold: HealthHold::Checks(n) };
+            (format!("app is {status} for {n} checks"), "app", test)
+        }
+        7 => {
+            let test = Test::HealthIs { status, hold: HealthHold::For(hold) };
+            (format!("auth is {status} for {held}"), "auth", test)
+        }
+        _ => {
+            let test = Test::HealthLatency { op, limit_secs: value, hold };
+            (format!("latency(app) {op} {n}s for {held}"), "app", test)
+        }
+    }
+}
+
+/// The seed of a random test: given by `SEED`, or new, and printed for when the test fails.
+fn seed() -> u64 {
+    let given = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(rand::random);
+    println!("SEED={seed}");
+    seed
+}
+
+#[test]
+fn check_reads_every_file_whatever_is_wrong_with_one() {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let files = [
+        repository("tests/cases/rules/version_unknown.yaml"),
+        repository("rules/no-such-file.yaml"),
+        repository("rules/adaptive-learning.yaml"),
+    ];
+    let code = check::run(&files, &mut out, &mut err).expect("buffers can be written");
+    let (out, err) = (String::from_utf8_lossy(&out), String::from_utf8_lossy(&err));
+    assert_eq!(code, check::FAULTY);
+    assert!(out.contains("adaptive-learning-platform") && out.lines().count() == 1, "{out}");
+    assert!(err.contains("version_unknown.yaml: 1 fault") && err.contains("no-such-file"), "{err}");
+}
+
+#[test]
+fn check_does_not_read_more_than_a_rule_file_may_have() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let big = folder.path().join("big.yaml");
+    fs::write(&big, "# no rules\n".repeat(1 << 20)).expect("it can be written");
+    let binary = folder.path().join("binary.yaml");
+    fs::write(&binary, [0xff, 0xfe, 0x00]).expect("it can be written");
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let code = check::run(&[big, binary], &mut out, &mut err).expect("buffers can be written");
+    let err = String::from_utf8_lossy(&err);
+    assert_eq!((code, out.len()), (check::FAULTY, 0));
+    assert!(err.contains("larger than 256 KiB") && err.contains("not text"), "{err}");
 }
