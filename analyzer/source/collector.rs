@@ -102,20 +102,10 @@ impl Collector {
         };
         if self.probes_selected_instances() {
             let left = self.options.timeout.saturating_sub(begun.elapsed());
-            let arms = [
-                (&self.options.canary, &mut gathered.canary),
-                (
-                    self.options.baseline.as_ref().unwrap_or(&self.options.canary),
-                    &mut gathered.baseline,
-                ),
-            ];
-            join_all(arms.into_iter().map(|(source, readings)| async move {
-                match source {
-                    ArmSource::Targets(_) => {}
-                    ArmSource::Selector { .. } => self.probe_selected(readings, left).await,
-                }
-            }))
-            .await;
+            tokio::join!(
+                self.probe_selected(Some(&self.options.canary), &mut gathered.canary, left),
+                self.probe_selected(self.options.baseline.as_ref(), &mut gathered.baseline, left),
+            );
         }
         gathered
     }
@@ -220,7 +210,16 @@ impl Collector {
 
     /// Asks the health paths of instances that a metrics server named. Its `instance` label is an
     /// address by convention only, so anything that does not look like `host:port` is not asked.
-    async fn probe_selected(&self, readings: &mut [InstanceReading], timeout: Duration) {
+    async fn probe_selected(
+        &self,
+        source: Option<&ArmSource>,
+        readings: &mut [InstanceReading],
+        timeout: Duration,
+    ) {
+        match source {
+            Some(ArmSource::Selector { .. }) => {}
+            Some(ArmSource::Targets(_)) | None => return,
+        }
         let limit = self.options.limits.targets_per_arm_max;
         let bounds = (&self.options.limits, timeout);
         let asked = readings

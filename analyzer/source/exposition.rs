@@ -79,7 +79,9 @@ pub fn read(
         if line.starts_with('#') || line.is_empty() {
             continue;
         }
-        let Some((series, value)) = line.rsplit_once(' ') else { continue };
+        let end = line.find("} ").map_or_else(|| line.find(' '), |brace| Some(brace + 1));
+        let Some((series, rest)) = end.and_then(|end| line.split_at_checked(end)) else { continue };
+        let value = rest.trim_start().split(' ').next().unwrap_or("");
         let (name, labels) = series.split_once('{').unwrap_or((series, ""));
         if !wanted.0.iter().any(|wanted| wanted == name) || !keep(&SampleRef { name }) {
             continue;

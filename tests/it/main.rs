@@ -1,1 +1,9 @@
 //! Every test of the product that needs more than one module.
+
+// Helpers of tests are not test functions to the linter, and a test may unwrap.
+#![allow(clippy::unwrap_used)]
+
+mod source_prometheus;
+mod source_recording;
+mod source_server;
+mod source_targets;
