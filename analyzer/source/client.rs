@@ -196,9 +196,8 @@ impl Client {
         let status = response.status().as_u16();
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         let content_type = header(CONTENT_TYPE).map(excerpt);
-        // The query of a redirect may carry a token.
-        let location =
-            header(LOCATION).map(|to| excerpt(to.split(['?', '#']).next().unwrap_or("")));
+        // The query of a redirect may carry a token, and its authority a password.
+        let location = header(LOCATION).map(|to| excerpt(without_secrets(to)));
         let body = body_within(response, deadline, bound).await?;
         Ok(Answer { status, content_type, location, body, elapsed: begun.elapsed() })
     }
@@ -290,6 +289,11 @@ fn failure(error: &reqwest::Error) -> FetchError {
     } else {
         FetchError::Cut { bytes: 0, why }
     }
+}
+
+fn without_secrets(location: &str) -> &str {
+    let location = location.split(['?', '#']).next().unwrap_or("");
+    location.rsplit_once('@').map_or(location, |(_, rest)| rest)
 }
 
 /// The innermost cause: the outer ones repeat the URL.

@@ -222,27 +222,30 @@ impl Collector {
         }
         let limit = self.options.limits.targets_per_arm_max;
         let bounds = (&self.options.limits, timeout);
-        let asked = readings
-            .iter_mut()
-            .filter(|reading| &*reading.instance != PROMQL_INSTANCE)
-            .take(limit)
-            .map(|reading| async move {
-                let target = selector_arm::address(&reading.instance);
-                let probes = self.health_paths().map(|(signal, path)| {
-                    let target = target.clone();
-                    async move {
-                        let answer = match target {
-                            Ok(target) => {
-                                let url = target.health_url(path);
-                                health::probe(&self.client, &url, bounds, &self.telemetry).await
-                            }
-                            Err(missing) => Err(missing),
-                        };
-                        Probe { signal, answer }
-                    }
-                });
-                reading.probes = join_all(probes).await;
+        let instances = readings.iter_mut().filter(|reading| &*reading.instance != PROMQL_INSTANCE);
+        let asked = instances.enumerate().map(|(index, reading)| async move {
+            let target = if index < limit {
+                selector_arm::address(&reading.instance)
+            } else {
+                let detail =
+                    format!("{}: beyond the limit of {limit} probed instances", reading.instance);
+                Err(Missing::new(Why::NotObserved, detail))
+            };
+            let probes = self.health_paths().map(|(signal, path)| {
+                let target = target.clone();
+                async move {
+                    let answer = match target {
+                        Ok(target) => {
+                            let url = target.health_url(path);
+                            health::probe(&self.client, &url, bounds, &self.telemetry).await
+                        }
+                        Err(missing) => Err(missing),
+                    };
+                    Probe { signal, answer }
+                }
             });
+            reading.probes = join_all(probes).await;
+        });
         join_all(asked).await;
     }
 

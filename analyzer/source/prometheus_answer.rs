@@ -252,6 +252,42 @@ mod tests {
         check(200, &many, "beyond the limit of 50000");
     }
 
+    /// Whole answers of real servers, collected beside the repository.
+    #[test]
+    fn answers_of_real_servers_are_read() {
+        let dir =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/prometheus_api");
+        let Ok(files) = std::fs::read_dir(&dir) else {
+            assert!(std::env::var_os("CI").is_none(), "{} must be there in CI", dir.display());
+            eprintln!("not checked: {} is absent", dir.display());
+            return;
+        };
+        let (mut read, mut refused) = (0, 0);
+        for file in files {
+            let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            let questions: BTreeMap<String, serde_json::Value> =
+                serde_json::from_str(&text).unwrap();
+            for (name, question) in questions {
+                if question["endpoint"] != "/api/v1/query" {
+                    continue;
+                }
+                let status = u16::try_from(question["status"].as_u64().unwrap()).unwrap();
+                let body = question["body"].as_str().unwrap();
+                match read_answer(status, body.as_bytes()) {
+                    Ok(_) => {
+                        assert_eq!(status, 200, "{name}");
+                        read += 1;
+                    }
+                    Err(words) => {
+                        assert!(status >= 400 && words.contains("found status"), "{name}: {words}");
+                        refused += 1;
+                    }
+                }
+            }
+        }
+        assert!(read >= 40 && refused >= 8, "{read} read, {refused} refused");
+    }
+
     #[test]
     fn random_answers_never_panic() {
         let seed: u64 = rand::random();

@@ -152,3 +152,11 @@ fn only_addresses_are_probed() {
     check("{version=\"v2\"}", false);
     check(":80", false);
 }
+
+#[test]
+fn a_series_with_one_point_ends_with_the_scrape_rhythm_of_its_instance() {
+    let blip = series("blip", &[], &[(2000, 1.0)]);
+    let going = series("going", &[], &[(8000, 8.0), (9000, 9.0)]);
+    let (at, samples) = read(&[(0, blip), (1, going)], 9500);
+    assert_eq!((at, samples.unwrap().len()), (9000, 1));
+}

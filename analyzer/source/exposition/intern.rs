@@ -1,0 +1,70 @@
+//! Shares equal strings of one body, since label names and most label values repeat on every line.
+//!
+//! A fixed table without chains: a string that finds its place taken by another takes it over, so
+//! memory and time have bounds whatever the body holds. Forgetting costs a copy, never a wrong name.
+
+use std::sync::Arc;
+
+/// Places; a power of two. A body of 20,000 samples had 300 distinct strings that repeat.
+const PLACES: usize = 1024;
+
+/// Longer strings hardly repeat and are not remembered.
+const BYTES_MAX: usize = 128;
+
+pub(super) struct Interner {
+    places: Vec<Option<Arc<str>>>,
+}
+
+impl Interner {
+    pub fn new() -> Self {
+        Self { places: Vec::new() }
+    }
+
+    /// The text as a shared string.
+    pub fn share(&mut self, text: &str) -> Arc<str> {
+        if text.len() > BYTES_MAX {
+            return Arc::from(text);
+        }
+        if self.places.is_empty() {
+            self.places.resize(PLACES, None);
+        }
+        let place = &mut self.places[place_of(text.as_bytes())];
+        match place {
+            Some(known) if **known == *text => Arc::clone(known),
+            _ => {
+                let fresh: Arc<str> = Arc::from(text);
+                *place = Some(Arc::clone(&fresh));
+                fresh
+            }
+        }
+    }
+}
+
+/// Mixes the length with the first and last bytes, which tell labels apart well enough.
+fn place_of(text: &[u8]) -> usize {
+    let (head, tail) = match (text.first_chunk::<8>(), text.last_chunk::<8>()) {
+        (Some(head), Some(tail)) => (u64::from_le_bytes(*head), u64::from_le_bytes(*tail)),
+        _ => (text.iter().fold(0, |mixed, &byte| (mixed << 8) | u64::from(byte)), 0),
+    };
+    let mixed =
+        (head ^ tail.rotate_left(23) ^ text.len() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (mixed >> (u64::BITS - PLACES.ilog2())) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_texts_are_shared_and_the_table_never_grows() {
+        let mut interner = Interner::new();
+        let first = interner.share("method");
+        assert!(Arc::ptr_eq(&first, &interner.share("method")));
+        for number in 0..10 * PLACES {
+            let text = format!("value-{number}");
+            assert_eq!(*interner.share(&text), *text);
+        }
+        assert_eq!(interner.places.len(), PLACES);
+        assert_eq!(*interner.share(&"x".repeat(BYTES_MAX + 1)), *"x".repeat(BYTES_MAX + 1));
+    }
+}
