@@ -266,7 +266,14 @@ fn failure(error: &reqwest::Error) -> FetchError {
     while let Some(error) = cause {
         // The resolver's error has no public type; its words are all there is.
         named |= error.to_string().starts_with("dns error");
-        if let Some(error) = error.downcast_ref::<io::Error>() {
+        if error.is::<rustls::Error>() {
+            return FetchError::Tls { why };
+        }
+        if let Some(mut error) = error.downcast_ref::<io::Error>() {
+            // An I/O error inside another is not a source of it.
+            while let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
+                error = inner;
+            }
             if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
                 return FetchError::Tls { why };
             }

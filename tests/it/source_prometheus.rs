@@ -3,7 +3,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -183,15 +186,17 @@ async fn a_dead_target_behind_a_real_server_goes_stale_and_a_foreign_arm_is_abse
 type Asked = (Option<String>, String);
 
 /// What a fake server was asked, and what it answers to everything.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Fake {
     answer: (u16, String),
     asked: Arc<Mutex<Vec<Asked>>>,
+    in_flight: Arc<AtomicUsize>,
+    most_in_flight: Arc<AtomicUsize>,
 }
 
 impl Fake {
     async fn start(status: u16, body: &str) -> (Self, String) {
-        let fake = Self { answer: (status, body.to_owned()), asked: Arc::default() };
+        let fake = Self { answer: (status, body.to_owned()), ..Self::default() };
         let app =
             Router::new().route("/base/api/v1/query", post(Self::reply)).with_state(fake.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -207,6 +212,11 @@ impl Fake {
     ) -> (axum::http::StatusCode, String) {
         let token = headers.get("authorization").map(|value| value.to_str().unwrap().to_owned());
         fake.asked.lock().unwrap().push((token, form));
+        let in_flight = fake.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
+        fake.most_in_flight.fetch_max(in_flight, Ordering::SeqCst);
+        // The work of a query: long enough for all others that may come meanwhile.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        fake.in_flight.fetch_sub(1, Ordering::SeqCst);
         (axum::http::StatusCode::from_u16(fake.answer.0).unwrap(), fake.answer.1)
     }
 }
@@ -271,6 +281,16 @@ async fn faults_of_the_server_are_named() {
     check(&format!("http://{}", hostile(Conduct::Silent).await), "no whole answer within").await;
     let wrong_path = Fake::start(200, EMPTY).await.1.replace("/base/", "/other/");
     check(&wrong_path, "status 404").await;
+}
+
+#[tokio::test]
+async fn questions_in_flight_are_bounded() {
+    let (fake, url) = Fake::start(200, EMPTY).await;
+    look(&url, (0..20).map(|i| counter(&format!("m{i}_total"))).collect()).await;
+    // Both arms ask for 20 counters and the start of the process.
+    assert_eq!(fake.asked.lock().unwrap().len(), 42);
+    let most = fake.most_in_flight.load(Ordering::SeqCst);
+    assert!((2..=8).contains(&most), "{most} at once");
 }
 
 #[tokio::test]

@@ -127,6 +127,25 @@ async fn bad_targets_are_missing_in_plain_words() {
 }
 
 #[tokio::test]
+async fn health_answers_that_say_nothing_of_the_service_are_unclear() {
+    let check = async |url: String, part: &str| {
+        let gathered = gather(options(&[url])).await;
+        let missing = gathered.canary[0].probes[0].answer.as_ref().unwrap_err();
+        assert_eq!(missing.why, Why::UnclearHealth);
+        assert!(missing.detail.contains(part), "{missing}");
+    };
+    let sends = |bytes: &[u8]| Conduct::Sends(bytes.to_vec());
+    let floods = hostile(Conduct::Floods).await;
+    check(format!("http://{floods}"), "limit of 262144 bytes").await;
+    let plain = hostile(sends(&answer("text/plain", b"ok"))).await;
+    check(format!("https://{plain}"), "TLS failed").await;
+    let busy = b"HTTP/1.1 429 Slow Down\r\ncontent-length: 0\r\n\r\n";
+    check(format!("http://{}", hostile(sends(busy)).await), "rate limiter").await;
+    let login = answer("text/html", b"<title>Sign in</title><form></form>");
+    check(format!("http://{}", hostile(sends(&login)).await), "login page").await;
+}
+
+#[tokio::test]
 async fn slow_targets_end_with_the_time() {
     let (silent, drips) = tokio::join!(
         check_failed(Conduct::Silent, "no whole answer within 2.0 s (nothing came"),
