@@ -196,9 +196,8 @@ impl Client {
         let status = response.status().as_u16();
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         let content_type = header(CONTENT_TYPE).map(excerpt);
-        // The query of a redirect may carry a token.
-        let location =
-            header(LOCATION).map(|to| excerpt(to.split(['?', '#']).next().unwrap_or("")));
+        // The query of a redirect may carry a token, and its authority a password.
+        let location = header(LOCATION).map(|to| excerpt(without_secrets(to)));
         let body = body_within(response, deadline, bound).await?;
         Ok(Answer { status, content_type, location, body, elapsed: begun.elapsed() })
     }
@@ -267,7 +266,14 @@ fn failure(error: &reqwest::Error) -> FetchError {
     while let Some(error) = cause {
         // The resolver's error has no public type; its words are all there is.
         named |= error.to_string().starts_with("dns error");
-        if let Some(error) = error.downcast_ref::<io::Error>() {
+        if error.is::<rustls::Error>() {
+            return FetchError::Tls { why };
+        }
+        if let Some(mut error) = error.downcast_ref::<io::Error>() {
+            // An I/O error inside another is not a source of it.
+            while let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
+                error = inner;
+            }
             if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
                 return FetchError::Tls { why };
             }
@@ -290,6 +296,11 @@ fn failure(error: &reqwest::Error) -> FetchError {
     } else {
         FetchError::Cut { bytes: 0, why }
     }
+}
+
+fn without_secrets(location: &str) -> &str {
+    let location = location.split(['?', '#']).next().unwrap_or("");
+    location.rsplit_once('@').map_or(location, |(_, rest)| rest)
 }
 
 /// The innermost cause: the outer ones repeat the URL.

@@ -108,20 +108,10 @@ impl Collector {
         };
         if self.probes_selected_instances() {
             let left = self.options.timeout.saturating_sub(begun.elapsed());
-            let arms = [
-                (&self.options.canary, &mut gathered.canary),
-                (
-                    self.options.baseline.as_ref().unwrap_or(&self.options.canary),
-                    &mut gathered.baseline,
-                ),
-            ];
-            join_all(arms.into_iter().map(|(source, readings)| async move {
-                match source {
-                    ArmSource::Targets(_) => {}
-                    ArmSource::Selector { .. } => self.probe_selected(readings, left).await,
-                }
-            }))
-            .await;
+            tokio::join!(
+                self.probe_selected(Some(&self.options.canary), &mut gathered.canary, left),
+                self.probe_selected(self.options.baseline.as_ref(), &mut gathered.baseline, left),
+            );
         }
         gathered
     }
@@ -226,30 +216,42 @@ impl Collector {
 
     /// Asks the health paths of instances that a metrics server named. Its `instance` label is an
     /// address by convention only, so anything that does not look like `host:port` is not asked.
-    async fn probe_selected(&self, readings: &mut [InstanceReading], timeout: Duration) {
+    async fn probe_selected(
+        &self,
+        source: Option<&ArmSource>,
+        readings: &mut [InstanceReading],
+        timeout: Duration,
+    ) {
+        match source {
+            Some(ArmSource::Selector { .. }) => {}
+            Some(ArmSource::Targets(_)) | None => return,
+        }
         let limit = self.options.limits.targets_per_arm_max;
         let bounds = (&self.options.limits, timeout);
-        let asked = readings
-            .iter_mut()
-            .filter(|reading| &*reading.instance != PROMQL_INSTANCE)
-            .take(limit)
-            .map(|reading| async move {
-                let target = selector_arm::address(&reading.instance);
-                let probes = self.health_paths().map(|(signal, path)| {
-                    let target = target.clone();
-                    async move {
-                        let answer = match target {
-                            Ok(target) => {
-                                let url = target.health_url(path);
-                                health::probe(&self.client, &url, bounds, &self.telemetry).await
-                            }
-                            Err(missing) => Err(missing),
-                        };
-                        Probe { signal, answer }
-                    }
-                });
-                reading.probes = join_all(probes).await;
+        let instances = readings.iter_mut().filter(|reading| &*reading.instance != PROMQL_INSTANCE);
+        let asked = instances.enumerate().map(|(index, reading)| async move {
+            let target = if index < limit {
+                selector_arm::address(&reading.instance)
+            } else {
+                let detail =
+                    format!("{}: beyond the limit of {limit} probed instances", reading.instance);
+                Err(Missing::new(Why::NotObserved, detail))
+            };
+            let probes = self.health_paths().map(|(signal, path)| {
+                let target = target.clone();
+                async move {
+                    let answer = match target {
+                        Ok(target) => {
+                            let url = target.health_url(path);
+                            health::probe(&self.client, &url, bounds, &self.telemetry).await
+                        }
+                        Err(missing) => Err(missing),
+                    };
+                    Probe { signal, answer }
+                }
             });
+            reading.probes = join_all(probes).await;
+        });
         join_all(asked).await;
     }
 

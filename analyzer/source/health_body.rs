@@ -359,3 +359,60 @@ fn up_is_silent(status: Health, detail: String) -> String {
         Health::Degraded | Health::Down => detail,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    #[test]
+    fn random_and_broken_bodies_never_panic() {
+        let seed: u64 = rand::random();
+        println!("seed {seed}");
+        let mut rng = StdRng::seed_from_u64(seed);
+        const MARKS: &[u8] = b"{}[]\"<>:,\\ -";
+        let bodies: [&[u8]; 5] = [
+            br#"{"status":"UP","components":{"db":{"status":"DOWN"},"disk":[{"status":1}]}}"#,
+            b"[+]ping ok\n[-]etcd failed: reason withheld\nreadyz check failed\n",
+            b"<html><body><h1>200 OK</h1>\nService ready.\n</body></html>",
+            b"{\"a\": \"working\", \"b\": \"warning: \xe2\x80\xa6 x\"}",
+            b"not ready, 0 failed",
+        ];
+        for round in 0..20_000 {
+            let mut body = bodies[round % bodies.len()].to_vec();
+            for _ in 0..rng.random_range(1..8) {
+                let at = rng.random_range(0..body.len());
+                match rng.random_range(0..3) {
+                    0 => body[at] = rng.random(),
+                    1 => body.truncate(at.max(1)),
+                    _ => body.insert(at, MARKS[rng.random_range(0..MARKS.len())]),
+                }
+            }
+            let content_type = [None, Some("application/json"), Some("text/plain")][round % 3];
+            match read_body(content_type, &body) {
+                BodySays::Nothing => assert!(body.trim_ascii().is_empty()),
+                BodySays::Status(_, words) | BodySays::Unclear(words) => {
+                    assert!(!words.contains('\n') && words.len() < 2000, "{words:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn components_are_looked_into_to_a_limited_depth() {
+        let nested = |depth: usize| {
+            let inner = "{\"status\":\"DOWN\"}".to_owned();
+            let components =
+                (0..depth).fold(inner, |inner, _| format!("{{\"components\":{{\"c\":{inner}}}}}"));
+            let body = format!("{{\"status\":\"UP\",{}", &components[1..]);
+            match read_body(None, body.as_bytes()) {
+                BodySays::Status(status, _) => Some(status),
+                BodySays::Nothing | BodySays::Unclear(_) => None,
+            }
+        };
+        let limit = COMPONENT_DEPTH_MAX as usize;
+        assert_eq!(nested(limit), Some(Health::Degraded));
+        assert_eq!(nested(limit + 1), Some(Health::Up));
+    }
+}

@@ -14,7 +14,7 @@ use reqwest::{
 
 use super::{
     client::{Bound, Client},
-    excerpt::in_words,
+    excerpt::{excerpt, in_words},
     prometheus_answer::{Data, read_answer},
     target::{TargetError, authority, parse_url},
 };
@@ -137,7 +137,8 @@ impl PrometheusServer {
                 Ok(answered.data)
             }
             Err(words) => {
-                let detail = format!("metrics server {}: {words}, asked {query}", self.name);
+                let detail =
+                    format!("metrics server {}: {words}, asked {}", self.name, excerpt(query));
                 let missing = Missing::new(Why::QueryFailed, detail);
                 telemetry.query_failed(query, &missing);
                 Err(missing)

@@ -181,6 +181,8 @@ fn refusal_words(status: u16, body: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
+
     use super::*;
 
     fn answered(data: &str) -> Answered {
@@ -194,7 +196,7 @@ mod tests {
         assert_eq!(data, Data::Scalar(Point { at_ms: 1500, value: f64::INFINITY }));
         // The keys may come in the other order.
         let data = answered(
-            "{\"result\":[{\"metric\":{\"a\":\"b\"},\"value\":[2,\"NaN\"]}],\"resultType\":\"vector\"}",
+            r#"{"result":[{"metric":{"a":"b"},"value":[2,"NaN"]}],"resultType":"vector"}"#,
         )
         .data;
         assert!(data.series()[0].value.unwrap().value.is_nan());
@@ -217,8 +219,8 @@ mod tests {
     #[test]
     fn recognises_native_histograms() {
         for body in [
-            "{\"resultType\":\"matrix\",\"result\":[{\"metric\":{},\"histograms\":[[1,{\"count\":\"3\"}]]}]}",
-            "{\"resultType\":\"vector\",\"result\":[{\"metric\":{},\"histogram\":[1,{\"count\":\"3\"}]}]}",
+            r#"{"resultType":"matrix","result":[{"metric":{},"histograms":[[1,{"count":"3"}]]}]}"#,
+            r#"{"resultType":"vector","result":[{"metric":{},"histogram":[1,{"count":"3"}]}]}"#,
         ] {
             assert!(answered(body).data.series()[0].is_native_histogram(), "{body}");
         }
@@ -245,18 +247,76 @@ mod tests {
             "{\"status\":\"success\",\"data\":{\"resultType\":\"scalar\",\"result\":[1,\"x\"]}}";
         check(200, odd, "no number");
         let one = "{\"metric\":{}},".repeat(SERIES_MAX);
-        let many = format!(
-            "{{\"status\":\"success\",\"data\":{{\"resultType\":\"vector\",\"result\":[{one}{{\"metric\":{{}}}}]}}}}"
-        );
+        let data = format!(r#"{{"resultType":"vector","result":[{one}{{"metric":{{}}}}]}}"#);
+        let many = format!(r#"{{"status":"success","data":{data}}}"#);
         check(200, &many, "beyond the limit of 50000");
+    }
+
+    /// Whole answers of real servers, collected beside the repository.
+    #[test]
+    fn answers_of_real_servers_are_read() {
+        let dir =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/prometheus_api");
+        let Ok(files) = std::fs::read_dir(&dir) else {
+            assert!(std::env::var_os("CI").is_none(), "{} must be there in CI", dir.display());
+            eprintln!("not checked: {} is absent", dir.display());
+            return;
+        };
+        let (mut read, mut refused) = (0, 0);
+        for file in files {
+            let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            let questions: BTreeMap<String, serde_json::Value> =
+                serde_json::from_str(&text).unwrap();
+            for (name, question) in questions {
+                if question["endpoint"] != "/api/v1/query" {
+                    continue;
+                }
+                let status = u16::try_from(question["status"].as_u64().unwrap()).unwrap();
+                let body = question["body"].as_str().unwrap();
+                match read_answer(status, body.as_bytes()) {
+                    Ok(_) => {
+                        assert_eq!(status, 200, "{name}");
+                        read += 1;
+                    }
+                    Err(words) => {
+                        assert!(status >= 400 && words.contains("found status"), "{name}: {words}");
+                        refused += 1;
+                    }
+                }
+            }
+        }
+        assert!(read >= 40 && refused >= 8, "{read} read, {refused} refused");
+    }
+
+    #[test]
+    fn random_answers_never_panic() {
+        let seed: u64 = rand::random();
+        println!("seed {seed}");
+        let mut rng = StdRng::seed_from_u64(seed);
+        let whole = concat!(
+            r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"a":"b"},"#,
+            r#""values":[[1.5,"NaN"],[2e300,"1"]]}]},"warnings":["w"]}"#,
+        );
+        let mut read = 0;
+        for _ in 0..20_000 {
+            let mut body = whole.as_bytes().to_vec();
+            for _ in 0..rng.random_range(0..4) {
+                let at = rng.random_range(0..body.len());
+                body[at] = rng.random_range(b' '..b'~');
+            }
+            match read_answer(200, &body) {
+                Ok(_) => read += 1,
+                Err(words) => assert!(!words.contains('\n') && words.len() < 1000, "{words:?}"),
+            }
+        }
+        assert!(read > 0, "the whole answer is among them");
     }
 
     #[test]
     fn warnings_are_few_and_short() {
         let warnings = vec![format!("\"{}\"", "w".repeat(1000)); 100].join(",");
-        let body = format!(
-            "{{\"status\":\"success\",\"data\":{{\"resultType\":\"vector\",\"result\":[]}},\"warnings\":[{warnings}]}}"
-        );
+        let data = r#"{"resultType":"vector","result":[]}"#;
+        let body = format!(r#"{{"status":"success","data":{data},"warnings":[{warnings}]}}"#);
         let warnings = read_answer(200, body.as_bytes()).unwrap().warnings;
         assert_eq!(warnings.len(), WARNINGS_MAX);
         assert!(warnings[0].len() < 200);

@@ -25,10 +25,14 @@ use crate::{
 
 pub use super::recording_file::{FILE_BYTES_MAX, LINE_BYTES_MAX, ROWS_MAX, RecordingError};
 
-const SCRAPE_ROW: &str = "a row {\"t\", \"role\": \"canary\"|\"baseline\", \"fmt\": \"text\"|\"om\", \
-                          \"status\", \"ctype\", \"body\"} or one with \"error\"";
-const HEALTH_ROW: &str = "a row {\"t\", \"role\": \"canary\"|\"baseline\", \"path\", \"status\", \
-                          \"ctype\", \"body\", \"ms\"} or one with \"error\"";
+const SCRAPE_ROW: &str = concat!(
+    r#"a row {"t", "role": "canary"|"baseline", "fmt": "text"|"om", "status", "ctype", "body"}"#,
+    r#" or one with "error""#,
+);
+const HEALTH_ROW: &str = concat!(
+    r#"a row {"t", "role": "canary"|"baseline", "path", "status", "ctype", "body", "ms"}"#,
+    r#" or one with "error""#,
+);
 
 /// A whole recording, in memory.
 #[derive(Debug)]

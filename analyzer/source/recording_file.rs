@@ -140,7 +140,8 @@ pub(super) struct Meta {
     pub t_record_end: Option<f64>,
 }
 
-const META_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of `meta.json` that are read.
+pub(super) const META_BYTES_MAX: u64 = 1 << 20;
 
 /// Reads `meta.json`; a recording may be without.
 pub(super) fn read_meta(dir: &Path) -> Result<Option<Meta>, RecordingError> {

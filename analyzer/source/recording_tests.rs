@@ -6,6 +6,7 @@ use flate2::{Compression, write::GzEncoder};
 
 use super::*;
 use crate::signal::spec::{Selection, Selector};
+use crate::source::recording_file::META_BYTES_MAX;
 
 fn gzip(text: &str) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
@@ -136,6 +137,12 @@ fn faults_name_file_and_line() {
         good.repeat(5).as_bytes(),
         "scrapes.ndjson:5: beyond the limit of 4 rows",
     );
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("scrapes.ndjson"), &good).unwrap();
+    let meta = format!("{{\"scenario\": \"{}\"}}", "x".repeat(META_BYTES_MAX as usize));
+    fs::write(dir.path().join("meta.json"), meta).unwrap();
+    let error = Recording::open(dir.path(), Format::Text).unwrap_err().to_string();
+    assert!(error.contains("meta.json:1: found") && error.contains("EOF"), "{error}");
     let long = scrape_row(1.0, "canary", "text", &"x".repeat(600));
     check("scrapes.ndjson", long.as_bytes(), "beyond the limit of 500 bytes a line");
     let wide = scrape_row(1.0, "canary", "text", &"x".repeat(300));

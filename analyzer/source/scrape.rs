@@ -132,8 +132,9 @@ pub fn samples_of(exposed: Exposed<'_>, keep: Keep<'_>) -> Result<Scraped, Strin
         status => return Err(format!("found status {status}, expected 200")),
     }
     let format = format_of(exposed)?;
-    let body = exposition::read(exposed.body, format, keep.wanted, |_| true, keep.limits)
-        .map_err(|refusal| format!("the body is not metrics: {refusal}"))?;
+    let body = exposition::read(exposed.body, format, keep.wanted, |_| true, keep.limits).map_err(
+        |refusal| format!("the body is not metrics: {refusal}; hint: {}", refusal.hint()),
+    )?;
     let mut samples = body.samples;
     samples.retain(|sample| spec::is_wanted(keep.specs, sample));
     Ok(Scraped { samples, refused: body.refused })

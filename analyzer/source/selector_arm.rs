@@ -14,6 +14,7 @@ use futures_util::{StreamExt, stream};
 
 use super::{
     collector::{promql_signals, pseudo_instance},
+    excerpt::excerpt,
     prometheus::{PrometheusServer, stale_words},
     prometheus_answer::{Data, Point, Series},
     target::Target,
@@ -340,15 +341,16 @@ impl<'a> Instance<'a> {
         now: Time,
     ) -> (Time, Result<Vec<Sample>, Missing>) {
         let range_ms = i64::try_from(range.as_millis()).unwrap_or(i64::MAX);
-        // Without a second point the interval is not known; the range is three of the longest.
-        let unknown_gap = range_ms / i64::from(STALE_INTERVALS);
-        let gap = |series: &Series| scrape_gap(&series.values.0).unwrap_or(unknown_gap);
+        // Of a series with one point the interval is that of the others; when all are new it is
+        // not known, and the range is three of the longest.
+        let known = |series: &Series| scrape_gap(&series.values.0);
+        let least = self.series.iter().filter_map(|(_, series)| known(series)).min();
+        let least_gap = least.unwrap_or(range_ms / i64::from(STALE_INTERVALS));
+        let gap = |series: &Series| known(series).unwrap_or(least_gap);
         let last = |series: &Series| series.values.0.last().map(|point| point.at_ms);
         let Some(newest) = self.series.iter().filter_map(|(_, series)| last(series)).max() else {
             return (now, Ok(Vec::new()));
         };
-        let least_gap =
-            self.series.iter().map(|(_, series)| gap(series)).min().unwrap_or(unknown_gap);
         let age = now.since(Time(newest));
         let least_gap = Duration::from_millis(least_gap.unsigned_abs());
         if age > (least_gap * STALE_INTERVALS).max(STALE_AGE_MIN) {
@@ -399,35 +401,36 @@ fn name_and_labels(series: &Series) -> (Arc<str>, Labels) {
 
 /// The one number an expression is expected to give.
 fn level(query: &str, answer: &Result<Data, Missing>) -> Result<f64, Missing> {
+    let asked = excerpt(query);
     let value = match answer {
         Err(missing) => return Err(missing.clone()),
         Ok(Data::Scalar(point)) => point.value,
         Ok(Data::Vector(series)) => match series.as_slice() {
-            [] => return Err(Missing::new(Why::AbsentSeries, format!("{query} gave nothing"))),
+            [] => return Err(Missing::new(Why::AbsentSeries, format!("{asked} gave nothing"))),
             [one] => match one.value {
                 Some(point) => point.value,
                 None => {
-                    let detail = format!("{query} gave a native histogram, expected a number");
+                    let detail = format!("{asked} gave a native histogram, expected a number");
                     return Err(Missing::new(Why::BadValue, detail));
                 }
             },
             many => {
                 let detail = format!(
-                    "{query} gave {} elements, expected one; hint: wrap it in sum() or max()",
+                    "{asked} gave {} elements, expected one; hint: wrap it in sum() or max()",
                     many.len()
                 );
                 return Err(Missing::new(Why::BadValue, detail));
             }
         },
         Ok(Data::Matrix(_) | Data::String(_)) => {
-            let detail = format!("{query} gave a range or a string, expected one number");
+            let detail = format!("{asked} gave a range or a string, expected one number");
             return Err(Missing::new(Why::BadValue, detail));
         }
     };
     if value.is_finite() {
         Ok(value)
     } else {
-        Err(Missing::new(Why::BadValue, format!("{query} gave {value}")))
+        Err(Missing::new(Why::BadValue, format!("{asked} gave {value}")))
     }
 }
 

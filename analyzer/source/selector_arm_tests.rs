@@ -152,3 +152,71 @@ fn only_addresses_are_probed() {
     check("{version=\"v2\"}", false);
     check(":80", false);
 }
+
+#[test]
+fn a_series_with_one_point_ends_with_the_scrape_rhythm_of_its_instance() {
+    let blip = series("blip", &[], &[(2000, 1.0)]);
+    let going = series("going", &[], &[(8000, 8.0), (9000, 9.0)]);
+    let (at, samples) = read(&[(0, blip), (1, going)], 9500);
+    assert_eq!((at, samples.unwrap().len()), (9000, 1));
+}
+
+/// Readings of an arm whose questions were answered so.
+fn read_all(specs: &[SignalSpec], answers: Vec<Result<Data, Missing>>) -> Vec<InstanceReading> {
+    let client = crate::source::client::Client::new().unwrap();
+    let options = crate::source::prometheus::PrometheusOptions {
+        url: "http://p".to_owned(),
+        headers: Vec::new(),
+        timeout: Duration::from_secs(1),
+        limits: crate::source::prometheus::PrometheusLimits::default(),
+    };
+    let server = Arc::new(PrometheusServer::new(client, options).unwrap());
+    let arm = SelectorArm { server, matchers: "version=\"v2\"".to_owned() };
+    let mut book = Book::default();
+    let plan = plan(&arm, specs, &mut book);
+    assert_eq!(book.questions.len(), answers.len(), "{:?}", book.questions);
+    book.answers = answers;
+    let look = Look { now: Time(2000), timeout: Duration::from_secs(1), specs };
+    readings(&arm, &plan, &[], &book, look)
+}
+
+fn counter(name: &str) -> SignalSpec {
+    let of = selection(vec![selector(name, vec![])]);
+    SignalSpec { name: name.to_owned(), reads: Reads::Counter(of) }
+}
+
+#[test]
+fn one_failed_question_is_never_an_absent_series() {
+    let answered = series("a", &[("instance", "i:1")], &[(1000, 1.0), (2000, 2.0)]);
+    let failed = Missing::new(Why::QueryFailed, "too slow");
+    let answers =
+        vec![Ok(Data::Matrix(vec![answered])), Err(failed.clone()), Ok(Data::Matrix(vec![]))];
+    let readings = read_all(&[counter("a"), counter("b")], answers);
+    assert_eq!(readings.len(), 1);
+    assert_eq!((&*readings[0].instance, &readings[0].samples), ("i:1", &Err(failed)));
+}
+
+#[test]
+fn the_limit_of_instances_is_named() {
+    let of = |i| series("a", &[("instance", &format!("i:{i}"))], &[(1000, 1.0), (2000, 2.0)]);
+    let all = (0..INSTANCES_PER_ARM_MAX + 3).map(of).collect();
+    let readings = read_all(&[counter("a")], vec![Ok(Data::Matrix(all)), Ok(Data::Matrix(vec![]))]);
+    let beyond = |reading: &InstanceReading| match &reading.samples {
+        Ok(_) => false,
+        Err(missing) => missing.detail.contains("limit of 512 instances"),
+    };
+    assert_eq!(readings.len(), INSTANCES_PER_ARM_MAX + 3);
+    assert_eq!(readings.iter().filter(|reading| beyond(reading)).count(), 3);
+}
+
+#[test]
+fn series_without_an_instance_are_one_instance_named_by_the_arm() {
+    let summed = series("a", &[("version", "v2")], &[(1000, 1.0), (2000, 2.0)]);
+    let answers = vec![Ok(Data::Matrix(vec![summed])), Ok(Data::Matrix(vec![]))];
+    let readings = read_all(&[counter("a")], answers);
+    assert_eq!(&*readings[0].instance, "{version=\"v2\"}");
+    assert_eq!(readings[0].samples.as_ref().unwrap()[0].value, 2.0);
+    let nothing =
+        read_all(&[counter("a")], vec![Ok(Data::Matrix(vec![])), Ok(Data::Matrix(vec![]))]);
+    assert_eq!((nothing.len(), &nothing[0].samples), (1, &Ok(vec![])));
+}

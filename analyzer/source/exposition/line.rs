@@ -104,7 +104,14 @@ pub(super) fn metadata(line: &str) -> Result<(), Fault> {
     } else {
         lexer.name(Alphabet::Metric)?;
     }
-    lexer.space("a space and the text")
+    lexer.space("a space and the text")?;
+    // Which word it is belongs to the meaning, but it is one word.
+    match line[lexer.at..].find([' ', '\t']) {
+        Some(blank) if keyword != Some("HELP") => {
+            Err(Fault::new(lexer.at + blank, "the end of the line"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Which letters a bare name is made of.

@@ -197,7 +197,8 @@ impl Names {
         if self.claims(&body[..end]) {
             line(0, end)?;
         }
-        let mut at = (end + 1).min(body.len());
+        let mut done = end + 1;
+        let mut at = done.min(body.len());
         let table = self.table::<S>(body);
         let mut cursor = Cursor { body, line_start: at, braced: None };
         while let Some(block) = table.next_suspicion::<S>(&body[at..]) {
@@ -205,14 +206,16 @@ impl Names {
             match self.line_in::<S>(&mut cursor, at, &table) {
                 Some((start, end)) => {
                     line(start, end)?;
-                    at = (end + 1).min(body.len());
+                    done = end + 1;
+                    at = done.min(body.len());
                     cursor = Cursor { body, line_start: at, braced: None };
                 }
                 None => at += PROBES * S,
             }
         }
         let rest = at + (body.len() - at) / (PROBES * S) * (PROBES * S);
-        Ok(memrchr(b'\n', &body[..rest]).map_or(0, |newline| newline + 1))
+        // A line that ended the body is done, though the search stands on it.
+        Ok(memrchr(b'\n', &body[..rest]).map_or(0, |newline| newline + 1).max(done))
     }
 
     /// The first wanted line that one of the grams of the block at `at` belongs to.

@@ -107,8 +107,8 @@ fn a_bad_line_costs_that_line() {
         ("m{a", "line 2, column 4: found the end, expected `=` after the label name"),
         ("m{a=b} 1", "line 2, column 5: found \"b} 1\", expected a label value in `\"`"),
         ("m{a=\"b} 1", "line 2, column 10: found the end, expected a closing `\"`"),
-        ("m{a=\"b\"", "line 2, column 9: found the end, expected `,` or `}`"),
-        ("m{a=\"b\"c=\"d\"} 1", "line 2, column 9: found \"c=\\\"d\\\"} 1\", expected `,` or `}`"),
+        ("m{a=\"b\"", "line 2, column 8: found the end, expected `,` or `}`"),
+        ("m{a=\"b\"c=\"d\"} 1", "line 2, column 8: found \"c=\\\"d\\\"} 1\", expected `,` or `}`"),
         ("m{,} 1", "line 2, column 3: found \",} 1\", expected a label name or `}`"),
         (
             "m{1=\"b\"} 1",
