@@ -9,12 +9,15 @@ use clap::Args;
 
 use super::{FormatArg, Output, UsageError, conclude, display, load_rules, parse_duration};
 use crate::{
-    engine::analysis::Analysis,
+    engine::{analysis::Analysis, observation::Time},
     report::{build, explain, shape::Report},
     rulefile::RuleFile,
     signal::{carry::Carry, reduce::Reducer, spec::SignalSpec},
     source::{exposition::Format, recording::Recording},
 };
+
+/// Time between the start of a recording and its first look.
+const LOOK_OFFSET: Duration = Duration::from_millis(500);
 
 /// Arguments of `replay`.
 #[derive(Args)]
@@ -70,8 +73,10 @@ pub fn replay(recording: &Recording, file: RuleFile) -> anyhow::Result<Report> {
     let mut analysis = Analysis::new(rules.clone(), recording.start());
     let mut reducer = Reducer::new(specs.clone(), rules.observe.warmup, Carry::default());
     let interval = rules.observe.interval;
-    let (mut at, mut since) = (recording.start(), recording.start());
-    since.0 -= i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
+    // Answers were recorded on the full second, give or take some milliseconds; looks on the full
+    // second would now and then miss one and see two at the next.
+    let mut at = recording.start().after(LOOK_OFFSET);
+    let mut since = Time(at.0 - i64::try_from(interval.as_millis()).unwrap_or(i64::MAX));
     let mut last = None;
     while at <= recording.end() {
         let observation = reducer.reduce(&recording.gather(&specs, at, since));

@@ -118,9 +118,11 @@ impl Analysis {
     }
 }
 
-/// Length of an analysis in looks: what the prior over onsets is spread over.
+/// Looks in the hold: what the prior over onsets is spread over. Not the deadline, which is often
+/// several times as long and would make every detection slower: looks without traffic spend the
+/// prior without weighing it down, so an analysis that waits for traffic loses nothing.
 fn horizon_looks(rules: &RuleSet) -> u32 {
-    let looks = rules.promote.deadline.as_secs_f64() / rules.observe.interval.as_secs_f64();
+    let looks = rules.promote.after.as_secs_f64() / rules.observe.interval.as_secs_f64();
     looks.ceil().clamp(1.0, f64::from(u32::MAX)) as u32
 }
 

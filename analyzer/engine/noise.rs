@@ -9,8 +9,8 @@
 //! Here kappa is a stated prior. It is never measured: a service whose noise is stronger than the
 //! prior exceeds the stated rate, and every finding says which factor was used.
 
-/// Prior noise intensity in seconds: a log-rate standard deviation of 16 % that lasts 10 s.
-pub const KAPPA_PRIOR_SECS: f64 = 0.5;
+/// Prior noise intensity in seconds: a log-rate standard deviation of 11 % that lasts 10 s.
+pub const KAPPA_PRIOR_SECS: f64 = 0.25;
 
 /// Noise factor of a comparison; `canary` and `baseline` are expected events per second.
 pub fn comparison_noise(kappa_secs: f64, canary: f64, baseline: f64) -> f64 {
