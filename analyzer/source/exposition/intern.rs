@@ -8,16 +8,41 @@ use std::sync::Arc;
 /// Places; a power of two. A body of 20,000 samples had 300 distinct strings that repeat.
 const PLACES: usize = 1024;
 
+/// Positions of a line that are remembered.
+const POSITIONS: usize = 32;
+
 /// Longer strings hardly repeat and are not remembered.
 const BYTES_MAX: usize = 128;
 
 pub(super) struct Interner {
     places: Vec<Option<Arc<str>>>,
+    /// What was last asked for at each position of a line.
+    recent: Vec<Arc<str>>,
 }
 
 impl Interner {
     pub fn new() -> Self {
-        Self { places: Vec::new() }
+        Self { places: Vec::new(), recent: Vec::new() }
+    }
+
+    /// The text as a shared string, likely the one that stood at this position of the last line:
+    /// names do so on nearly every line.
+    pub fn share_at(&mut self, position: usize, text: &str) -> Arc<str> {
+        match self.recent.get_mut(position) {
+            Some(known) if **known == *text => Arc::clone(known),
+            Some(_) => {
+                let shared = self.share(text);
+                self.recent[position] = Arc::clone(&shared);
+                shared
+            }
+            None => {
+                let shared = self.share(text);
+                if position == self.recent.len() && position < POSITIONS {
+                    self.recent.push(Arc::clone(&shared));
+                }
+                shared
+            }
+        }
     }
 
     /// The text as a shared string.
@@ -65,6 +90,12 @@ mod tests {
             assert_eq!(*interner.share(&text), *text);
         }
         assert_eq!(interner.places.len(), PLACES);
+        for position in 0..2 * POSITIONS {
+            assert_eq!(*interner.share_at(position, "name"), *"name");
+            assert_eq!(*interner.share_at(position, "other"), *"other");
+            assert!(Arc::ptr_eq(&interner.share_at(position, "other"), &interner.share("other")));
+        }
+        assert_eq!(interner.recent.len(), POSITIONS);
         assert_eq!(*interner.share(&"x".repeat(BYTES_MAX + 1)), *"x".repeat(BYTES_MAX + 1));
     }
 }

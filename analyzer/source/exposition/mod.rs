@@ -244,12 +244,14 @@ pub fn visit(
 }
 
 fn owned(sample: &SampleRef<'_>, interner: &mut Interner) -> Sample {
-    let pairs = sample
-        .labels
-        .iter()
-        .map(|label| (interner.share(&label.name), interner.share(&label.value)))
+    let name = interner.share_at(0, &sample.name);
+    let labels = (1..).zip(sample.labels);
+    let pairs = labels
+        .map(|(position, label)| {
+            (interner.share_at(position, &label.name), interner.share(&label.value))
+        })
         .collect();
-    Sample { name: interner.share(&sample.name), labels: Labels::new(pairs), value: sample.value }
+    Sample { name, labels: Labels::new(pairs), value: sample.value }
 }
 
 /// The one way through a body: checks it as a whole, then lexes the wanted lines.

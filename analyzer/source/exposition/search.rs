@@ -56,6 +56,9 @@ const GRAM: usize = 8;
 /// Grams looked at together before asking whether any of them is known.
 const PROBES: usize = 8;
 
+/// Blocks of probes gone through before those with a known gram are looked into.
+const REGION: usize = 32;
+
 /// Places of the table; a power of two that leaves the first cache level room for the body.
 const PLACES: usize = 8192;
 
@@ -74,16 +77,46 @@ pub(super) struct Names {
     escaped: Vec<String>,
     /// Whether each can stand without quotes.
     bare: Vec<bool>,
-    /// Grams of all names, sorted, each with where it is found.
-    grams: Vec<(u64, Site)>,
+    /// All grams of all names.
+    all: Table,
     stride: Stride,
 }
 
-/// A place in a name.
+/// A place in a name, with the name's first and last gram: a test that needs no other memory and
+/// that siblings of the name do not pass.
 #[derive(Clone, Copy, Debug)]
 struct Site {
     name: u16,
-    offset: u16,
+    /// Offset of the gram in the name, plus one; zero for one that begins on the byte before it.
+    offset_plus_1: u16,
+    /// Offset of the last gram.
+    last_offset: u16,
+    first: u64,
+    last: u64,
+}
+
+impl Site {
+    fn new(name: u16, text: &[u8], offset_plus_1: u16) -> Self {
+        // What lies behind the first stretch of a very long name is compared later.
+        let last = text.len().min(NAME_BYTES) - GRAM;
+        Self {
+            name,
+            offset_plus_1,
+            last_offset: last as u16,
+            first: gram(text),
+            last: gram(&text[last..]),
+        }
+    }
+
+    /// Where the name would begin if its gram is at `place`, if its ends are there.
+    #[inline(always)]
+    fn fits(&self, body: &[u8], place: usize) -> Option<usize> {
+        let from = (place + 1).checked_sub(usize::from(self.offset_plus_1))?;
+        let first = body.get(from..from + GRAM)?;
+        let last = from + usize::from(self.last_offset);
+        let last = body.get(last..last + GRAM)?;
+        ((gram(first) ^ self.first) | (gram(last) ^ self.last) == 0).then_some(from)
+    }
 }
 
 /// Distance of the grams looked at.
@@ -120,13 +153,12 @@ impl Names {
             for (name, text) in (0..).zip(&escaped) {
                 let reach = text.len().min(NAME_BYTES);
                 for (offset, window) in (0..).zip(text.as_bytes()[..reach].windows(GRAM)) {
-                    grams.push((gram(window), Site { name, offset }));
+                    grams.push((gram(window), Site::new(name, text.as_bytes(), offset + 1)));
                 }
             }
-            grams.sort_unstable_by_key(|(gram, _)| *gram);
         }
         let bare = names.iter().map(|name| name.bytes().all(is_name)).collect();
-        Self { names, escaped, bare, grams, stride }
+        Self { names, escaped, bare, all: Table::new(grams), stride }
     }
 
     fn has(&self, name: &[u8]) -> bool {
@@ -197,62 +229,60 @@ impl Names {
         if self.claims(&body[..end]) {
             line(0, end)?;
         }
-        let mut done = end + 1;
-        let mut at = done.min(body.len());
         let table = self.table::<S>(body);
-        let mut cursor = Cursor { body, line_start: at, braced: None };
-        while let Some(block) = table.next_suspicion::<S>(&body[at..]) {
-            at += block;
-            match self.line_in::<S>(&mut cursor, at, &table) {
-                Some((start, end)) => {
+        let mut cursor = Cursor { body, line_start: end + 1, braced: None };
+        for (index, region) in body.chunks(REGION * PROBES * S).enumerate() {
+            let (blocks, count) = table.suspects::<S>(region);
+            for block in &blocks[..count] {
+                let at = (index * REGION + usize::from(*block)) * PROBES * S;
+                while let Some((start, end)) = self.line_in::<S>(&mut cursor, at, &table) {
                     line(start, end)?;
-                    done = end + 1;
-                    at = done.min(body.len());
-                    cursor = Cursor { body, line_start: at, braced: None };
+                    cursor = Cursor { body, line_start: end + 1, braced: None };
                 }
-                None => at += PROBES * S,
             }
         }
-        let rest = at + (body.len() - at) / (PROBES * S) * (PROBES * S);
-        // A line that ended the body is done, though the search stands on it.
-        Ok(memrchr(b'\n', &body[..rest]).map_or(0, |newline| newline + 1).max(done))
+        let rest = body.len() / (PROBES * S) * (PROBES * S);
+        let rest_line = memrchr(b'\n', &body[..rest]).map_or(0, |newline| newline + 1);
+        Ok(rest_line.max(cursor.line_start))
     }
 
-    /// The first wanted line that one of the grams of the block at `at` belongs to.
+    /// The first wanted line, not before the cursor, that a gram of the block at `at` belongs to.
     fn line_in<const S: usize>(
         &self,
         cursor: &mut Cursor<'_>,
         at: usize,
         table: &Table,
     ) -> Option<(usize, usize)> {
+        let block = &cursor.body[at..at + PROBES * S];
+        let mut known = [0u8; PROBES];
+        let mut count = 0;
         for probe in 0..PROBES {
-            let place = at + probe * S;
-            let found = gram(&cursor.body[place..place + GRAM]);
-            if !table.knows(found) {
-                continue;
-            }
-            // A gram that begins on the byte before the name is compared without that byte.
-            let (from, bytes) = (place + 1, &cursor.body[place + 1..]);
-            for (name, escaped) in self.escaped.iter().enumerate() {
-                if table.leads[name]
-                    && bytes.starts_with(escaped.as_bytes())
-                    && let Some(line) = self.line_at(cursor, from, name)
-                {
-                    return Some(line);
-                }
-            }
-            let first = self.grams.partition_point(|(known, _)| *known < found);
-            for (_, site) in self.grams[first..].iter().take_while(|(known, _)| *known == found) {
-                let name = usize::from(site.name);
-                let Some(from) = place.checked_sub(usize::from(site.offset)) else { continue };
-                if cursor.body[from..].starts_with(self.escaped[name].as_bytes())
-                    && let Some(line) = self.line_at(cursor, from, name)
-                {
+            known[count % PROBES] = probe as u8;
+            count += usize::from(table.knows(gram(&block[probe * S..probe * S + GRAM])));
+        }
+        for probe in &known[..count] {
+            let place = at + usize::from(*probe) * S;
+            for site in table.sites_of(gram(&cursor.body[place..place + GRAM])) {
+                let Some(from) = site.fits(cursor.body, place) else { continue };
+                if let Some(line) = self.line_of_text(cursor, from, usize::from(site.name)) {
                     return Some(line);
                 }
             }
         }
         None
+    }
+
+    /// The line, not before the cursor, on which a name's text begins at `from`, if it does.
+    #[cold]
+    fn line_of_text(
+        &self,
+        cursor: &mut Cursor<'_>,
+        from: usize,
+        name: usize,
+    ) -> Option<(usize, usize)> {
+        let fits = from >= cursor.line_start
+            && cursor.body[from..].starts_with(self.escaped[name].as_bytes());
+        fits.then(|| self.line_at(cursor, from, name)).flatten()
     }
 
     /// The line on which a name's text stands at `from`, if the line is claimed for that.
@@ -281,69 +311,102 @@ impl Names {
 
     /// The table for one body: of each name the stretch of `S` grams in a row that is rarest in it.
     fn table<const S: usize>(&self, body: &[u8]) -> Table {
-        let mut table = Table { known: [0; PLACES], leads: vec![false; self.names.len()] };
-        for (gram, _) in &self.grams {
-            table.known[place(*gram)] = 1;
-        }
-        let mut met = vec![[0u16; NAME_BYTES]; self.names.len()];
-        let step = body.len().saturating_sub(GRAM) / SAMPLE_PROBES;
-        for probe in 0..if step == 0 { 0 } else { SAMPLE_PROBES } {
-            let found = gram(&body[probe * step..probe * step + GRAM]);
-            if !table.knows(found) {
-                continue;
-            }
-            let first = self.grams.partition_point(|(known, _)| *known < found);
-            for (_, site) in self.grams[first..].iter().take_while(|(known, _)| *known == found) {
-                met[usize::from(site.name)][usize::from(site.offset)] += 1;
-            }
-        }
-        table.known = [0; PLACES];
-        for (name, text) in self.escaped.iter().enumerate() {
+        let met = self.sample(body);
+        let mut grams = Vec::with_capacity(self.escaped.len() * (S + LEADS.len()));
+        for ((name, text), met) in (0..).zip(&self.escaped).zip(&met) {
             let text = text.as_bytes();
-            let grams = text.len().min(NAME_BYTES) - GRAM + 1;
-            if grams < S {
+            let count = text.len().min(NAME_BYTES) - GRAM + 1;
+            if count < S {
                 // One gram short: the byte before the name, whatever it may be, gives the last.
-                table.leads[name] = true;
-                for before in *b"\n \t\"" {
+                for before in LEADS {
                     let mut lead = [before; GRAM];
                     lead[1..].copy_from_slice(&text[..GRAM - 1]);
-                    table.known[place(gram(&lead))] = 1;
+                    grams.push((gram(&lead), Site::new(name, text, 0)));
                 }
             }
-            let cost = |from: usize| met[name][from..from + S.min(grams)].iter().sum::<u16>();
-            let from = (0..=grams.saturating_sub(S)).min_by_key(|from| cost(*from)).unwrap_or(0);
-            for window in text[from..].windows(GRAM).take(S.min(grams)) {
-                table.known[place(gram(window))] = 1;
+            let cost = |from: usize| met[from..from + S.min(count)].iter().sum::<u16>();
+            let from = (0..=count.saturating_sub(S)).min_by_key(|from| cost(*from)).unwrap_or(0);
+            for (offset, window) in (0..).zip(text[from..].windows(GRAM).take(S.min(count))) {
+                let offset_plus_1 = from as u16 + offset + 1;
+                grams.push((gram(window), Site::new(name, text, offset_plus_1)));
             }
         }
-        table
+        Table::new(grams)
+    }
+
+    /// How often each gram of each name was met among grams spread evenly over the body.
+    fn sample(&self, body: &[u8]) -> Vec<[u16; NAME_BYTES]> {
+        let mut met = vec![[0; NAME_BYTES]; self.escaped.len()];
+        let step = body.len().saturating_sub(GRAM) / SAMPLE_PROBES;
+        if step > 0 {
+            for probe in 0..SAMPLE_PROBES {
+                let found = gram(&body[probe * step..probe * step + GRAM]);
+                for site in self.all.sites_of(found) {
+                    met[usize::from(site.name)][usize::from(site.offset_plus_1) - 1] += 1;
+                }
+            }
+        }
+        met
     }
 }
 
-/// Which grams are asked for, by a hash of them.
+/// Bytes that may stand before a name that begins a line or a quoted string.
+const LEADS: [u8; 4] = *b"\n \t\"";
+
+/// Which grams are asked for, by a hash of them, and what each would be part of.
+#[derive(Clone, Debug)]
 struct Table {
-    known: [u8; PLACES],
-    /// Names that are also found by the gram that begins on the byte before them.
-    leads: Vec<bool>,
+    known: Box<[u8; PLACES]>,
+    /// For a place that is known, where its sites begin among all.
+    first: Box<[u16; PLACES]>,
+    /// Each with its place, sorted by it.
+    sites: Vec<(u16, Site)>,
 }
 
 impl Table {
+    fn new(grams: Vec<(u64, Site)>) -> Self {
+        let mut sites: Vec<(u16, Site)> =
+            grams.into_iter().map(|(gram, site)| (place(gram) as u16, site)).collect();
+        sites.sort_unstable_by_key(|(place, _)| *place);
+        let mut table =
+            Self { known: Box::new([0; PLACES]), first: Box::new([0; PLACES]), sites: Vec::new() };
+        for (index, (place, _)) in sites.iter().enumerate().rev() {
+            table.known[usize::from(*place)] = 1;
+            table.first[usize::from(*place)] = index as u16;
+        }
+        table.sites = sites;
+        table
+    }
+
+    #[inline(always)]
     fn knows(&self, gram: u64) -> bool {
         self.known[place(gram)] != 0
     }
 
-    /// Offset of the first block of probes with a known gram among the whole blocks of `bytes`.
+    /// Where a gram, or another of the same hash, stands in wanted names.
+    #[inline]
+    fn sites_of(&self, gram: u64) -> impl Iterator<Item = &Site> {
+        let place = place(gram);
+        let from =
+            if self.known[place] == 0 { self.sites.len() } else { usize::from(self.first[place]) };
+        let sites = self.sites[from..].iter();
+        sites.take_while(move |(other, _)| usize::from(*other) == place).map(|(_, site)| site)
+    }
+
+    /// The blocks of a region that hold a known gram, and how many they are. The region is gone
+    /// through without a branch on what is found, since a wrong guess costs more than ten probes.
     #[inline(never)]
-    fn next_suspicion<const S: usize>(&self, bytes: &[u8]) -> Option<usize> {
-        let mut blocks = bytes.chunks_exact(PROBES * S);
-        let index = blocks.position(|block| {
+    fn suspects<const S: usize>(&self, region: &[u8]) -> ([u8; REGION], usize) {
+        let (mut suspects, mut count) = ([0; REGION], 0);
+        for (index, block) in (0..).zip(region.chunks_exact(PROBES * S)) {
             let mut met = 0;
             for probe in 0..PROBES {
                 met |= self.known[place(gram(&block[probe * S..probe * S + GRAM]))];
             }
-            met != 0
-        });
-        index.map(|index| index * PROBES * S)
+            suspects[count % REGION] = index;
+            count += usize::from(met);
+        }
+        (suspects, count)
     }
 }
 
@@ -396,10 +459,12 @@ fn escape(name: &str) -> String {
     name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
+#[inline(always)]
 fn gram(bytes: &[u8]) -> u64 {
     bytes.first_chunk::<GRAM>().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
+#[inline(always)]
 fn place(gram: u64) -> usize {
     (gram.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (u64::BITS - PLACES.ilog2())) as usize
 }
