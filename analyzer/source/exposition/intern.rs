@@ -69,7 +69,12 @@ impl Interner {
 fn place_of(text: &[u8]) -> usize {
     let (head, tail) = match (text.first_chunk::<8>(), text.last_chunk::<8>()) {
         (Some(head), Some(tail)) => (u64::from_le_bytes(*head), u64::from_le_bytes(*tail)),
-        _ => (text.iter().fold(0, |mixed, &byte| (mixed << 8) | u64::from(byte)), 0),
+        _ => match (text.first_chunk::<4>(), text.last_chunk::<4>()) {
+            (Some(head), Some(tail)) => {
+                (u64::from(u32::from_le_bytes(*head)), u64::from(u32::from_le_bytes(*tail)))
+            }
+            _ => (text.iter().fold(0, |mixed, &byte| (mixed << 8) | u64::from(byte)), 0),
+        },
     };
     let mixed =
         (head ^ tail.rotate_left(23) ^ text.len() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);

@@ -177,6 +177,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
+    #[inline]
     fn name(&mut self, alphabet: Alphabet) -> Result<&'a str, Fault> {
         let start = self.at;
         let letters = match alphabet {
@@ -197,23 +198,24 @@ impl<'a> Lexer<'a> {
     }
 
     /// A quoted string from its first quote to past its last.
+    #[inline]
     fn quoted(&mut self) -> Result<Cow<'a, str>, Fault> {
         self.expect(b'"', "`\"`")?;
         let start = self.at;
-        loop {
-            match self.peek() {
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok(Cow::Borrowed(&self.line[start..self.at - 1]));
-                }
-                Some(b'\\') => return self.escaped(start),
-                Some(_) => self.at += 1,
-                None => return Err(self.fault("a closing `\"`")),
+        let end = self.bytes[start..].iter().position(|byte| matches!(byte, b'"' | b'\\'));
+        self.at = end.map_or(self.bytes.len(), |end| start + end);
+        match self.peek() {
+            Some(b'"') => {
+                self.at += 1;
+                Ok(Cow::Borrowed(&self.line[start..self.at - 1]))
             }
+            Some(_) => self.escaped(start),
+            None => Err(self.fault("a closing `\"`")),
         }
     }
 
     /// The rest of a quoted string that holds a backslash.
+    #[cold]
     fn escaped(&mut self, start: usize) -> Result<Cow<'a, str>, Fault> {
         let mut text = String::new();
         let mut copied = start;
@@ -281,6 +283,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
+    #[inline]
     fn label_or_name(
         &mut self,
         name: &mut Option<Cow<'a, str>>,

@@ -265,6 +265,7 @@ fn walk<'a>(
     let lines = check_whole(body, format, limits)?;
     let mut reader = Reader {
         body: lines,
+        text: None,
         format,
         limits,
         labels: Vec::new(),
@@ -273,6 +274,7 @@ fn walk<'a>(
     };
     match wanted.listed() {
         None => {
+            reader.text = std::str::from_utf8(lines).ok();
             let mut start = 0;
             for end in memchr_iter(b'\n', lines).chain(std::iter::once(lines.len())) {
                 // The end of the body ends a line only if something stands on it.
@@ -408,6 +410,8 @@ impl Tally {
 
 struct Reader<'a, 'l, F> {
     body: &'a [u8],
+    /// The body as text if all of it was found to be: checking it at once is faster than by line.
+    text: Option<&'a str>,
     format: Format,
     limits: &'l Limits,
     /// Room for the labels of one line, used again for the next.
@@ -457,8 +461,13 @@ impl<'a, F: FnMut(&SampleRef<'_>) -> Result<(), Refusal>> Reader<'a, '_, F> {
         wanted: Option<&Wanted>,
     ) -> Result<(), Refusal> {
         self.labels.clear();
-        let read = check_line(raw, self.limits)
-            .and_then(|line| line::sample(line, self.format, &mut self.labels, self.limits));
+        let checked = self.text.and_then(|text| text.get(start..start + raw.len()));
+        let line = match checked.filter(|line| line.len() <= self.limits.line_bytes) {
+            Some(line) => Ok(line),
+            None => check_line(raw, self.limits),
+        };
+        let read =
+            line.and_then(|line| line::sample(line, self.format, &mut self.labels, self.limits));
         let (name, value, timestamp_secs) = match read {
             Ok(head) => (head.name, head.value, head.timestamp_secs),
             Err(fault) => return self.refuse(&fault, start, raw),

@@ -60,7 +60,7 @@ const PROBES: usize = 8;
 const REGION: usize = 32;
 
 /// Places of the table; a power of two that leaves the first cache level room for the body.
-const PLACES: usize = 8192;
+const PLACES: usize = 16384;
 
 /// Names above which the table would be so full that most of the body looks suspicious.
 const NAMES_MAX: usize = 64;
@@ -231,45 +231,23 @@ impl Names {
         }
         let table = self.table::<S>(body);
         let mut cursor = Cursor { body, line_start: end + 1, braced: None };
+        let mut hits = [0; REGION * PROBES];
         for (index, region) in body.chunks(REGION * PROBES * S).enumerate() {
-            let (blocks, count) = table.suspects::<S>(region);
-            for block in &blocks[..count] {
-                let at = (index * REGION + usize::from(*block)) * PROBES * S;
-                while let Some((start, end)) = self.line_in::<S>(&mut cursor, at, &table) {
-                    line(start, end)?;
-                    cursor = Cursor { body, line_start: end + 1, braced: None };
+            for hit in table.hits::<S>(region, &mut hits) {
+                let place = (index * REGION * PROBES + usize::from(*hit)) * S;
+                for site in table.sites_of(gram(&body[place..place + GRAM])) {
+                    let Some(from) = site.fits(body, place) else { continue };
+                    let name = usize::from(site.name);
+                    if let Some((start, end)) = self.line_of_text(&mut cursor, from, name) {
+                        line(start, end)?;
+                        cursor = Cursor { body, line_start: end + 1, braced: None };
+                    }
                 }
             }
         }
         let rest = body.len() / (PROBES * S) * (PROBES * S);
         let rest_line = memrchr(b'\n', &body[..rest]).map_or(0, |newline| newline + 1);
         Ok(rest_line.max(cursor.line_start))
-    }
-
-    /// The first wanted line, not before the cursor, that a gram of the block at `at` belongs to.
-    fn line_in<const S: usize>(
-        &self,
-        cursor: &mut Cursor<'_>,
-        at: usize,
-        table: &Table,
-    ) -> Option<(usize, usize)> {
-        let block = &cursor.body[at..at + PROBES * S];
-        let mut known = [0u8; PROBES];
-        let mut count = 0;
-        for probe in 0..PROBES {
-            known[count % PROBES] = probe as u8;
-            count += usize::from(table.knows(gram(&block[probe * S..probe * S + GRAM])));
-        }
-        for probe in &known[..count] {
-            let place = at + usize::from(*probe) * S;
-            for site in table.sites_of(gram(&cursor.body[place..place + GRAM])) {
-                let Some(from) = site.fits(cursor.body, place) else { continue };
-                if let Some(line) = self.line_of_text(cursor, from, usize::from(site.name)) {
-                    return Some(line);
-                }
-            }
-        }
-        None
     }
 
     /// The line, not before the cursor, on which a name's text begins at `from`, if it does.
@@ -356,8 +334,9 @@ const LEADS: [u8; 4] = *b"\n \t\"";
 /// Which grams are asked for, by a hash of them, and what each would be part of.
 #[derive(Clone, Debug)]
 struct Table {
+    /// Whether a place has sites: a table of its own, small enough to stay in the nearest cache.
     known: Box<[u8; PLACES]>,
-    /// For a place that is known, where its sites begin among all.
+    /// Where the sites of a known place begin.
     first: Box<[u16; PLACES]>,
     /// Each with its place, sorted by it.
     sites: Vec<(u16, Site)>,
@@ -368,45 +347,52 @@ impl Table {
         let mut sites: Vec<(u16, Site)> =
             grams.into_iter().map(|(gram, site)| (place(gram) as u16, site)).collect();
         sites.sort_unstable_by_key(|(place, _)| *place);
-        let mut table =
-            Self { known: Box::new([0; PLACES]), first: Box::new([0; PLACES]), sites: Vec::new() };
+        let (mut known, mut first) = (Box::new([0; PLACES]), Box::new([0; PLACES]));
         for (index, (place, _)) in sites.iter().enumerate().rev() {
-            table.known[usize::from(*place)] = 1;
-            table.first[usize::from(*place)] = index as u16;
+            known[usize::from(*place)] = 1;
+            first[usize::from(*place)] = index as u16;
         }
-        table.sites = sites;
-        table
-    }
-
-    #[inline(always)]
-    fn knows(&self, gram: u64) -> bool {
-        self.known[place(gram)] != 0
+        Self { known, first, sites }
     }
 
     /// Where a gram, or another of the same hash, stands in wanted names.
     #[inline]
     fn sites_of(&self, gram: u64) -> impl Iterator<Item = &Site> {
         let place = place(gram);
-        let from =
-            if self.known[place] == 0 { self.sites.len() } else { usize::from(self.first[place]) };
+        let none = self.sites.len();
+        let from = if self.known[place] == 0 { none } else { usize::from(self.first[place]) };
         let sites = self.sites[from..].iter();
         sites.take_while(move |(other, _)| usize::from(*other) == place).map(|(_, site)| site)
     }
 
-    /// The blocks of a region that hold a known gram, and how many they are. The region is gone
-    /// through without a branch on what is found, since a wrong guess costs more than ten probes.
-    #[inline(never)]
-    fn suspects<const S: usize>(&self, region: &[u8]) -> ([u8; REGION], usize) {
-        let (mut suspects, mut count) = ([0; REGION], 0);
+    /// The probes of a region that meet a known gram, by number. The region is gone through without
+    /// a branch on what is found, since a wrong guess costs more than ten probes.
+    fn hits<'h, const S: usize>(
+        &self,
+        region: &[u8],
+        hits: &'h mut [u16; REGION * PROBES],
+    ) -> &'h [u16] {
+        let (mut suspects, mut blocks) = ([0u8; REGION], 0);
         for (index, block) in (0..).zip(region.chunks_exact(PROBES * S)) {
             let mut met = 0;
             for probe in 0..PROBES {
                 met |= self.known[place(gram(&block[probe * S..probe * S + GRAM]))];
             }
-            suspects[count % REGION] = index;
-            count += usize::from(met);
+            suspects[blocks % REGION] = index;
+            blocks += usize::from(met);
         }
-        (suspects, count)
+        let mut count = 0;
+        for suspect in &suspects[..blocks] {
+            let at = usize::from(*suspect) * PROBES * S;
+            let block = &region[at..at + PROBES * S];
+            for probe in 0..PROBES {
+                let known = self.known[place(gram(&block[probe * S..probe * S + GRAM]))];
+                hits[count % (REGION * PROBES)] =
+                    u16::from(*suspect) * PROBES as u16 + probe as u16;
+                count += usize::from(known);
+            }
+        }
+        &hits[..count]
     }
 }
 
@@ -493,7 +479,9 @@ mod tests {
     fn the_search_finds_the_lines_that_are_claimed() {
         const SEED: u64 = 5;
         let mut random = StdRng::seed_from_u64(SEED);
-        let sets: [&[&str]; 7] = [
+        let long = "a_very_long_name_".repeat(6);
+        let sets: [&[&str]; 8] = [
+            &[&long, "a_very_long_name_that_differs"],
             &["http_requests_total", "http_request_duration_seconds_bucket"],
             &["up"],
             &["fourteen_chars", "process_start_time_seconds"],
