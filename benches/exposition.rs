@@ -5,8 +5,8 @@
 //! their medians, so that a noisy machine disturbs all of them alike; the ratios are asserted.
 //!
 //! What 20 wanted samples cost depends on how many lines belong to siblings of the wanted names,
-//! since each of those is looked at twice. Measured on two shared EPYC cores, in newline counts: 1.5
-//! with no sibling, 1.7 with one family in ten (this body), 2.3 with one in five. So the target of
+//! since each of those is looked at twice. Measured on two shared EPYC cores, in newline counts:
+//! 1.5 with no sibling, 1.7 with one family in ten (this body), 2.3 with one in five. So the target of
 //! 2 is kept on this body and not on every one.
 
 use std::{hint::black_box, time::Instant};
