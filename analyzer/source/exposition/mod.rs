@@ -137,6 +137,9 @@ pub struct LabelRef<'a> {
     pub value: Cow<'a, str>,
 }
 
+/// Bytes of a usual line, for a first guess at the number of samples.
+const LINE_BYTES_USUAL: usize = 96;
+
 /// Reads a body and keeps the wanted samples for which `keep` says yes. Memory grows with what is
 /// kept, never with what is refused or skipped.
 pub fn read(
@@ -152,6 +155,10 @@ pub fn read(
         if keep(sample) {
             if samples.len() >= limits.samples {
                 return Err(Refusal::TooManySamples { limit: limits.samples });
+            }
+            if samples.is_empty() && wanted.listed().is_none() {
+                // Growing step by step would copy each sample once more and scatter the heap.
+                samples.reserve((body.len() / LINE_BYTES_USUAL).min(limits.samples));
             }
             samples.push(owned(sample, &mut interner));
         }
