@@ -198,23 +198,28 @@ impl<'a> Lexer<'a> {
     }
 
     /// A quoted string from its first quote to past its last.
-    #[inline]
     fn quoted(&mut self) -> Result<Cow<'a, str>, Fault> {
-        self.expect(b'"', "`\"`")?;
-        let start = self.at;
-        let end = self.bytes[start..].iter().position(|byte| matches!(byte, b'"' | b'\\'));
-        self.at = end.map_or(self.bytes.len(), |end| start + end);
-        match self.peek() {
-            Some(b'"') => {
-                self.at += 1;
-                Ok(Cow::Borrowed(&self.line[start..self.at - 1]))
-            }
-            Some(_) => self.escaped(start),
-            None => Err(self.fault("a closing `\"`")),
+        if let Some(plain) = self.plain() {
+            return Ok(Cow::Borrowed(plain));
         }
+        self.expect(b'"', "`\"`")?;
+        self.escaped(self.at)
     }
 
-    /// The rest of a quoted string that holds a backslash.
+    /// A quoted string without an escape, as nearly all are; otherwise nothing is taken.
+    #[inline(always)]
+    fn plain(&mut self) -> Option<&'a str> {
+        let rest = self.bytes[self.at..].strip_prefix(b"\"")?;
+        let end = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+        if rest[end] == b'\\' {
+            return None;
+        }
+        let start = self.at + 1;
+        self.at = start + end + 1;
+        Some(&self.line[start..start + end])
+    }
+
+    /// The rest of a quoted string that holds a backslash or has no end.
     #[cold]
     fn escaped(&mut self, start: usize) -> Result<Cow<'a, str>, Fault> {
         let mut text = String::new();
@@ -315,8 +320,11 @@ impl<'a> Lexer<'a> {
         if self.peek() != Some(b'"') {
             return Err(self.fault("a label value in `\"`"));
         }
-        let value = self.quoted()?;
-        if labels.iter().any(|known| known.name == label) {
+        let value = match self.plain() {
+            Some(plain) => Cow::Borrowed(plain),
+            None => self.quoted()?,
+        };
+        if labels.iter().any(|known| known.name.len() == label.len() && known.name == label) {
             return Err(Fault::new(start, "a label name not used before on this line"));
         }
         if labels.len() >= limits.labels_per_series {

@@ -4,13 +4,13 @@
 //! Lenient about meaning, strict about syntax. A line that is not a sample costs that line, which
 //! is counted and, when it is the first, named; only what makes the whole answer untrustworthy (an
 //! HTML page, a cut OpenMetrics body, a limit passed) refuses the body. Nothing in a label value
-//! can forge a sample, a label or a line. Only lines of wanted sample names are lexed; the others are
-//! skipped at the speed of memory, so what is wrong in them goes unseen.
+//! can forge a sample, a label or a line. Only lines of wanted sample names are lexed; the others
+//! are skipped at the speed of memory, so what is wrong in them goes unseen.
 //!
-//! Deliberately absent: families. HELP, TYPE and UNIT decide nothing here, because targets get them
-//! wrong and rules name the samples they read; so clashing families, misplaced metadata, impossible
-//! histograms and duplicate series are not faults of this reader. Exemplars and timestamps must be
-//! well formed but are not handed on with a [`Sample`].
+//! Deliberately absent: families. HELP, TYPE and UNIT decide nothing here, because targets get
+//! them wrong and rules name the samples they read; so clashing families, misplaced metadata,
+//! impossible histograms and duplicate series are not faults of this reader. Exemplars and
+//! timestamps must be well formed but are not handed on with a [`Sample`].
 
 mod grams;
 mod intern;

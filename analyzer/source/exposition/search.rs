@@ -3,9 +3,9 @@
 //! A name of `n` bytes that occurs in a body covers `n - 7` places at which eight bytes in a row
 //! (a gram) lie inside it. So it is enough to look at one gram in every `n - 7` places and ask a
 //! small table whether any wanted name has it; one pass serves all names. Which stretch of a name
-//! is asked for is chosen per body from a sample of it, so that `http_requests_total` among a thousand
-//! other `http_request...` lines is not suspected at each of them. Names too short or too many for
-//! that are looked up line by line.
+//! is asked for is chosen per body from a sample of it, so that `http_requests_total` among a
+//! thousand other `http_request...` lines is not suspected at each of them. Names too short or too
+//! many for that are looked up line by line.
 //!
 //! Both ways find exactly the lines that [`Names::claims`] describes; a test holds them together.
 
