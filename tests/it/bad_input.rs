@@ -2,20 +2,40 @@
 //! that is down, wrong rule files, and places that cannot be used. Each has a clear message, the
 //! service lives, and other analyses do not notice.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::http::StatusCode;
-use rollgate::demo::{fault::Fault, scenario::Plan, stage::Stage};
+use rollgate::{
+    demo::{fault::Fault, scenario::Plan, stage::Stage},
+    engine::{
+        analysis::Analysis,
+        observation::{self, Histogram, Observation, Pair, Time},
+    },
+    service::{
+        case::Case,
+        driver::{Driver, Message, Running},
+        live::Board,
+    },
+    store::{NewAnalysis, Store, StoredState, sqlite::SqliteStore},
+    telemetry::{Telemetry, analysis::Opening},
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::mpsc,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    house::{
-        Api, House, Postbox, Reserved, arm, command, error_rules, health_rules, webhook,
-    },
+    house::{Api, House, Postbox, Reserved, arm, command, error_rules, health_rules, webhook},
     source_server::{Conduct, answer, hostile},
 };
 
@@ -126,6 +146,101 @@ fn check_named(name: &str, target: &SocketAddr, words: &[&str], missing: &Value)
     }
 }
 
+/// Shows counters at zero, and at every scrape after the first near the end of what a number holds.
+async fn huge() -> SocketAddr {
+    let scrapes = Arc::new(AtomicU64::new(0));
+    let metrics = move || {
+        let value = if scrapes.fetch_add(1, Ordering::SeqCst) == 0 { "0" } else { "1.7e308" };
+        let mut body = "# TYPE http_requests_total counter\n".to_owned();
+        for code in ["200", "201", "500", "503"] {
+            body.push_str(&format!("http_requests_total{{code=\"{code}\"}} {value}\n"));
+        }
+        async move { ([("content-type", "text/plain; version=0.0.4")], body) }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let app = axum::Router::new().route("/metrics", axum::routing::get(metrics));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_beyond_all_bounds_end_their_own_analysis_only() {
+    let stage = stage(22).await;
+    let (good, baseline) = (stage.canary.addr, stage.baseline.addr);
+    let rules = [
+        ("good", error_rules("{ after: 3s, deadline: 1m }")),
+        ("brief", error_rules("{ after: 3s, deadline: 6s }")),
+    ];
+    let house = House::new(json!({}), &rules);
+    let (mut server, api) = house.start().await;
+    let absurd = api.open(&order("brief", &[huge().await], baseline)).await;
+    let healthy = api.open(&order("good", &[good], baseline)).await;
+    assert_eq!(api.verdict(&healthy).await["verdict"], "promote");
+    let verdict = api.verdict(&absurd).await;
+    assert_eq!(verdict["verdict"], "inconclusive", "{verdict}");
+    println!("{verdict}\n{}", house.logged());
+    let (status, page) = api.get("/v1/analyses").await;
+    assert_eq!((status, page["analyses"].as_array().map(Vec::len)), (200, Some(2)), "{page}");
+    assert!(server.terminate().await.success());
+    stage.stop().await;
+}
+
+/// Two analyses over one driver: one is given a look that no engine can judge.
+#[tokio::test]
+async fn a_panic_while_judging_ends_that_analysis_and_nothing_else() {
+    let rules = "version: 1\nservice: shop\nsignals:\n  p95: { quantile: 0.95, of: request_seconds }\n\
+                 rules:\n  - { when: p95 > 500ms, then: rollback }\n\
+                 promote: { after: 1m, deadline: 5m }\n";
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::in_memory().await.unwrap());
+    let board = Board::default();
+    let driver = Driver {
+        store: store.clone(),
+        board: board.clone(),
+        telemetry: Telemetry::new(),
+        wake: Arc::default(),
+    };
+    let (messages, queue) = mpsc::channel(8);
+    let stop = CancellationToken::new();
+    let driving = tokio::spawn(driver.run(queue, stop));
+    let edges: Arc<[f64]> = vec![0.1, 0.5, 1.0].into();
+    for (id, counts) in [("broken", vec![]), ("sound", vec![9.0, 1.0, 0.0, 0.0])] {
+        let nobody = Reserved::new().addr();
+        let mut body = order("any", &[nobody], nobody);
+        body["mechanisms"] = json!(["deploys"]);
+        let new = NewAnalysis {
+            id: id.to_owned(),
+            idempotency_key: None,
+            service: "shop".to_owned(),
+            started: Time(0),
+            order: body.to_string(),
+            rules_name: "any".to_owned(),
+            rules_text: rules.to_owned(),
+        };
+        store.create(new).await.unwrap();
+        let case = Case::of(&store.analysis(id).await.unwrap().unwrap()).unwrap();
+        let analysis = Analysis::new(case.rules.clone(), case.started);
+        let stop = CancellationToken::new();
+        let running = Running { case, analysis, report: None, stop };
+        messages.send(Message::Start(Box::new(running), Opening::New)).await.unwrap();
+        let histogram = observation::Value::Histogram(Histogram { edges: edges.clone(), counts });
+        let reading = Pair { canary: Ok(histogram.clone()), baseline: Ok(histogram) };
+        let observation = Observation { at: Time(2000), signals: vec![reading], canary_gap: None };
+        let (observation, carry) = (Box::new(observation), Box::default());
+        messages.send(Message::Look { id: id.to_owned(), observation, carry }).await.unwrap();
+    }
+    drop(messages);
+    driving.await.expect("the driver lives");
+    let broken = store.analysis("broken").await.unwrap().unwrap();
+    assert_eq!(broken.verdict.as_deref(), Some("inconclusive"));
+    assert!(broken.report.unwrap().contains("Judging this look failed inside rollgate"));
+    let deliveries = store.deliveries("broken").await.unwrap();
+    assert_eq!(deliveries.len(), 1, "{deliveries:?}");
+    assert!(deliveries[0].new.body.contains("\"action\":\"hold\""), "{deliveries:?}");
+    let sound = store.analysis("sound").await.unwrap().unwrap();
+    assert_eq!((sound.last_look, sound.state), (1, StoredState::Running));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receiver_that_is_down_is_told_once_it_is_up() {
     let (down, receiver) = (Reserved::new(), Reserved::new());
@@ -190,7 +305,7 @@ async fn a_wrong_rule_file_is_refused_with_every_fault() {
             assert!(error.contains(word), "{name}: {word:?} is not in {error:?}");
         }
     };
-    check("wrong", &["wrong.yaml:8:", "wrong.yaml:9:33: "]).await;
+    check("wrong", &["wrong.yaml:8:45: ", "wrong.yaml:9:23: "]).await;
     check("cut", &["cut.yaml:2:"]).await;
     check("large", &["at most 256 KiB"]).await;
     check("bytes", &["bytes.yaml"]).await;
@@ -242,10 +357,12 @@ async fn what_cannot_be_started_says_why() {
     let house = House::new(json!({ "store": "rules" }), &[]);
     check_serve(&house, 2, &["rules", "hint: "]).await;
     let house = House::new(json!({ "store": "foreign.db" }), &[]);
-    std::fs::write(house.path().join("foreign.db"), b"not a database at all, but a letter").unwrap();
+    std::fs::write(house.path().join("foreign.db"), b"not a database at all, but a letter")
+        .unwrap();
     check_serve(&house, 2, &["foreign.db", "hint: "]).await;
 
-    let unset = json!({ "webhook": { "url": "http://h/", "secrets": [{ "env": "HOUSE_NO_KEY" }] } });
+    let unset =
+        json!({ "webhook": { "url": "http://h/", "secrets": [{ "env": "HOUSE_NO_KEY" }] } });
     let short = json!({ "webhook": { "url": "ftp://h/", "secrets": [{ "env": "HOUSE_KEY" }] } });
     for (config, words) in [
         (json!({ "listen": "nowhere" }), &["rollgate.yaml", "listen is \"nowhere\""][..]),

@@ -219,7 +219,8 @@ impl Api {
 
     /// Sends JSON; none when nobody answers.
     pub async fn try_post(&self, path: &str, body: &Value) -> Option<(u16, Value)> {
-        let answer = self.client.post(format!("{}{path}", self.url)).json(body).send().await.ok()?;
+        let answer =
+            self.client.post(format!("{}{path}", self.url)).json(body).send().await.ok()?;
         let status = answer.status().as_u16();
         Some((status, answer.json().await.ok()?))
     }

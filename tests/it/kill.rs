@@ -105,9 +105,12 @@ async fn two_hundred_kills_lose_no_verdict_and_tell_none_twice() {
     println!("seed {seed}");
     let town = Town::start().await;
     let twins = twins(&town).await;
-    for (kind, expected) in
-        [("errors", "rollback"), ("healthy", "promote"), ("idle", "inconclusive"), ("down", "rollback")]
-    {
+    for (kind, expected) in [
+        ("errors", "rollback"),
+        ("healthy", "promote"),
+        ("idle", "inconclusive"),
+        ("down", "rollback"),
+    ] {
         assert_eq!(twins[kind]["verdict"], expected, "{kind}");
     }
     let houses = join_all((0..HOUSES).map(|number| haunted(&town, &twins, seed, number))).await;
@@ -136,7 +139,10 @@ async fn twins(town: &Town) -> BTreeMap<String, Value> {
     assert!(server.terminate().await.success());
     let told = postbox.kept();
     assert_eq!(told.len(), KINDS.len());
-    told.values().map(|bodies| event(&bodies[0])).map(|data| (word(&data, "service"), data)).collect()
+    told.values()
+        .map(|bodies| event(&bodies[0]))
+        .map(|data| (word(&data, "service"), data))
+        .collect()
 }
 
 /// What a house went through.
@@ -165,12 +171,7 @@ impl Seen {
 }
 
 /// Kills one house's service again and again, lets it finish in peace, and checks everything.
-async fn haunted(
-    town: &Town,
-    twins: &BTreeMap<String, Value>,
-    seed: u64,
-    number: usize,
-) -> Seen {
+async fn haunted(town: &Town, twins: &BTreeMap<String, Value>, seed: u64, number: usize) -> Seen {
     let mut chance = StdRng::seed_from_u64(seed.wrapping_add(number as u64));
     let postbox = Postbox::new(moods(StdRng::seed_from_u64(chance.random())));
     let house = house(&postbox).await;
@@ -260,7 +261,11 @@ async fn check(house: &House, postbox: &Postbox, twins: &BTreeMap<String, Value>
         assert_eq!(word(&data, "analysis"), stored.new.id);
         let twin = &twins[&stored.new.service];
         for member in ["verdict", "rule", "action"] {
-            assert_eq!(data[member], twin[member], "{member} of {} and its twin", stored.new.service);
+            assert_eq!(
+                data[member], twin[member],
+                "{member} of {} and its twin",
+                stored.new.service
+            );
         }
         check_fold(&store, &stored, &delivery.new.body).await;
         seen.verdicts += 1;

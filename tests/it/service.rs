@@ -316,8 +316,7 @@ async fn check_run(args: &[&str], expected: i32, out: &[&str], err: &[&str]) -> 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn run_ends_with_the_verdict_as_its_exit_code() {
     let stage = Stage::play(plan(), 15).await.unwrap();
-    let idle =
-        ServiceOptions { name: "shop".to_owned(), version: "v3".to_owned(), seed: 1 };
+    let idle = ServiceOptions { name: "shop".to_owned(), version: "v3".to_owned(), seed: 1 };
     let idle = Service::start(idle).await.unwrap();
     let bad = ServiceOptions { name: "shop".to_owned(), version: "v4".to_owned(), seed: 2 };
     let bad = Service::start(bad).await.unwrap();
@@ -356,8 +355,13 @@ async fn run_ends_with_the_verdict_as_its_exit_code() {
     assert_eq!(report["rule"], "error_rate > 3x baseline");
 
     let wrong = file("wrong");
-    check_run(&["--rules", &wrong, "--canary", &canary], 2, &[], &["wrong.yaml", "deadlin", "roll"])
-        .await;
+    check_run(
+        &["--rules", &wrong, "--canary", &canary],
+        2,
+        &[],
+        &["wrong.yaml", "deadlin", "roll"],
+    )
+    .await;
     check_run(&["--rules", &short], 2, &[], &["no canary", "--canary URL"]).await;
     check_run(&["--rules", &short, "--canary", &canary], 2, &[], &["--baseline URL"]).await;
     check_run(&["--rules", "nosuch.yaml", "--canary", &canary], 2, &[], &["nosuch.yaml"]).await;
