@@ -2,8 +2,8 @@
 //!
 //! Defined outcomes: a counter below its last value was reset, and counts from zero; after a
 //! restart every series does; a series that was not there at the last reading began at zero; the
-//! first reading of an instance only sets the mark; NaN, infinite and negative values are bad and
-//! contribute nothing.
+//! first reading of an instance only sets the mark; NaN, infinite, negative and absurdly
+//! large values are bad and contribute nothing.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,6 +17,10 @@ use crate::engine::observation::{Missing, Why};
 /// Series that vanished are remembered, so that one that comes back is not counted twice; beyond
 /// this many times the present number of series the memory is dropped.
 const VANISHED_SERIES_FACTOR: usize = 4;
+
+/// Largest value of a counter. Nothing counts so far, and whatever is summed over series, instances
+/// and looks of smaller ones stays finite.
+const COUNTER_MAX: f64 = 1e30;
 
 /// Counters of one instance, before and now.
 pub struct Increments<'a> {
@@ -75,11 +79,11 @@ impl<'a> Increments<'a> {
     /// Increment of one series since the last reading.
     pub fn of(&self, sample: &Sample) -> Result<f64, Missing> {
         let value = sample.value;
-        if !value.is_finite() || value < 0.0 {
+        if !(0.0..=COUNTER_MAX).contains(&value) {
             return Err(Missing::new(Why::BadValue, format!("{} is {value}", sample.name)));
         }
         if !self.has_mark {
-            return Err(Missing::new(Why::FirstLook, ""));
+            return Err(Missing::new(Why::FirstLook, "one more reading is needed"));
         }
         let before = self.before.get(&(sample.name.clone(), sample.labels.clone()));
         Ok(match before {
