@@ -179,14 +179,16 @@ async fn numbers_beyond_all_bounds_end_their_own_analysis_only() {
     assert_eq!(api.verdict(&healthy).await["verdict"], "promote");
     let verdict = api.verdict(&absurd).await;
     assert_eq!(verdict["verdict"], "inconclusive", "{verdict}");
-    println!("{verdict}\n{}", house.logged());
+    let reason = verdict["reason"].as_str().unwrap();
+    assert!(reason.contains("bad value: ") && reason.contains("http_requests_total"), "{reason}");
     let (status, page) = api.get("/v1/analyses").await;
     assert_eq!((status, page["analyses"].as_array().map(Vec::len)), (200, Some(2)), "{page}");
     assert!(server.terminate().await.success());
     stage.stop().await;
 }
 
-/// Two analyses over one driver: one is given a look that no engine can judge.
+/// Three analyses over one driver: one is given a look that no engine can judge, one a look that no
+/// store keeps.
 #[tokio::test]
 async fn a_panic_while_judging_ends_that_analysis_and_nothing_else() {
     let rules = "version: 1\nservice: shop\nsignals:\n  p95: { quantile: 0.95, of: request_seconds }\n\
@@ -204,7 +206,8 @@ async fn a_panic_while_judging_ends_that_analysis_and_nothing_else() {
     let stop = CancellationToken::new();
     let driving = tokio::spawn(driver.run(queue, stop));
     let edges: Arc<[f64]> = vec![0.1, 0.5, 1.0].into();
-    for (id, counts) in [("broken", vec![]), ("sound", vec![9.0, 1.0, 0.0, 0.0])] {
+    let counts = [vec![], vec![f64::INFINITY, 1.0, 0.0, 0.0], vec![9.0, 1.0, 0.0, 0.0]];
+    for (id, counts) in ["broken", "endless", "sound"].into_iter().zip(counts) {
         let nobody = Reserved::new().addr();
         let mut body = order("any", &[nobody], nobody);
         body["mechanisms"] = json!(["deploys"]);
@@ -231,12 +234,14 @@ async fn a_panic_while_judging_ends_that_analysis_and_nothing_else() {
     }
     drop(messages);
     driving.await.expect("the driver lives");
-    let broken = store.analysis("broken").await.unwrap().unwrap();
-    assert_eq!(broken.verdict.as_deref(), Some("inconclusive"));
-    assert!(broken.report.unwrap().contains("Judging this look failed inside rollgate"));
-    let deliveries = store.deliveries("broken").await.unwrap();
-    assert_eq!(deliveries.len(), 1, "{deliveries:?}");
-    assert!(deliveries[0].new.body.contains("\"action\":\"hold\""), "{deliveries:?}");
+    for id in ["broken", "endless"] {
+        let failed = store.analysis(id).await.unwrap().unwrap();
+        assert_eq!(failed.verdict.as_deref(), Some("inconclusive"), "{id}");
+        assert!(failed.report.unwrap().contains("Judging this look failed inside rollgate"));
+        let deliveries = store.deliveries(id).await.unwrap();
+        let [delivery] = &deliveries[..] else { panic!("one delivery: {deliveries:?}") };
+        assert!(delivery.new.body.contains("\"action\":\"hold\""), "{delivery:?}");
+    }
     let sound = store.analysis("sound").await.unwrap().unwrap();
     assert_eq!((sound.last_look, sound.state), (1, StoredState::Running));
 }
