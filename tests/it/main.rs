@@ -2,14 +2,18 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails to set up should stop at once")]
 
 mod api;
+mod bad_input;
 mod deliver;
 mod demo_service;
 mod display;
 mod exposition;
 mod fake_desk;
 mod grafana;
+mod house;
+mod kill;
 mod page;
 mod rules;
+mod service;
 mod source_prometheus;
 mod source_recording;
 mod source_server;
