@@ -157,8 +157,10 @@ impl Reducer {
         parts: &mut [Vec<Result<Part, Missing>>],
     ) {
         let name = &reading.instance;
-        let named =
-            |missing: &Missing| Missing::new(missing.why, format!("{name}: {}", missing.detail));
+        let named = |missing: &Missing| match missing.detail.as_str() {
+            "" => Missing::new(missing.why, &**name),
+            detail => Missing::new(missing.why, format!("{name}: {detail}")),
+        };
         let samples = match &reading.samples {
             Ok(samples) => samples,
             Err(missing) => {
@@ -391,7 +393,9 @@ fn join(parts: Vec<Result<Part, Missing>>, reduce: Reduce, edges: &mut Arc<[f64]
                 });
             }
             Ok(Part::Level(level)) => levels.push(level),
-            Ok(Part::Restarts(one)) => restarts = Some(restarts.unwrap_or(0u32).saturating_add(one)),
+            Ok(Part::Restarts(one)) => {
+                restarts = Some(restarts.unwrap_or(0u32).saturating_add(one))
+            }
             Err(missing) => {
                 reasons.insert((missing.why, missing.detail));
             }

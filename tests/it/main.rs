@@ -10,6 +10,7 @@ mod fake_desk;
 mod grafana;
 mod page;
 mod rules;
+mod signal;
 mod source_prometheus;
 mod source_recording;
 mod source_server;
