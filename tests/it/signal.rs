@@ -225,7 +225,7 @@ fn resets_and_restarts_count_from_zero() {
             (1.0, "i: process_start_time_seconds NaN; err_total 5", "2 in 1s over 1"),
             (2.0, "i: process_start_time_seconds 900000; err_total 6", "1 in 1s over 1"),
             (3.0, "i: process_start_time_seconds NaN; err_total 8", "2 in 1s over 1"),
-            (4.0, "i: process_start_time_seconds 900009; err_total 9", "9 in 1s over 1"),
+            (4.0, "i: process_start_time_seconds 1000003; err_total 9", "9 in 1s over 1"),
         ],
     );
     // A restart that is first seen in an old sample is still seen in the next new one.
@@ -233,8 +233,24 @@ fn resets_and_restarts_count_from_zero() {
         COUNT,
         &[
             (0.0, "i: process_start_time_seconds 900000; err_total 3", "first look"),
-            (1.0, "i: @0; process_start_time_seconds 900009; err_total 3", "no traffic"),
-            (2.0, "i: process_start_time_seconds 900009; err_total 4", "4 in 2s over 1"),
+            (1.0, "i: @0; process_start_time_seconds 1000001; err_total 3", "no traffic"),
+            (2.0, "i: process_start_time_seconds 1000001; err_total 4", "4 in 2s over 1"),
+        ],
+    );
+}
+
+#[test]
+fn a_load_balancer_at_the_address_counts_nothing_twice() {
+    let a = "i: process_start_time_seconds 900000; err_total";
+    let b = "i: process_start_time_seconds 950000; err_total";
+    check(
+        COUNT,
+        &[
+            (0.0, &format!("{a} 100"), "first look"),
+            (1.0, &format!("{b} 500"), "first look: i: another process answered at the last look"),
+            (2.0, &format!("{b} 501"), "1 in 1s over 1"),
+            (3.0, &format!("{a} 104"), "first look: i: another process"),
+            (4.0, &format!("{a} 105"), "1 in 1s over 1"),
         ],
     );
 }
@@ -679,7 +695,7 @@ fn restarts_by_start_time_and_by_counter() {
         "restarts r_total",
         &[
             (0.0, "i: process_start_time_seconds 100; r_total 4", "0 restarts"),
-            (1.0, "i: process_start_time_seconds 200; r_total 5", "1 restarts"),
+            (1.0, "i: process_start_time_seconds 1000000; r_total 5", "1 restarts"),
         ],
     );
     // Restarts of a young instance count: that is how a crash loop looks.

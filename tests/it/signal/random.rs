@@ -14,7 +14,7 @@ use rollgate::{
     },
 };
 
-use super::{at, gathered, line, probe, specs};
+use super::{BEGIN_SECS, at, gathered, line, probe, specs};
 
 /// What one body said: process start and series by name. None: the scrape failed.
 type Body = Option<(f64, BTreeMap<u32, f64>)>;
@@ -116,7 +116,7 @@ fn increments_equal_the_slow_reference_and_never_exceed_the_truth() {
     for seed in 0..400 {
         let random = &mut StdRng::seed_from_u64(seed);
         let mut process = Process {
-            start: 1000.0,
+            start: BEGIN_SECS - 1000.0,
             counters: (0..3)
                 .map(|series| (series, f64::from(random.random_range(0..99u32))))
                 .collect(),
@@ -128,7 +128,7 @@ fn increments_equal_the_slow_reference_and_never_exceed_the_truth() {
         for look in 0..60 {
             process.work(random);
             if random.random_bool(0.04) {
-                process.start += 10.0;
+                process.start = BEGIN_SECS + f64::from(look) * 2.0 - 0.5;
                 process.counters.clear();
                 process.hidden.clear();
             }
@@ -148,7 +148,7 @@ fn increments_equal_the_slow_reference_and_never_exceed_the_truth() {
                 None => Err(Missing::new(Why::ScrapeFailed, "")),
             };
             history.push(body.map(|body| (process.start, body)));
-            let seen = reducer.reduce(&one_instance(f64::from(look), samples));
+            let seen = reducer.reduce(&one_instance(f64::from(look) * 2.0, samples));
             let got = match &seen.signals[0].canary {
                 Ok(Value::Events { events, .. }) => Ok(*events),
                 Ok(value) => panic!("seed {seed} look {look}: {value:?}"),
