@@ -1,7 +1,8 @@
 //! Raw counters of one instance become increments since its last reading.
 //!
 //! Defined outcomes: a counter below its last value was reset, and counts from zero; after a
-//! restart every series does; a series that was not there at the last reading began at zero; one
+//! restart every series does; another process at the same address only sets marks, as if a load
+//! balancer stood there; a series that was not there at the last reading began at zero; one
 //! that was there with a bad value sets its mark first; the first reading of an instance only sets
 //! marks; NaN, infinite and negative values are bad and contribute nothing; a series given twice in
 //! one body counts once, as first given. In doubt a request is lost, never counted twice.
@@ -22,12 +23,23 @@ pub const VANISHED_SERIES_FACTOR: usize = 4;
 /// So many are remembered in any case: a body that is empty once must not cost the marks.
 pub const REMEMBERED_SERIES_MIN: usize = 1_000;
 
+/// Which process answers, against the last reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// The same, as far as is known.
+    Same,
+    /// One that began since: its counters began at zero.
+    New,
+    /// One that was there all along: nothing is known of its counters at the last reading.
+    Other,
+}
+
 /// Counters of one instance, before and now.
 pub struct Increments<'a> {
     /// By name and labels, each once.
     series: Vec<Series<'a>>,
     has_mark: bool,
-    restarted: bool,
+    life: Life,
 }
 
 /// One series now, and its value at the last reading.
@@ -72,8 +84,8 @@ impl Series<'_> {
 }
 
 impl<'a> Increments<'a> {
-    /// `restarted` says that the process began anew since the last reading.
-    pub fn new(samples: &'a [Sample], carry: &InstanceCarry, restarted: bool) -> Self {
+    /// The samples of this reading against the marks of the last one.
+    pub fn new(samples: &'a [Sample], carry: &InstanceCarry, life: Life) -> Self {
         let mut series: Vec<Series<'a>> =
             samples.iter().map(|sample| Series { sample, before: None }).collect();
         // Stable, so that of a series given twice the first stays.
@@ -87,7 +99,7 @@ impl<'a> Increments<'a> {
                 .filter(|((name, labels), _)| (&**name, labels) == series.key())
                 .map(|(_, value)| **value);
         }
-        Self { series, has_mark: carry.last_read.is_some(), restarted }
+        Self { series, has_mark: carry.last_read.is_some(), life }
     }
 
     /// The series a selection reads: of the first of its names that the instance exposes.
@@ -123,7 +135,10 @@ impl<'a> Increments<'a> {
     pub fn of(&self, series: &Series<'_>) -> Result<f64, Missing> {
         let value = series.good()?;
         self.marked()?;
-        if self.restarted { Ok(value) } else { series.above_mark() }
+        match self.life {
+            Life::New => Ok(value),
+            Life::Same | Life::Other => series.above_mark(),
+        }
     }
 
     /// Increment of a counter that outlives the process which it counts the lives of.
@@ -164,7 +179,12 @@ impl<'a> Increments<'a> {
     }
 
     fn marked(&self) -> Result<(), Missing> {
-        if self.has_mark { Ok(()) } else { Err(Missing::new(Why::FirstLook, "")) }
+        let detail = match self.life {
+            Life::Same | Life::New if self.has_mark => return Ok(()),
+            Life::Same | Life::New => "",
+            Life::Other => "another process answered at the last look",
+        };
+        Err(Missing::new(Why::FirstLook, detail))
     }
 
     /// What to remember for the next reading.
@@ -173,8 +193,9 @@ impl<'a> Increments<'a> {
     /// reading: to forget some of them would count their whole past when they come back.
     pub fn remember(self, carry: &mut InstanceCarry, at: Time) {
         carry.last_read = Some(at);
-        if self.restarted {
-            carry.counters.clear();
+        match self.life {
+            Life::Same => {}
+            Life::New | Life::Other => carry.counters.clear(),
         }
         let mut fresh = Vec::new();
         let mut marks = carry.counters.iter_mut().peekable();

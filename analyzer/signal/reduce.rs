@@ -14,7 +14,7 @@ use std::{
 use super::{
     buckets::Cumulative,
     carry::{Carry, InstanceCarry},
-    increments::{Increments, Series},
+    increments::{Increments, Life, Series},
     sample::{Gathered, InstanceReading, Probe},
     spec::{HealthTarget, PROCESS_START_TIME, Reads, Reduce, Selection, SignalSpec},
 };
@@ -24,6 +24,10 @@ use crate::engine::observation::{
 
 /// A process start that moved by more than this is another process; less is clock arithmetic.
 const RESTART_SECS_MIN: f64 = 1.0;
+
+/// How far a target's clock may be behind ours. A process that began earlier than this before the
+/// last reading did not begin since, it is another one: a load balancer stands at the address.
+const START_SKEW_SECS_MAX: f64 = 30.0;
 
 /// A sample older than the last one by no more than this is an old sample (a metrics server's slow
 /// replica) and is waited out; by more, the clock was set back and the marks are set anew.
@@ -157,8 +161,10 @@ impl Reducer {
         parts: &mut [Vec<Result<Part, Missing>>],
     ) {
         let name = &reading.instance;
-        let named =
-            |missing: &Missing| Missing::new(missing.why, format!("{name}: {}", missing.detail));
+        let named = |missing: &Missing| match missing.detail.as_str() {
+            "" => Missing::new(missing.why, &**name),
+            detail => Missing::new(missing.why, format!("{name}: {detail}")),
+        };
         let samples = match &reading.samples {
             Ok(samples) => samples,
             Err(missing) => {
@@ -174,14 +180,12 @@ impl Reducer {
         if carry.last_read.is_some_and(|last| last.since(reading.at) > CLOCK_BACK_MAX) {
             (carry.last_read, carry.first_seen) = (None, carry.first_seen.min(reading.at));
         }
-        let moved = |(now, before): (f64, f64)| now - before > RESTART_SECS_MIN;
-        let restarted = started.zip(carry.process_start_secs).is_some_and(moved);
         let is_new = carry.last_read.is_none_or(|last| reading.at > last);
         let secs = carry.last_read.map_or(0.0, |last| reading.at.since(last).as_secs_f64());
         let born = started.filter(|start| *start <= reading.at.as_secs_f64());
         let born = born.map_or(carry.first_seen, Time::from_secs_f64);
         let warm = reading.at.since(born) >= self.warmup;
-        let increments = Increments::new(samples, carry, restarted);
+        let increments = Increments::new(samples, carry, life_of(started, carry));
         for (spec, parts) in self.specs.iter().zip(parts) {
             let too_young = || Missing::new(Why::WarmUp, "younger than the warm-up");
             let judged = if warm { Ok(()) } else { Err(too_young()) };
@@ -235,6 +239,15 @@ impl Reducer {
             }
         }
     }
+}
+
+fn life_of(started: Option<f64>, carry: &InstanceCarry) -> Life {
+    let (Some(now), Some(before)) = (started, carry.process_start_secs) else { return Life::Same };
+    if (now - before).abs() <= RESTART_SECS_MIN {
+        return Life::Same;
+    }
+    let last_read = carry.last_read.map_or(f64::NEG_INFINITY, Time::as_secs_f64);
+    if now > before && now >= last_read - START_SKEW_SECS_MAX { Life::New } else { Life::Other }
 }
 
 /// The pseudo-instance that a source lends to the answers of `promql:` signals: it exposes nothing

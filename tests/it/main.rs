@@ -14,6 +14,7 @@ mod kill;
 mod page;
 mod rules;
 mod service;
+mod signal;
 mod source_prometheus;
 mod source_recording;
 mod source_server;
