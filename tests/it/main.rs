@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails to set up should stop at once")]
 
 mod api;
+mod browser;
 mod deliver;
 mod demo_service;
 mod display;
@@ -16,4 +17,5 @@ mod source_server;
 mod source_targets;
 mod store;
 mod story;
+mod surfer;
 mod wire;
