@@ -101,7 +101,7 @@ const EVIDENCE_GROWS: &str = "[...document.querySelectorAll('[role=meter]')].som
 
 async fn check(scenario: Scenario, expected: Expected) {
     let onset = scenario.plan().onset.map(|_| Duration::from_secs(6));
-    let hold = scenario.plan().hold.min(Duration::from_secs(20));
+    let hold = scenario.plan().hold.min(Duration::from_secs(14));
     let plan = Plan { onset, hold, deadline: hold + Duration::from_secs(5), ..scenario.plan() };
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("shop.yaml"), rules(&plan)).unwrap();
@@ -152,14 +152,14 @@ async fn the_page_shows_a_bad_release_being_rolled_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_a_crash() {
     let live = "document.querySelector('.status[data-status=up]') !== null";
-    let expected = Expected { live, verdict: "Roll back", reason: "canary" };
+    let expected = Expected { live, verdict: "Roll back", reason: "restarts is " };
     check(Scenario::Crash, expected).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_a_good_release_being_promoted() {
     let live = "document.querySelector('.status[data-status=up]') !== null";
-    let expected = Expected { live, verdict: "Promote", reason: "" };
+    let expected = Expected { live, verdict: "Promote", reason: "Nothing fired" };
     check(Scenario::Healthy, expected).await;
 }
 

@@ -13,6 +13,9 @@ use futures_util::StreamExt;
 pub const WIDE: i64 = 1280;
 pub const NARROW: i64 = 400;
 
+/// Time that a page has to lay itself out anew after a change of its width.
+const SETTLE: Duration = Duration::from_secs(5);
+
 pub struct Surfer {
     browser: Browser,
     events: tokio::task::JoinHandle<()>,
@@ -49,17 +52,23 @@ impl Surfer {
     }
 }
 
-/// Gives the page a width and a colour scheme.
+/// Gives the page a width and a colour scheme; nothing moves, so that pictures show what is.
 pub async fn look(page: &Page, width: i64, scheme: &str) {
     page.execute(SetDeviceMetricsOverrideParams::new(width, 900, 1.0, false)).await.unwrap();
-    let feature = MediaFeature::new("prefers-color-scheme", scheme);
-    page.emulate_media_features(vec![feature]).await.unwrap();
+    let features = [("prefers-color-scheme", scheme), ("prefers-reduced-motion", "reduce")];
+    let features = features.map(|(name, value)| MediaFeature::new(name, value));
+    page.emulate_media_features(features.into()).await.unwrap();
 }
 
 /// Asks the page until the expression is true.
 pub async fn until(page: &Page, expression: &str, patience: Duration) {
+    // An expression about what is not there yet throws, which is as good as false.
+    let holds = async || {
+        let said = page.evaluate(expression).await;
+        said.is_ok_and(|said| said.into_value::<bool>().unwrap_or(false))
+    };
     let asking = async {
-        while !page.evaluate(expression).await.unwrap().into_value::<bool>().unwrap_or(false) {
+        while !holds().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -73,12 +82,16 @@ pub async fn text(page: &Page, expression: &str) -> String {
     page.evaluate(expression).await.unwrap().into_value().unwrap()
 }
 
-/// Nothing sticks out to the side, at any width.
+/// Nothing sticks out to the side, at any width, once the page has settled at this one.
 pub async fn check_fits(page: &Page, name: &str) {
     let widest = "[...document.querySelectorAll('main *')]\
                   .filter(e => !e.closest('.hidden, thead') && e.getBoundingClientRect().right \
                   > document.documentElement.clientWidth + 1)\
                   .map(e => e.outerHTML.slice(0, 120)).join('\\n')";
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < SETTLE && !text(page, widest).await.is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     assert_eq!(text(page, widest).await, "", "{name} is too wide");
 }
 
