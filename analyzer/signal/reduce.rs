@@ -391,7 +391,9 @@ fn join(parts: Vec<Result<Part, Missing>>, reduce: Reduce, edges: &mut Arc<[f64]
                 });
             }
             Ok(Part::Level(level)) => levels.push(level),
-            Ok(Part::Restarts(one)) => restarts = Some(restarts.unwrap_or(0u32).saturating_add(one)),
+            Ok(Part::Restarts(one)) => {
+                restarts = Some(restarts.unwrap_or(0u32).saturating_add(one))
+            }
             Err(missing) => {
                 reasons.insert((missing.why, missing.detail));
             }

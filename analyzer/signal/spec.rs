@@ -221,8 +221,8 @@ pub fn retain_wanted(specs: &[SignalSpec], samples: &mut Vec<Sample>) {
         let mut wanted = &*sample.name == PROCESS_START_TIME;
         for (of, suffix, witnesses) in &mut selections {
             if let Some(name) = sample.name.strip_suffix(*suffix) {
-                wanted |= of.matches(name, &sample.labels)
-                    || witnesses.take(of, name, &sample.labels);
+                wanted |=
+                    of.matches(name, &sample.labels) || witnesses.take(of, name, &sample.labels);
             }
         }
         wanted
