@@ -99,6 +99,6 @@ function meter(clause) {
       "aria-valuemin": "0", "aria-valuemax": needed, "aria-valuenow": Math.min(needed, Math.max(0, value)),
       "aria-valuetext": words,
     }, h("div", { class: "fill" })),
-    h("small", null, words, noise > 1.005 && ` \u00b7 noise \u00d7${noise.toFixed(1)}`),
+    h("small", null, words, noise >= 1.05 && ` \u00b7 noise \u00d7${noise.toFixed(1)}`),
   ];
 }

@@ -7,7 +7,8 @@ const HEIGHT = 190;
 const MARGIN = { top: 10, right: 14, bottom: 24, left: 62 };
 
 /** One plot. `update` takes {title, start, at, end, series: [{label, style, values}],
- *  limits: [{label, value}], keepLimits, isWhole, mark: {at, label, style}, write, axis}. */
+ *  limits: [{label, value}], keepLimits, isWhole, least, mark: {at, label, style},
+ *  write, axis}; `least` is the height of a plot that holds nothing but zeros. */
 export class Plot {
   constructor() {
     this.hover = null;
@@ -157,7 +158,8 @@ function vertical(data) {
     high += spread * 0.4;
   } else {
     low = Math.min(0, low);
-    high += (high - low) * 0.08 || 1.25;
+    // Above a limit that stays in sight there is room for its word and the mark's.
+    high += (high - low) * (data.keepLimits ? 0.16 : 0.08) || 1.25 * (data.least || 1);
   }
   const nice = niceStep((high - low) / 4);
   const step = data.isWhole ? Math.max(1, Math.ceil(nice)) : nice;
