@@ -3,6 +3,7 @@
 
 mod api;
 mod bad_input;
+mod browser;
 mod deliver;
 mod demo_service;
 mod display;
@@ -21,4 +22,5 @@ mod source_server;
 mod source_targets;
 mod store;
 mod story;
+mod surfer;
 mod wire;
