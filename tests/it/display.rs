@@ -108,6 +108,7 @@ fn errors(decades: f64) -> Report {
                  the baseline with 3.7 of 3.6 decades of evidence."
                 .into(),
         otherwise: None,
+        gap: None,
         findings: vec![
             fires,
             finding("rollback", "clear", vec![held.clone()]),

@@ -49,7 +49,11 @@ fn look(id: &str, number: u64) -> Look {
     Look {
         analysis: id.to_owned(),
         look: number,
-        observation: Observation { at: Time(1000 + number as i64), signals: vec![level] },
+        observation: Observation {
+            at: Time(1000 + number as i64),
+            signals: vec![level],
+            canary_gap: None,
+        },
         carry: Carry::default(),
         report: format!("{{\"look\":{number}}}"),
         verdict: "watching".to_owned(),

@@ -123,6 +123,7 @@ impl Story {
             rule: (verdict == "rollback").then(|| "error_rate > 1.5x baseline".into()),
             reason: reason.into(),
             otherwise: (verdict == "inconclusive").then(|| "hold".into()),
+            gap: None,
             findings: self.findings(look),
             signals: vec![
                 signal("error_rate", "share", self.errors_of(look), Some(base_errors(look))),

@@ -202,7 +202,8 @@ impl Random {
         let signals = (0..self.0.random_range(0..4))
             .map(|_| Pair { canary: self.reading(&edges), baseline: self.reading(&edges) })
             .collect();
-        Observation { at: Time(self.0.random_range(-5..i64::MAX / 2)), signals }
+        let at = Time(self.0.random_range(-5..i64::MAX / 2));
+        Observation { at, signals, canary_gap: self.reading(&edges).err() }
     }
 
     fn carry(&mut self) -> Carry {
