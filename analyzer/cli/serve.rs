@@ -12,7 +12,10 @@ use crate::{
     deliver::{Mechanism, webhook::Webhook},
     service::{self, ServiceOptions, system_clock},
     source::{client::Client, limits::SourceLimits, prometheus::PrometheusServer},
-    store::sqlite::{SqliteOptions, SqliteStore},
+    store::{
+        StoreError,
+        sqlite::{SqliteOptions, SqliteStore},
+    },
     telemetry::Telemetry,
 };
 
@@ -50,7 +53,8 @@ async fn serve(config: Config) -> anyhow::Result<u8> {
             .map_err(|error| UsageError(format!("prometheus {name}: {error}")))?;
         prometheus.insert(name, Arc::new(server));
     }
-    let store = SqliteStore::open(&config.store, SqliteOptions::default()).await?;
+    let store = SqliteStore::open(&config.store, SqliteOptions::default());
+    let store = store.await.map_err(unopened)?;
     let service = service::start(ServiceOptions {
         listen: config.listen,
         store: Arc::new(store),
@@ -68,6 +72,17 @@ async fn serve(config: Config) -> anyhow::Result<u8> {
     stop_signal().await?;
     service.stop().await;
     Ok(PROMOTE)
+}
+
+/// A path that cannot serve as a store is the configuration's fault; anything else is not.
+fn unopened(error: StoreError) -> anyhow::Error {
+    match error {
+        StoreError::Unusable { .. } => UsageError(error.to_string()).into(),
+        StoreError::Database { .. }
+        | StoreError::Unreadable { .. }
+        | StoreError::Unwritable { .. }
+        | StoreError::OutOfOrder { .. } => error.into(),
+    }
 }
 
 /// Waits for SIGTERM or Ctrl-C.

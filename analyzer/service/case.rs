@@ -3,7 +3,10 @@
 //! Everything that is built from an order goes through here, whether the analysis is new, resumed
 //! after a restart or long over.
 
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use anyhow::{Context, anyhow};
 
@@ -79,8 +82,10 @@ impl Case {
             if page.is_empty() {
                 return Ok(analysis);
             }
-            for (_, observation) in &page {
-                let step = analysis.step(observation);
+            for (look, observation) in &page {
+                // A journal that cannot be judged ends this analysis, not the process.
+                let step = catch_unwind(AssertUnwindSafe(|| analysis.step(observation)))
+                    .map_err(|_| anyhow!("judging look {look} of {} failed", self.id))?;
                 each(&build::report(&self.rules, &step));
             }
         }
@@ -133,7 +138,8 @@ pub fn state_word(state: StoredState) -> &'static str {
 /// A line of the list.
 pub fn summary(stored: &StoredAnalysis) -> anyhow::Result<AnalysisSummary> {
     let order: OpenAnalysis = serde_json::from_str(&stored.new.order)?;
-    let report = stored_report(stored)?;
+    // One report that cannot be read must not take the whole list with it.
+    let report = stored_report(stored).ok().flatten();
     Ok(AnalysisSummary {
         id: stored.new.id.clone(),
         service: stored.new.service.clone(),

@@ -2,13 +2,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    io::AsyncReadExt,
+    sync::{mpsc, watch},
+    task::JoinError,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -25,6 +29,7 @@ use crate::{
     deliver::Clock,
     engine::analysis::Analysis,
     report::shape::Report,
+    rulefile,
     signal::carry::Carry,
     source::{
         client::Client,
@@ -55,7 +60,8 @@ const NAME_CHARS_MAX: usize = 200;
 /// Longest hold that may be ordered: a week.
 const HOLD_SECS_MAX: f64 = 604_800.0;
 
-/// Everything needed to open, resume and show analyses.
+/// Everything needed to open, resume and show analyses. Cheap to clone.
+#[derive(Clone)]
 pub struct ServiceDesk {
     /// Where analyses live.
     pub store: Arc<dyn Store>,
@@ -88,37 +94,8 @@ pub struct ServiceDesk {
 #[async_trait]
 impl Desk for ServiceDesk {
     async fn open(&self, order: OpenAnalysis) -> Result<Opened, DeskError> {
-        if self.board.len() >= RUNNING_MAX {
-            return Err(DeskError::Full(format!("{RUNNING_MAX} analyses are running already")));
-        }
-        let new = self.checked(&order).await?;
-        match self.store.create(new.clone()).await.map_err(unavailable)? {
-            Created::Existing(stored) => {
-                if stored.new.order != new.order {
-                    return Err(DeskError::Conflict(format!(
-                        "the idempotency key already opened analysis {} with another order",
-                        stored.new.id
-                    )));
-                }
-                Ok(Opened { view: self.stored_view(&stored).await?, is_new: false })
-            }
-            Created::New => {
-                let stored = StoredAnalysis {
-                    new,
-                    state: StoredState::Running,
-                    last_look: 0,
-                    report: None,
-                    verdict: None,
-                    ended: None,
-                    cancel_note: None,
-                };
-                let case = Case::of(&stored).map_err(|error| defect(&error))?;
-                let view = case.view(StoredState::Running, None, None, &[]);
-                let analysis = Analysis::new(case.rules.clone(), case.started);
-                self.begin(case, analysis, None, Carry::default(), Opening::New).await?;
-                Ok(Opened { view, is_new: true })
-            }
-        }
+        let desk = self.clone();
+        self.to_its_end(async move { desk.take(order).await }).await
     }
 
     async fn list(&self, filter: ListFilter) -> Result<AnalysisPage, DeskError> {
@@ -167,8 +144,60 @@ impl Desk for ServiceDesk {
     }
 
     async fn cancel(&self, id: &str, order: CancelAnalysis) -> Result<AnalysisView, DeskError> {
+        let (desk, id) = (self.clone(), id.to_owned());
+        self.to_its_end(async move { desk.give_up(&id, &order).await }).await
+    }
+
+    async fn unready(&self) -> Option<String> {
+        if self.driver.is_closed() {
+            return Some("the service is stopping".to_owned());
+        }
+        self.store.ping().await.err().map(|error| chain(&error))
+    }
+}
+
+impl ServiceDesk {
+    /// Does work that must not stop half-way when whoever asked for it goes away: an analysis that
+    /// is stored and not begun would be watched by nobody until the next start.
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, DeskError>> + Send + 'static,
+    ) -> Result<T, DeskError> {
+        match self.tasks.spawn(work).await.map_err(JoinError::try_into_panic) {
+            Ok(done) => done,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            Err(Err(_)) => Err(DeskError::Unavailable("the service is stopping".to_owned())),
+        }
+    }
+
+    async fn take(&self, order: OpenAnalysis) -> Result<Opened, DeskError> {
+        if self.board.len() >= RUNNING_MAX {
+            return Err(DeskError::Full(format!("{RUNNING_MAX} analyses are running already")));
+        }
+        let new = self.checked(&order).await?;
+        match self.store.create(new.clone()).await.map_err(unavailable)? {
+            Created::Existing(stored) => {
+                if stored.new.order != new.order {
+                    return Err(DeskError::Conflict(format!(
+                        "the idempotency key already opened analysis {} with another order",
+                        stored.new.id
+                    )));
+                }
+                Ok(Opened { view: self.stored_view(&stored).await?, is_new: false })
+            }
+            Created::New => {
+                let case = Case::of(&fresh(new)).map_err(|error| defect(&error))?;
+                let view = case.view(StoredState::Running, None, None, &[]);
+                let analysis = Analysis::new(case.rules.clone(), case.started);
+                self.begin(case, analysis, None, Carry::default(), Opening::New).await?;
+                Ok(Opened { view, is_new: true })
+            }
+        }
+    }
+
+    async fn give_up(&self, id: &str, order: &CancelAnalysis) -> Result<AnalysisView, DeskError> {
         let stored = self.stored(id).await?;
-        let note = serde_json::to_string(&order).expect("strings are always JSON");
+        let note = serde_json::to_string(order).expect("strings are always JSON");
         if !self.store.cancel(id, &note, (self.now)()).await.map_err(unavailable)? {
             return Err(DeskError::Conflict(format!(
                 "analysis {id} is over: {}",
@@ -184,15 +213,6 @@ impl Desk for ServiceDesk {
         self.analysis(id).await
     }
 
-    async fn unready(&self) -> Option<String> {
-        if self.driver.is_closed() {
-            return Some("the service is stopping".to_owned());
-        }
-        self.store.ping().await.err().map(|error| chain(&error))
-    }
-}
-
-impl ServiceDesk {
     /// Takes up every analysis that was running when the process ended.
     pub async fn resume(&self) -> anyhow::Result<usize> {
         let stored = self.store.running().await?;
@@ -342,7 +362,8 @@ impl ServiceDesk {
         if order.hold_secs.is_some_and(|secs| !(secs > 0.0 && secs <= HOLD_SECS_MAX)) {
             faults.push(format!("hold_secs must be above 0 and at most {HOLD_SECS_MAX}"));
         }
-        let text = self.rules_text(&order.rules).await.map_err(|fault| faults.push(fault)).ok();
+        let text = self.rules_text(&order.rules).await;
+        let text = text.map_err(|found| faults.extend(found)).ok();
         let new = NewAnalysis {
             id: uuid::Uuid::now_v7().simple().to_string(),
             idempotency_key: order.idempotency_key.clone(),
@@ -353,16 +374,7 @@ impl ServiceDesk {
             rules_text: text.unwrap_or_default(),
         };
         if faults.is_empty() {
-            let stored = StoredAnalysis {
-                new: new.clone(),
-                state: StoredState::Running,
-                last_look: 0,
-                report: None,
-                verdict: None,
-                ended: None,
-                cancel_note: None,
-            };
-            match Case::of(&stored) {
+            match Case::of(&fresh(new.clone())) {
                 Ok(case) => {
                     faults.extend(self.collector(&case).err().unwrap_or_default());
                     let compares = case.rules.rules.iter().any(|rule| rule.when.needs_baseline());
@@ -379,18 +391,23 @@ impl ServiceDesk {
         if faults.is_empty() { Ok(new) } else { Err(DeskError::Refused(faults)) }
     }
 
-    async fn rules_text(&self, name: &str) -> Result<String, String> {
+    /// The text of a rule file that loads, or everything that is wrong with it.
+    async fn rules_text(&self, name: &str) -> Result<String, Vec<String>> {
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if name.is_empty() || !name.chars().all(plain) {
-            return Err(format!(
+            return Err(vec![format!(
                 "rules is {name:?}, expected the name of a rule file without `.yaml`: letters, \
                  digits, - and _"
-            ));
+            )]);
         }
-        let path = self.rules_dir.join(format!("{name}.yaml"));
-        tokio::fs::read_to_string(&path).await.map_err(|error| {
-            format!("rule file {name}.yaml cannot be read from the configured directory: {error}")
-        })
+        let file = format!("{name}.yaml");
+        let text = read_bounded(&self.rules_dir.join(&file)).await.map_err(|error| {
+            vec![format!("rule file {file} cannot be read from the configured directory: {error}")]
+        })?;
+        match rulefile::load(&file, &text) {
+            Ok(_) => Ok(text),
+            Err(faults) => Err(faults.iter().map(ToString::to_string).collect()),
+        }
     }
 
     async fn stored(&self, id: &str) -> Result<StoredAnalysis, DeskError> {
@@ -406,6 +423,27 @@ impl ServiceDesk {
         let cancelled = note.map(|note| serde_json::from_str(note).unwrap_or_default());
         Ok(case.view(stored.state, report, cancelled, &deliveries))
     }
+}
+
+/// A new analysis as the store will give it back.
+fn fresh(new: NewAnalysis) -> StoredAnalysis {
+    StoredAnalysis {
+        new,
+        state: StoredState::Running,
+        last_look: 0,
+        report: None,
+        verdict: None,
+        ended: None,
+        cancel_note: None,
+    }
+}
+
+/// Reads no more of a file than tells that it is too large for a rule file.
+async fn read_bounded(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    let file = tokio::fs::File::open(path).await?;
+    file.take(rulefile::MAX_FILE_BYTES as u64 + 1).read_to_string(&mut text).await?;
+    Ok(text)
 }
 
 fn append(history: &mut History, report: &Report) {

@@ -19,7 +19,7 @@ use crate::{
     deliver::payload::{RulesShape, VerdictParts, delivery_key, verdict_event},
     engine::{
         analysis::Analysis,
-        observation::Observation,
+        observation::{Observation, Time},
         verdict::{Step, Verdict},
     },
     report::{build, shape::Report},
@@ -52,6 +52,13 @@ pub enum Message {
         observation: Box<Observation>,
         /// Positions after it.
         carry: Box<Carry>,
+    },
+    /// A look could not be taken because of a defect of ours: the analysis ends inconclusive.
+    Failed {
+        /// Of which analysis.
+        id: String,
+        /// When.
+        at: Time,
     },
     /// An analysis was cancelled in the store.
     Drop(String),
@@ -126,15 +133,14 @@ impl Driver {
                     self.board.remove(&id);
                 }
                 Message::Look { id, observation, carry } => {
-                    // A final verdict never changes: looks that come after it are nobody's.
-                    let over = |stepped: &Stepped| {
-                        stepped.look.analysis == id && stepped.look.decision.is_some()
-                    };
-                    if stepped.iter().any(over) {
-                        continue;
-                    }
-                    if let Some(running) = running.get_mut(&id) {
+                    if let Some(running) = judged_on(running, &stepped, &id) {
                         stepped.push(look(running, *observation, *carry));
+                    }
+                }
+                Message::Failed { id, at } => {
+                    if let Some(running) = judged_on(running, &stepped, &id) {
+                        let next = running.analysis.looks() + 1;
+                        stepped.push(failed_look(running, next, at));
                     }
                 }
             }
@@ -167,10 +173,14 @@ impl Driver {
                     }
                     self.board.remove(&analysis);
                 }
+                // It would be refused for ever, and everybody else's looks with it.
+                Err(StoreError::Unwritable { analysis, what, why }) => {
+                    tracing::error!(what, why, "a look cannot be kept, its analysis ends");
+                    fail_all_of(&analysis, running, stepped);
+                }
                 Err(
                     error @ (StoreError::Database { .. }
                     | StoreError::Unreadable { .. }
-                    | StoreError::Unwritable { .. }
                     | StoreError::Unusable { .. }),
                 ) => {
                     tracing::error!(error = %chain(&error), "looks could not be committed, trying again");
@@ -206,9 +216,46 @@ impl Driver {
     }
 }
 
+/// The analysis that a look is for. A final verdict never changes: what comes after it in the same
+/// turn is nobody's.
+fn judged_on<'a>(
+    running: &'a mut HashMap<String, Running>,
+    stepped: &[Stepped],
+    id: &str,
+) -> Option<&'a mut Running> {
+    let over = |stepped: &Stepped| stepped.look.analysis == id && stepped.look.decision.is_some();
+    if stepped.iter().any(over) { None } else { running.get_mut(id) }
+}
+
 fn look(running: &mut Running, observation: Observation, carry: Carry) -> Stepped {
     let begun = Instant::now();
-    let step = judge(&mut running.analysis, &observation);
+    let step = judge(running, &observation);
+    concluded(running, (observation, carry), step, begun)
+}
+
+/// A look of which nothing is known but that it failed.
+fn failed_look(running: &Running, look: u64, at: Time) -> Stepped {
+    let step = failed_step(running, look, at);
+    let observation = Observation { at, signals: Vec::new(), canary_gap: None };
+    concluded(running, (observation, Carry::default()), step, Instant::now())
+}
+
+/// Puts one failed look in the place of all looks of an analysis.
+fn fail_all_of(analysis: &str, running: &HashMap<String, Running>, stepped: &mut Vec<Stepped>) {
+    let first = stepped.iter().position(|stepped| stepped.look.analysis == analysis);
+    let failed = first.zip(running.get(analysis)).map(|(first, running)| {
+        failed_look(running, stepped[first].look.look, stepped[first].step.at)
+    });
+    stepped.retain(|stepped| stepped.look.analysis != analysis);
+    stepped.extend(failed);
+}
+
+fn concluded(
+    running: &Running,
+    (observation, carry): (Observation, Carry),
+    step: Step,
+    begun: Instant,
+) -> Stepped {
     let report = build::report(&running.case.rules, &step);
     let decision = step
         .verdict
@@ -228,18 +275,22 @@ fn look(running: &mut Running, observation: Observation, carry: Carry) -> Steppe
 
 /// One step. A panic while judging one analysis ends that analysis inconclusive, never as a pass,
 /// and never ends the process.
-fn judge(analysis: &mut Analysis, observation: &Observation) -> Step {
-    let next = analysis.looks() + 1;
-    let rules = analysis.rules().clone();
-    catch_unwind(AssertUnwindSafe(|| analysis.step(observation))).unwrap_or_else(|_| Step {
-        look: next,
-        at: observation.at,
-        elapsed: Duration::ZERO,
+fn judge(running: &mut Running, observation: &Observation) -> Step {
+    let next = running.analysis.looks() + 1;
+    catch_unwind(AssertUnwindSafe(|| running.analysis.step(observation)))
+        .unwrap_or_else(|_| failed_step(running, next, observation.at))
+}
+
+fn failed_step(running: &Running, look: u64, at: Time) -> Step {
+    Step {
+        look,
+        at,
+        elapsed: at.since(running.case.started),
         findings: Vec::new(),
         estimates: Vec::new(),
         canary_gap: None,
-        verdict: Verdict::Inconclusive { otherwise: rules.promote.otherwise },
-    })
+        verdict: Verdict::Inconclusive { otherwise: running.case.rules.promote.otherwise },
+    }
 }
 
 fn deliveries(case: &Case, step: &Step, report: &Report) -> Vec<NewDelivery> {

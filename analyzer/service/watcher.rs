@@ -3,8 +3,9 @@
 //! One task per running analysis. It holds the reducer, whose positions travel with every
 //! observation so that they are committed together; it never steps the engine.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval_at},
@@ -49,15 +50,20 @@ pub async fn watch(watch: Watch, driver: mpsc::Sender<Message>, stop: Cancellati
             _ = ticks.tick() => {}
         }
         let at = now();
-        let gathered = tokio::select! {
+        // A defect met while reading or reducing ends this analysis, and says so; a watcher that
+        // just died would leave it running for ever.
+        let look = AssertUnwindSafe(async { reducer.reduce(&collector.gather(at).await) });
+        let looked = tokio::select! {
             () = stop.cancelled() => return,
-            gathered = collector.gather(at) => gathered,
+            looked = look.catch_unwind() => looked,
         };
-        let observation = reducer.reduce(&gathered);
-        let message = Message::Look {
-            id: id.clone(),
-            observation: Box::new(observation),
-            carry: Box::new(reducer.carry().clone()),
+        let message = match looked {
+            Ok(observation) => Message::Look {
+                id: id.clone(),
+                observation: Box::new(observation),
+                carry: Box::new(reducer.carry().clone()),
+            },
+            Err(_) => Message::Failed { id: id.clone(), at },
         };
         tokio::select! {
             () = stop.cancelled() => return,

@@ -263,6 +263,8 @@ pub enum StoreError {
     /// A record that could not be read back as it is, and was therefore not written.
     #[error("store: {what} is not written: {why}")]
     Unwritable {
+        /// Of which analysis.
+        analysis: String,
         /// Which record.
         what: String,
         /// Why.

@@ -321,6 +321,7 @@ struct LookRecord {
 impl LookRecord {
     fn new(look: &Look) -> Result<Self, StoreError> {
         let unwritable = |what: &str, why| StoreError::Unwritable {
+            analysis: look.analysis.clone(),
             what: format!("{what} of analysis {} at look {}", look.analysis, look.look),
             why,
         };
