@@ -182,6 +182,7 @@ mod tests {
             rule: Some("error_rate > 5%".to_owned()),
             reason: reason.to_owned(),
             otherwise: None,
+            gap: None,
             findings: vec![finding; rules],
             signals: vec![],
         }

@@ -131,7 +131,7 @@ impl Desk for ServiceDesk {
         let mut history = History { at: Vec::new(), signals: Vec::new(), evidence: Vec::new() };
         let every = (stored.last_look as usize).div_ceil(HISTORY_POINTS_MAX).max(1) as u64;
         let keep = |report: &Report| {
-            if report.look % every == 0 || report.is_final {
+            if report.look.is_multiple_of(every) || report.is_final {
                 append(&mut history, report);
             }
         };

@@ -419,7 +419,7 @@ mod tests {
 
     fn one(reading: Reading) -> Observation {
         let pair = Pair { canary: reading.clone(), baseline: reading };
-        Observation { at: Time(1_700_000_000_123), signals: vec![pair] }
+        Observation { at: Time(1_700_000_000_123), signals: vec![pair], canary_gap: None }
     }
 
     fn check(reading: Reading, expected: &str) {
