@@ -1,6 +1,8 @@
 //! rollgate judges a release while it happens.
 //!
-//! Modules in reading order: the way of the data first, then what surrounds it.
+//! What follows is the architecture: the way of the data, who may import whom, invariants, limits.
+//! Nothing but the list of modules lives here.
+#![doc = include_str!("ARCHITECTURE.md")]
 
 pub mod api;
 pub mod cli;

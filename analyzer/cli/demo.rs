@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
+use anstream::println;
 use anyhow::{Context, bail};
 use clap::Args;
 use owo_colors::OwoColorize;
@@ -232,11 +233,11 @@ fn print_end(
     let counts = receiver.counts();
     let delivered = match delivery {
         Some(delivery) => {
-            println!(
-                "  webhook {} verified: signature good, {} copies",
-                delivery.id,
-                1 + counts.duplicates
-            );
+            let times = match counts.duplicates {
+                0 => "once".to_owned(),
+                duplicates => format!("{} times", 1 + duplicates),
+            };
+            println!("  webhook {} arrived {times}, signature verified", delivery.id);
             true
         }
         None => {

@@ -229,6 +229,8 @@ fn rendered(lines: &[Line], color: bool) -> String {
 /// Head and rows; with `room`, quiet rules are left out from the end until the rest fits.
 fn matrix_lines(report: &Report, width: usize, room: Option<usize>) -> Vec<Line> {
     let head = matrix::head(width);
+    let gap = matrix::gap(report, width);
+    let room = room.map(|rows| rows.saturating_sub(gap.len()).max(1));
     let mut blocks = matrix::blocks(report, width);
     let mut height: usize =
         blocks.iter().map(|block| block.lines.len()).sum::<usize>() + usize::from(head.is_some());
@@ -257,6 +259,7 @@ fn matrix_lines(report: &Report, width: usize, room: Option<usize>) -> Vec<Line>
     if let Some(room) = room {
         lines.truncate(room);
     }
+    lines.extend(gap);
     lines
 }
 
@@ -346,7 +349,10 @@ fn numbers(clause: &ClauseShape) -> Option<String> {
         return Some(clean(text.trim_end_matches(": ")));
     }
     let quantity = |value| format::quantity(value, &clause.unit);
-    let mut words = vec![quantity(clause.estimate?)];
+    let mut words = match matrix::status(clause) {
+        Some(word) => vec![clean(word)],
+        None => vec![quantity(clause.estimate?)],
+    };
     words.extend(clause.baseline.map(|value| format!("baseline {}", quantity(value))));
     words.extend(clause.bound.map(|value| format!("bound {}", quantity(value))));
     words.push(format::progress(&clause.progress));

@@ -181,6 +181,7 @@ mod tests {
             look: 7,
             rule: Some("error_rate > 5%".to_owned()),
             reason: reason.to_owned(),
+            gap: None,
             otherwise: None,
             gap: None,
             findings: vec![finding; rules],

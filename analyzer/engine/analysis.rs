@@ -104,7 +104,9 @@ impl Analysis {
                 state.look(rule, elapsed, now, looks)
             })
             .collect();
-        let canary_gap = observation.canary_gap.clone();
+        let held = elapsed >= rules.promote.after;
+        let unseen = if held { self.unseen_by_sleepers(now, &findings) } else { None };
+        let canary_gap = observation.canary_gap.clone().or(unseen);
         let verdict =
             conclude(&rules.rules, &findings, elapsed, canary_gap.is_some(), &rules.promote);
         let estimates = tracks
@@ -115,6 +117,22 @@ impl Analysis {
             })
             .collect();
         Step { look: self.looks, at: now, elapsed, findings, estimates, canary_gap, verdict }
+    }
+}
+
+impl Analysis {
+    /// Why a signal that only sleeping rules ask for has no data. Asleep is not clear: without this
+    /// a release nobody saw would be promoted once its rules sleep.
+    fn unseen_by_sleepers(&self, now: Time, findings: &[Finding]) -> Option<Missing> {
+        let rules = self.rules.rules.iter().zip(findings);
+        let sleepers = rules.filter(|(_, finding)| finding.state == State::Asleep);
+        let mut clauses = sleepers.flat_map(|(rule, _)| rule.when.clauses());
+        clauses.find_map(|clause| {
+            let canary = self.tracks[clause.signal].arm(Arm::Canary);
+            let missing = canary.outage(Arm::Canary, now, self.rules.observe.window)?;
+            let name = &self.rules.signals[clause.signal].name;
+            Some(Missing::new(missing.why, format!("{name} of {}", missing.detail)))
+        })
     }
 }
 

@@ -215,11 +215,12 @@ impl<'a> Tail<'a> {
     /// Allowed ratio of tail shares at `edge`, and the baseline's own share there.
     ///
     /// The ratio is widened by one relative standard error of the tail's count: a margin that
-    /// chance made too small would look like a regression at every later look.
+    /// chance made too small would look like a regression at every later look. There is none before
+    /// enough requests were seen: a baseline that changes its layout is learned anew.
     fn margin(&self, edge: f64, factor: f64) -> Option<(f64, f64)> {
         let index = edge_index(self.edges, edge)?;
         let share = self.beyond(index);
-        if share <= 0.0 {
+        if self.total < CALIBRATION_REQUESTS || share * self.total < EDGE_EVENTS_MIN {
             return None;
         }
         let widened = 1.0 + 1.0 / (share * self.total).sqrt();

@@ -55,7 +55,8 @@ pub struct Step {
     pub findings: Vec<Finding>,
     /// What both arms look like now, one entry per signal: for plots, never for deciding.
     pub estimates: Vec<Estimates>,
-    /// Canary instances that gave nothing at this look, when there are some.
+    /// Canary instances that gave nothing at this look, when there are some; or, once the hold is
+    /// over, a signal without data that only sleeping rules ask for. Blocks promotion.
     pub canary_gap: Option<Missing>,
     /// The verdict.
     pub verdict: Verdict,

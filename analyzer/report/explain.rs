@@ -101,7 +101,11 @@ fn lacking(report: &Report) -> String {
         .into_iter()
         .map(|(reason, signals)| match signals.is_empty() {
             true => format!("{reason}."),
-            false => format!("{} has not enough data ({reason}).", signals.join(", ")),
+            false => format!(
+                "{} {} not enough data ({reason}).",
+                signals.join(", "),
+                if signals.len() == 1 { "has" } else { "have" },
+            ),
         })
         .collect();
     sentences.join(" ")
@@ -120,9 +124,14 @@ fn firing(finding: &FindingShape) -> String {
     sentence.push_str(&told.join("; "));
     sentence.push('.');
     if let Some(reason) = &finding.reason {
-        sentence.push_str(&format!(" {reason}."));
+        sentence.push_str(&format!(" {}.", capitalised(reason.trim_end_matches('.'))));
     }
     sentence
+}
+
+fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 fn clause_words(clause: &ClauseShape) -> String {

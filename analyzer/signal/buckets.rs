@@ -6,8 +6,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    increments::Increments,
-    sample::{Labels, Sample},
+    increments::{Increments, Series},
+    sample::Labels,
 };
 use crate::engine::observation::{Histogram, Missing, Why};
 
@@ -20,33 +20,50 @@ pub struct Cumulative {
 }
 
 impl Cumulative {
-    /// The increments of the bucket series of one instance, summed over its other labels.
-    pub fn read(increments: &Increments<'_>, buckets: &[&Sample]) -> Result<Self, Missing> {
-        let mut groups: BTreeMap<Labels, Vec<(f64, f64)>> = BTreeMap::new();
-        for sample in buckets {
-            let le = sample.labels.value("le");
+    /// The increments of the bucket series of one instance, summed over its other labels. A
+    /// histogram that cannot be read costs only itself when others are good.
+    pub fn read(increments: &Increments<'_>, buckets: &[Series<'_>]) -> Result<Self, Missing> {
+        let mut groups: BTreeMap<Labels, Vec<Series<'_>>> = BTreeMap::new();
+        for series in buckets {
+            groups.entry(series.sample.labels.without("le")).or_default().push(*series);
+        }
+        let (mut sum, mut fault): (Option<Self>, Option<Missing>) = (None, None);
+        for group in groups.values() {
+            match Self::of_group(increments, group) {
+                Ok(one) => {
+                    sum = Some(match sum {
+                        Some(sum) => sum.plus(one),
+                        None => one,
+                    });
+                }
+                Err(missing) => fault = Some(missing),
+            }
+        }
+        let none = || Missing::new(Why::NoTraffic, "no bucket that is selected has appeared yet");
+        sum.ok_or_else(|| fault.unwrap_or_else(none))
+    }
+
+    fn of_group(increments: &Increments<'_>, group: &[Series<'_>]) -> Result<Self, Missing> {
+        let counts = increments.of_group(group)?;
+        let mut buckets = Vec::with_capacity(group.len());
+        for (series, count) in group.iter().zip(counts) {
+            let le = series.sample.labels.value("le");
             let edge = le.parse::<f64>().ok().filter(|edge| !edge.is_nan());
             let edge = edge.ok_or_else(|| {
-                Missing::new(Why::BucketLayout, format!("{} has le=\"{le}\"", sample.name))
+                let detail = format!("{} has le=\"{le}\"", series.sample.name);
+                Missing::new(Why::BucketLayout, detail)
             })?;
-            let group = groups.entry(sample.labels.without("le")).or_default();
-            group.push((edge, increments.of(sample)?));
+            buckets.push((edge, count));
         }
-        let mut sum: Option<Self> = None;
-        for (_, mut group) in groups {
-            group.sort_by(|a, b| a.0.total_cmp(&b.0));
-            let Some((edge, total)) = group.pop().filter(|(edge, _)| *edge == f64::INFINITY) else {
-                return Err(Missing::new(Why::BucketLayout, "a histogram without a +Inf bucket"));
-            };
-            debug_assert_eq!(edge, f64::INFINITY);
-            let (edges, counts) = group.into_iter().filter(|(edge, _)| edge.is_finite()).unzip();
-            let one = Self { edges, counts, total };
-            sum = Some(match sum {
-                Some(sum) => sum.plus(one),
-                None => one,
-            });
-        }
-        sum.ok_or_else(|| Missing::new(Why::AbsentSeries, "no buckets"))
+        buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+        // The same edge written twice (`1` and `1.0`) is one edge.
+        buckets.dedup_by(|later, first| later.0 == first.0);
+        let Some((_, total)) = buckets.pop().filter(|(edge, _)| *edge == f64::INFINITY) else {
+            return Err(Missing::new(Why::BucketLayout, "a histogram without a +Inf bucket"));
+        };
+        let finite = buckets.into_iter().filter(|(edge, _)| edge.is_finite());
+        let (edges, counts) = finite.unzip();
+        Ok(Self { edges, counts, total })
     }
 
     /// The sum of two, on the edges they share.

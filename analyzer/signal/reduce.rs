@@ -2,7 +2,8 @@
 //!
 //! The reducer holds raw positions only (its [`Carry`]); everything it hands on is an increment, a
 //! level or a reason. An instance younger than the warm-up sets its marks and is not judged; its
-//! restarts and, once it has been up, its health are.
+//! restarts and, once it has been up, its health are. No number that is handed on is NaN or
+//! infinite, whatever was exposed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +14,7 @@ use std::{
 use super::{
     buckets::Cumulative,
     carry::{Carry, InstanceCarry},
-    increments::Increments,
+    increments::{Increments, Life, Series},
     sample::{Gathered, InstanceReading, Probe},
     spec::{HealthTarget, PROCESS_START_TIME, Reads, Reduce, Selection, SignalSpec},
 };
@@ -24,8 +25,19 @@ use crate::engine::observation::{
 /// A process start that moved by more than this is another process; less is clock arithmetic.
 const RESTART_SECS_MIN: f64 = 1.0;
 
+/// How far a target's clock may be behind ours. A process that began earlier than this before the
+/// last reading did not begin since, it is another one: a load balancer stands at the address.
+const START_SKEW_SECS_MAX: f64 = 30.0;
+
+/// A sample older than the last one by no more than this is an old sample (a metrics server's slow
+/// replica) and is waited out; by more, the clock was set back and the marks are set anew.
+const CLOCK_BACK_MAX: Duration = Duration::from_secs(300);
+
 /// Instances that have not been seen for this long are forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(3600);
+
+/// Instances remembered by one analysis; beyond this the absent ones are forgotten, oldest first.
+pub const INSTANCES_REMEMBERED_MAX: usize = 2048;
 
 /// Turns gathered samples into observations, look by look.
 #[derive(Debug)]
@@ -71,7 +83,7 @@ impl Reducer {
                 pair.canary = dependency_reading(probe);
             }
         }
-        self.forget(gathered.at);
+        self.forget(gathered);
         Observation { at: gathered.at, signals, canary_gap: self.gap(&gathered.canary) }
     }
 
@@ -89,8 +101,8 @@ impl Reducer {
         });
         let (name, missing) = failed.next()?;
         let count = 1 + failed.count();
-        let detail =
-            format!("{count} of {} canary instances: {name}: {}", canary.len(), missing.detail);
+        let all = canary.iter().filter(|instance| !carries_levels_only(instance)).count();
+        let detail = format!("{count} of {all} canary instances: {name}: {}", missing.detail);
         Some(Missing::new(missing.why, detail))
     }
 
@@ -98,7 +110,7 @@ impl Reducer {
         let mut parts: Vec<Vec<Result<Part, Missing>>> =
             self.specs.iter().map(|_| Vec::new()).collect();
         let mut health: Vec<Vec<Reading>> = self.specs.iter().map(|_| Vec::new()).collect();
-        for reading in instances {
+        for reading in instances.iter().filter(|reading| !carries_levels_only(reading)) {
             let key = (arm, reading.instance.clone());
             let blank = InstanceCarry {
                 first_seen: now,
@@ -149,8 +161,10 @@ impl Reducer {
         parts: &mut [Vec<Result<Part, Missing>>],
     ) {
         let name = &reading.instance;
-        let named =
-            |missing: &Missing| Missing::new(missing.why, format!("{name}: {}", missing.detail));
+        let named = |missing: &Missing| match missing.detail.as_str() {
+            "" => Missing::new(missing.why, &**name),
+            detail => Missing::new(missing.why, format!("{name}: {detail}")),
+        };
         let samples = match &reading.samples {
             Ok(samples) => samples,
             Err(missing) => {
@@ -163,47 +177,83 @@ impl Reducer {
             .filter(|sample| &*sample.name == PROCESS_START_TIME && sample.value.is_finite())
             .map(|sample| sample.value)
             .reduce(f64::max);
-        let moved = |(now, before): (f64, f64)| now - before > RESTART_SECS_MIN;
-        let restarted = started.zip(carry.process_start_secs).is_some_and(moved);
+        if carry.last_read.is_some_and(|last| last.since(reading.at) > CLOCK_BACK_MAX) {
+            (carry.last_read, carry.first_seen) = (None, carry.first_seen.min(reading.at));
+        }
         let is_new = carry.last_read.is_none_or(|last| reading.at > last);
         let secs = carry.last_read.map_or(0.0, |last| reading.at.since(last).as_secs_f64());
         let born = started.filter(|start| *start <= reading.at.as_secs_f64());
         let born = born.map_or(carry.first_seen, Time::from_secs_f64);
         let warm = reading.at.since(born) >= self.warmup;
-        let increments = Increments::new(samples, carry, restarted);
+        let increments = Increments::new(samples, carry, life_of(started, carry));
         for (spec, parts) in self.specs.iter().zip(parts) {
+            let too_young = || Missing::new(Why::WarmUp, "younger than the warm-up");
+            let judged = if warm { Ok(()) } else { Err(too_young()) };
+            let not_new = || Missing::new(Why::NoTraffic, "no new sample since the last look");
+            let counted = judged.clone().and(if is_new { Ok(()) } else { Err(not_new()) });
             let part = match &spec.reads {
+                Reads::Restarts(_) if !is_new => Ok(Part::Restarts(0)),
                 Reads::Restarts(of) => restarts_part(&increments, of),
-                Reads::Gauge { of, per, .. } if warm => gauge_part(&increments, of, per.as_ref()),
-                Reads::Health(_) | Reads::Promql(_) => continue,
-                _ if !warm => Err(Missing::new(Why::WarmUp, "younger than the warm-up")),
-                _ if !is_new => {
-                    Err(Missing::new(Why::NoTraffic, "no new sample since the last look"))
+                Reads::Gauge { of, per, .. } => {
+                    judged.and_then(|()| gauge_part(&increments, of, per.as_ref()))
                 }
-                Reads::Ratio { events, total } => ratio_part(&increments, events, total),
-                Reads::Counter(of) => counter_part(&increments, of, secs),
-                Reads::Histogram(of) => increments
-                    .selected(of, "_bucket")
-                    .and_then(|buckets| Cumulative::read(&increments, &buckets))
-                    .map(Part::Buckets),
-                Reads::Gauge { .. } => continue,
+                Reads::Health(_) | Reads::Promql(_) => continue,
+                Reads::Ratio { events, total } => {
+                    counted.and_then(|()| ratio_part(&increments, events, total))
+                }
+                Reads::Counter(of) => counted.and_then(|()| counter_part(&increments, of, secs)),
+                Reads::Histogram(of) => counted.and_then(|()| buckets_part(&increments, of)),
             };
             parts.push(part.map_err(|missing| named(&missing)));
         }
         if is_new {
-            increments.remember(carry);
-            carry.last_read = Some(reading.at);
-        }
-        if started.is_some() {
-            carry.process_start_secs = started;
+            increments.remember(carry, reading.at);
+            carry.process_start_secs = started.or(carry.process_start_secs);
         }
     }
 
-    fn forget(&mut self, now: Time) {
-        self.carry.instances.retain(|_, carry| {
-            now.since(carry.last_read.unwrap_or(carry.first_seen)) < FORGET_AFTER
+    /// What is present is never forgotten, however long it has been failing: its health would be
+    /// given the warm-up once more.
+    fn forget(&mut self, gathered: &Gathered) {
+        let arms = [(Arm::Canary, &gathered.canary), (Arm::Baseline, &gathered.baseline)];
+        let present: BTreeSet<(Arm, &str)> = arms
+            .into_iter()
+            .flat_map(|(arm, all)| all.iter().map(move |reading| (arm, &*reading.instance)))
+            .collect();
+        let last_seen = |carry: &InstanceCarry| carry.last_read.unwrap_or(carry.first_seen);
+        let is_present = |key: &(Arm, Arc<str>)| present.contains(&(key.0, &*key.1));
+        let remembered = &mut self.carry.instances;
+        remembered.retain(|key, carry| {
+            is_present(key) || gathered.at.since(last_seen(carry)) < FORGET_AFTER
         });
+        let surplus = remembered.len().saturating_sub(INSTANCES_REMEMBERED_MAX);
+        if surplus > 0 {
+            let mut absent: Vec<(Time, (Arm, Arc<str>))> = remembered
+                .iter()
+                .filter(|(key, _)| !is_present(key))
+                .map(|(key, carry)| (last_seen(carry), key.clone()))
+                .collect();
+            absent.sort();
+            for (_, key) in absent.into_iter().take(surplus) {
+                remembered.remove(&key);
+            }
+        }
     }
+}
+
+fn life_of(started: Option<f64>, carry: &InstanceCarry) -> Life {
+    let (Some(now), Some(before)) = (started, carry.process_start_secs) else { return Life::Same };
+    if (now - before).abs() <= RESTART_SECS_MIN {
+        return Life::Same;
+    }
+    let last_read = carry.last_read.map_or(f64::NEG_INFINITY, Time::as_secs_f64);
+    if now > before && now >= last_read - START_SKEW_SECS_MAX { Life::New } else { Life::Other }
+}
+
+/// The pseudo-instance that a source lends to the answers of `promql:` signals: it exposes nothing
+/// and is no instance of anything.
+fn carries_levels_only(reading: &InstanceReading) -> bool {
+    !reading.levels.is_empty() && reading.samples.as_ref().is_ok_and(Vec::is_empty)
 }
 
 fn ratio_part(
@@ -220,21 +270,26 @@ fn counter_part(increments: &Increments<'_>, of: &Selection, secs: f64) -> Resul
     Ok(Part::Events { events: increments.sum(&increments.selected(of, "")?)?, secs })
 }
 
+fn buckets_part(increments: &Increments<'_>, of: &Selection) -> Result<Part, Missing> {
+    let buckets = increments.selected(of, "_bucket")?;
+    Cumulative::read(increments, &buckets).map(Part::Buckets)
+}
+
 fn gauge_part(
     increments: &Increments<'_>,
     of: &Selection,
     per: Option<&Selection>,
 ) -> Result<Part, Missing> {
     let level = |of: &Selection| {
-        let samples = increments.selected(of, "")?;
-        if samples.is_empty() {
-            return Err(Missing::new(Why::AbsentSeries, of.names().join(" or ")));
-        }
-        let level: f64 = samples.iter().map(|sample| sample.value).sum();
+        let series = increments.selected(of, "")?;
+        let Some(first) = series.first() else {
+            return Err(Missing::new(Why::AbsentSeries, format!("no {}", of.names().join(" or "))));
+        };
+        let level: f64 = series.iter().map(|series| series.sample.value).sum();
         if level.is_finite() {
             return Ok(level);
         }
-        Err(Missing::new(Why::BadValue, format!("{} is {level}", samples[0].name)))
+        Err(Missing::new(Why::BadValue, format!("{} is {level}", first.sample.name)))
     };
     let value = level(of)?;
     let Some(per) = per else { return Ok(Part::Level(value)) };
@@ -247,20 +302,26 @@ fn gauge_part(
 
 /// Restarts of one instance: a start time that moved on, or a counter of restarts that grew.
 fn restarts_part(increments: &Increments<'_>, of: &Selection) -> Result<Part, Missing> {
-    let samples = increments.selected(of, "")?;
-    let mut restarts = 0;
-    for sample in &samples {
-        match (sample.name.ends_with("_total"), increments.moved(sample)) {
-            (true, _) => match increments.of(sample) {
-                Ok(increment) => restarts += increment as u32,
-                Err(missing) if missing.why == Why::FirstLook => {}
-                Err(missing) => return Err(missing),
-            },
-            (false, Some(moved)) if moved > RESTART_SECS_MIN => restarts += 1,
-            (false, Some(_) | None) => {}
-        }
+    let mut restarts = 0u32;
+    for series in increments.selected(of, "")? {
+        restarts = restarts.saturating_add(restarts_of(increments, &series)?);
     }
     Ok(Part::Restarts(restarts))
+}
+
+fn restarts_of(increments: &Increments<'_>, series: &Series<'_>) -> Result<u32, Missing> {
+    if series.sample.name.ends_with("_total") {
+        return match increments.of_outliving(series) {
+            Ok(increment) => Ok(increment as u32),
+            Err(missing) if missing.why == Why::FirstLook => Ok(0),
+            Err(missing) => Err(missing),
+        };
+    }
+    let start = series.sample.value;
+    if !start.is_finite() {
+        return Err(Missing::new(Why::BadValue, format!("{} is {start}", series.sample.name)));
+    }
+    Ok(u32::from(series.moved().is_some_and(|moved| moved > RESTART_SECS_MIN)))
 }
 
 /// One instance's health. One that has never been up is given the warm-up to come up.
@@ -317,7 +378,7 @@ fn worst_health(answers: Vec<Reading>) -> Reading {
 fn level_of(signal: usize, instances: &[InstanceReading]) -> Reading {
     let mut levels = instances.iter().flat_map(|instance| &instance.levels);
     match levels.find(|level| level.signal == signal) {
-        Some(level) => level.value.clone().map(Value::Level),
+        Some(level) => level.value.clone().and_then(|level| finite(Value::Level(level))),
         None => Err(Missing::new(Why::NotObserved, "promql needs a metrics server as the source")),
     }
 }
@@ -343,7 +404,9 @@ fn join(parts: Vec<Result<Part, Missing>>, reduce: Reduce, edges: &mut Arc<[f64]
                 });
             }
             Ok(Part::Level(level)) => levels.push(level),
-            Ok(Part::Restarts(one)) => restarts = Some(restarts.unwrap_or(0) + one),
+            Ok(Part::Restarts(one)) => {
+                restarts = Some(restarts.unwrap_or(0u32).saturating_add(one))
+            }
             Err(missing) => {
                 reasons.insert((missing.why, missing.detail));
             }
@@ -352,7 +415,7 @@ fn join(parts: Vec<Result<Part, Missing>>, reduce: Reduce, edges: &mut Arc<[f64]
     let quiet = || Missing::new(Why::NoTraffic, "no requests since the last look");
     if let Some(cumulative) = buckets {
         return if cumulative.total() > 0.0 {
-            cumulative.histogram(edges).map(Value::Histogram)
+            cumulative.histogram(edges).map(Value::Histogram).and_then(finite)
         } else {
             Err(quiet())
         };
@@ -362,19 +425,36 @@ fn join(parts: Vec<Result<Part, Missing>>, reduce: Reduce, edges: &mut Arc<[f64]
     }
     if counted.2 > 0 {
         let (events, instance_secs, instances) = counted;
-        return Ok(Value::Events { events, instance_secs, instances });
+        return finite(Value::Events { events, instance_secs, instances });
     }
     if saw_share {
         let (events, total) = shares;
-        return if total > 0.0 { Ok(Value::Share { events, total }) } else { Err(quiet()) };
+        return if total > 0.0 { finite(Value::Share { events, total }) } else { Err(quiet()) };
     }
     if !levels.is_empty() {
-        return Ok(Value::Level(reduced(&levels, reduce)));
+        return finite(Value::Level(reduced(&levels, reduce)));
     }
     match reasons.into_iter().next() {
         Some((why, detail)) => Err(Missing { why, detail }),
         None => Err(Missing::new(Why::NotObserved, "the analysis has no such arm")),
     }
+}
+
+/// Finite numbers may have a sum that is not.
+fn finite(value: Value) -> Reading {
+    let is_finite = match &value {
+        Value::Share { events, total } => events.is_finite() && total.is_finite(),
+        Value::Events { events, instance_secs, .. } => {
+            events.is_finite() && instance_secs.is_finite()
+        }
+        Value::Histogram(histogram) => histogram.total().is_finite(),
+        Value::Level(level) => level.is_finite(),
+        Value::Health { .. } | Value::Restarts(_) => true,
+    };
+    if is_finite {
+        return Ok(value);
+    }
+    Err(Missing::new(Why::BadValue, "a sum beyond the largest number"))
 }
 
 fn reduced(levels: &[f64], reduce: Reduce) -> f64 {

@@ -94,6 +94,12 @@ impl Selection {
     pub fn matches(&self, name: &str, labels: &Labels) -> bool {
         self.any_of.iter().any(|selector| selector.name == name && selector.matches(labels))
     }
+
+    /// Whether a series of this name carries the labels that are asked for, whatever their values.
+    /// It then bears witness that a selector which matches nothing is right: nothing has happened.
+    pub fn could_match(&self, name: &str, labels: &Labels) -> bool {
+        self.any_of.iter().any(|selector| selector.name == name && selector.could_match(labels))
+    }
 }
 
 /// A PromQL instant selector: a metric name and label matchers.
@@ -109,6 +115,12 @@ impl Selector {
     /// Whether labels satisfy every matcher.
     pub fn matches(&self, labels: &Labels) -> bool {
         self.matchers.iter().all(|matcher| matcher.matches(labels))
+    }
+
+    fn could_match(&self, labels: &Labels) -> bool {
+        let known = |matcher: &Matcher| !labels.value(&matcher.label).is_empty();
+        // `env!="dev"` asks for no label: a series without one satisfies it.
+        self.matchers.iter().all(|matcher| known(matcher) || matcher.matches(labels))
     }
 }
 
@@ -180,22 +192,62 @@ pub fn wanted_names(specs: &[SignalSpec]) -> Vec<String> {
     names
 }
 
-/// Whether any spec reads this sample: what a source keeps of a body.
-pub fn is_wanted(specs: &[SignalSpec], sample: &Sample) -> bool {
-    let name: &str = &sample.name;
-    name == PROCESS_START_TIME
-        || specs.iter().any(|spec| match &spec.reads {
+/// Drops the samples that no spec reads: what a source keeps of a body.
+///
+/// Of each metric two more are kept that are not selected: its first, which says that the metric is
+/// exposed, and the first that carries the selected labels, which says that a selector without a
+/// match is right and nothing has happened yet.
+pub fn retain_wanted(specs: &[SignalSpec], samples: &mut Vec<Sample>) {
+    let mut selections: Vec<(&Selection, &str, Witnesses)> = Vec::new();
+    for spec in specs {
+        let mut add = |of, suffix| selections.push((of, suffix, Witnesses::default()));
+        match &spec.reads {
             Reads::Ratio { events, total } => {
-                events.matches(name, &sample.labels) || total.matches(name, &sample.labels)
+                add(events, "");
+                add(total, "");
             }
-            Reads::Counter(of) | Reads::Restarts(of) => of.matches(name, &sample.labels),
-            Reads::Histogram(of) => name
-                .strip_suffix("_bucket")
-                .is_some_and(|histogram| of.matches(histogram, &sample.labels)),
+            Reads::Counter(of) | Reads::Restarts(of) => add(of, ""),
+            Reads::Histogram(of) => add(of, "_bucket"),
             Reads::Gauge { of, per, .. } => {
-                of.matches(name, &sample.labels)
-                    || per.as_ref().is_some_and(|per| per.matches(name, &sample.labels))
+                add(of, "");
+                if let Some(per) = per {
+                    add(per, "");
+                }
             }
-            Reads::Health(_) | Reads::Promql(_) => false,
-        })
+            Reads::Health(_) | Reads::Promql(_) => {}
+        }
+    }
+    samples.retain(|sample| {
+        let mut wanted = &*sample.name == PROCESS_START_TIME;
+        for (of, suffix, witnesses) in &mut selections {
+            if let Some(name) = sample.name.strip_suffix(*suffix) {
+                wanted |=
+                    of.matches(name, &sample.labels) || witnesses.take(of, name, &sample.labels);
+            }
+        }
+        wanted
+    });
+}
+
+/// The samples of one selection that were kept although they are not selected, by metric name.
+#[derive(Default)]
+struct Witnesses {
+    exposed: Vec<String>,
+    labelled: Vec<String>,
+}
+
+impl Witnesses {
+    fn take(&mut self, of: &Selection, name: &str, labels: &Labels) -> bool {
+        let new = |names: &mut Vec<String>| {
+            let is_new = !names.iter().any(|known| known == name);
+            if is_new {
+                names.push(name.to_owned());
+            }
+            is_new
+        };
+        let is_named = of.any_of.iter().any(|selector| selector.name == name);
+        let exposed = is_named && new(&mut self.exposed);
+        let labelled = of.could_match(name, labels) && new(&mut self.labelled);
+        exposed || labelled
+    }
 }

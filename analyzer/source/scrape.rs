@@ -136,7 +136,7 @@ pub fn samples_of(exposed: Exposed<'_>, keep: Keep<'_>) -> Result<Scraped, Strin
         |refusal| format!("the body is not metrics: {refusal}; hint: {}", refusal.hint()),
     )?;
     let mut samples = body.samples;
-    samples.retain(|sample| spec::is_wanted(keep.specs, sample));
+    spec::retain_wanted(keep.specs, &mut samples);
     Ok(Scraped { samples, refused: body.refused })
 }
 

@@ -288,7 +288,7 @@ class Analysis {
       const plot = this.plots.get(`signal ${one.name}`);
       if (!plot) continue;
       plot.update({
-        ...common, title: one.name, limits: limits.get(one.name) || [], write: writer(one.unit), axis: writer(one.unit),
+        ...common, title: one.name, limits: limits.get(one.name) || [], isWhole: one.unit === "count", least: one.unit === "share" ? 0.01 : 1, write: writer(one.unit), axis: writer(one.unit),
         series: [
           { label: "baseline", style: "baseline", values: one.baseline },
           { label: "canary", style: "canary", values: one.canary },
@@ -385,9 +385,9 @@ function hold(view, report) {
       "aria-valuemax": "100", "aria-valuenow": Math.round(whole * 100), vars: { "--fill": whole.toFixed(4) },
     }, h("div", { class: "fill" })),
     h("p", null, h("span", null, tell),
-      h("span", null, `watched ${format.span(elapsed)} of ${format.span(view.hold_secs)}`),
-      report && h("span", null, `look ${format.number(report.look, "count")}`),
-      report && report.otherwise && h("span", null, `the rule file then says: ${report.otherwise}`)));
+      h("span", null, left >= 0 ? `watched ${format.span(elapsed)} of ${format.span(view.hold_secs)}`
+        : `watched ${format.span(elapsed)}, hold ${format.span(view.hold_secs)}`),
+      report && h("span", null, `look ${format.number(report.look, "count")}`)));
 }
 
 const DELIVERY = {

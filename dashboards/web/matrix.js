@@ -14,6 +14,18 @@ const ACTIONS = { rollback: "roll back", investigate: "investigate", ok: "note" 
 
 /** The whole matrix of a report. */
 export function matrix(report, decidingRule) {
+  return [report.gap && gap(report), table(report, decidingRule)];
+}
+
+/** Part of the canary gave nothing: the rules may be calm and the release is still not promoted. */
+function gap(report) {
+  const tell = report.final ? "Part of the canary gave no data" : "Part of the canary gives no data, so it is not promoted";
+  return h("p", { class: "gap", "data-key": "gap" },
+    h("span", { class: "state", "data-state": "not_enough_data" }, h("i", { "aria-hidden": "true" }, "?"), tell),
+    h("small", null, format.missing(report.gap)));
+}
+
+function table(report, decidingRule) {
   const head = ["Rule", "Finding", "Canary", "Baseline", "Bound", "Until it fires"];
   return h("table", { class: "matrix" },
     h("caption", { class: "hidden" }, "Decision matrix: every rule, what it found, and how far it is from firing"),
@@ -52,12 +64,14 @@ function stateCell(finding) {
 function clauseRow(clause, rule, state) {
   const { unit, samples } = clause;
   const range = format.interval(clause.interval, unit);
+  // A health clause has a word and no number.
+  const status = unit === "health" && clause.estimate === null ? clause.note : null;
   const canary = [
-    h("b", null, format.number(clause.estimate, unit)),
+    h("b", status && { class: "status", "data-status": status }, status || format.number(clause.estimate, unit)),
     range && h("small", { title: "95 % interval" }, range),
     sample(samples.canary_events, samples.canary_total, unit),
     clause.missing && h("small", { class: "missing" }, format.missing(clause.missing)),
-    clause.note && h("small", { class: "note" }, clause.note),
+    clause.note && !status && h("small", { class: "note" }, clause.note),
   ];
   const hasBaseline = typeof clause.baseline === "number";
   return h("tr", null, rule, state,
@@ -85,6 +99,6 @@ function meter(clause) {
       "aria-valuemin": "0", "aria-valuemax": needed, "aria-valuenow": Math.min(needed, Math.max(0, value)),
       "aria-valuetext": words,
     }, h("div", { class: "fill" })),
-    h("small", null, words, noise > 1.005 && ` \u00b7 noise \u00d7${noise.toFixed(1)}`),
+    h("small", null, words, noise >= 1.05 && ` \u00b7 noise \u00d7${noise.toFixed(1)}`),
   ];
 }

@@ -7,7 +7,8 @@ const HEIGHT = 190;
 const MARGIN = { top: 10, right: 14, bottom: 24, left: 62 };
 
 /** One plot. `update` takes {title, start, at, end, series: [{label, style, values}],
- *  limits: [{label, value}], keepLimits, mark: {at, label, style}, write, axis}. */
+ *  limits: [{label, value}], keepLimits, isWhole, least, mark: {at, label, style},
+ *  write, axis}; `least` is the height of a plot that holds nothing but zeros. */
 export class Plot {
   constructor() {
     this.hover = null;
@@ -157,11 +158,13 @@ function vertical(data) {
     high += spread * 0.4;
   } else {
     low = Math.min(0, low);
-    high += (high - low) * 0.08 || 1;
+    // Above a limit that stays in sight there is room for its word and the mark's.
+    high += (high - low) * (data.keepLimits ? 0.16 : 0.08) || 1.25 * (data.least || 1);
   }
-  const step = niceStep((high - low) / 4);
+  const nice = niceStep((high - low) / 4);
+  const step = data.isWhole ? Math.max(1, Math.ceil(nice)) : nice;
   const ticks = [];
-  const from = Math.ceil(low / step - 1e-9);
+  const from = Math.ceil(low / step - 1e-9) || 0;
   for (let index = from; index * step <= high; index += 1) ticks.push(index * step);
   const room = HEIGHT - MARGIN.top - MARGIN.bottom;
   return { ticks, bottom: low, top: high, hasValues: values.length > 0, y: (value) => HEIGHT - MARGIN.bottom - ((value - low) / (high - low)) * room };
@@ -169,7 +172,7 @@ function vertical(data) {
 
 function niceStep(rough) {
   const power = 10 ** Math.floor(Math.log10(rough));
-  return [1, 2, 5, 10].map((factor) => factor * power).find((step) => step >= rough) || power * 10;
+  return [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((step) => step >= rough) || power * 10;
 }
 
 function timeStep(rough) {

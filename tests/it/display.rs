@@ -237,6 +237,27 @@ fn an_idle_canary_at_80_columns() {
     assert_snapshot!(table(&idle(), false, 80) + "\n" + &sentence(&idle(), false, 80));
 }
 
+/// Health has a word in place of a number, and a part of the canary that gives nothing is told.
+#[test]
+fn health_words_and_gaps_are_shown() {
+    let down = ClauseShape {
+        note: Some("down".into()),
+        ..clause("app is down for 3 checks", "fires", "health", ("checks", 3.0, 3.0))
+    };
+    let report = Report {
+        findings: vec![finding("rollback", "fires", vec![down])],
+        gap: Some(MissingShape {
+            why: "scrape_failed".into(),
+            detail: "10.0.2.2:8080: connection refused".into(),
+        }),
+        ..errors(0.0)
+    };
+    for width in 40..=200 {
+        assert_fits(&table(&report, false, width), width);
+    }
+    assert_snapshot!(table(&report, false, 120) + "\n" + &table(&report, false, 60));
+}
+
 #[test]
 fn colours_change_nothing_but_colours() {
     for width in [60, 80, 120] {

@@ -1,91 +1,17 @@
 //! The page in a real browser: what it says of every state, that it fits, and that no name on it
-//! can become markup. Set `ROLLGATE_PICTURES` to a directory to have its pictures kept there.
+//! can become markup.
 
-use std::{path::PathBuf, time::Duration};
-
-use chromiumoxide::{
-    Browser, BrowserConfig, Page,
-    cdp::browser_protocol::emulation::{MediaFeature, SetDeviceMetricsOverrideParams},
-    page::ScreenshotParams,
-};
-use futures_util::StreamExt;
+use chromiumoxide::Page;
 use rollgate::api::ApiOptions;
 
 use crate::{
     story::Story,
+    surfer::{NARROW, Surfer, WIDE, check_fits, picture, text},
     wire::{PATIENCE, Server},
 };
 
-const WIDE: i64 = 1280;
-const NARROW: i64 = 400;
-
-struct Surfer {
-    browser: Browser,
-    events: tokio::task::JoinHandle<()>,
-    _profile: tempfile::TempDir,
-}
-
-impl Surfer {
-    async fn start() -> Self {
-        let profile = tempfile::tempdir().unwrap();
-        let config = BrowserConfig::builder()
-            .no_sandbox()
-            .arg("--disable-gpu")
-            .user_data_dir(profile.path())
-            .build()
-            .expect("this test needs chromium on the PATH: apt-get install chromium");
-        let (browser, mut handler) = Browser::launch(config)
-            .await
-            .expect("this test needs a chromium that starts: apt-get install chromium");
-        let events = tokio::spawn(async move { while handler.next().await.is_some() {} });
-        Self { browser, events, _profile: profile }
-    }
-
-    async fn open(&self, url: &str, width: i64, scheme: &str) -> Page {
-        let page = self.browser.new_page("about:blank").await.unwrap();
-        page.execute(SetDeviceMetricsOverrideParams::new(width, 900, 1.0, false)).await.unwrap();
-        let feature = MediaFeature::new("prefers-color-scheme", scheme);
-        page.emulate_media_features(vec![feature]).await.unwrap();
-        page.goto(url).await.unwrap();
-        page
-    }
-
-    async fn close(mut self) {
-        self.browser.close().await.unwrap();
-        self.browser.wait().await.unwrap();
-        self.events.abort();
-    }
-}
-
-/// Asks the page until the expression is true.
 async fn until(page: &Page, expression: &str) {
-    let asking = async {
-        while !page.evaluate(expression).await.unwrap().into_value::<bool>().unwrap_or(false) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    if tokio::time::timeout(PATIENCE, asking).await.is_err() {
-        let text = text(page, "document.body.innerText").await;
-        panic!("{expression} did not come true; the page says:\n{text}");
-    }
-}
-
-async fn text(page: &Page, expression: &str) -> String {
-    page.evaluate(expression).await.unwrap().into_value().unwrap()
-}
-
-/// Nothing sticks out to the side, at any width.
-async fn check_fits(page: &Page, name: &str) {
-    let widest = "[...document.querySelectorAll('main *')]\
-                  .filter(e => !e.closest('.hidden, thead') && e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)\
-                  .map(e => e.outerHTML.slice(0, 120)).join('\\n')";
-    assert_eq!(text(page, widest).await, "", "{name} is too wide");
-}
-
-async fn picture(page: &Page, name: &str) {
-    let Some(directory) = std::env::var_os("ROLLGATE_PICTURES").map(PathBuf::from) else { return };
-    let whole = ScreenshotParams::builder().full_page(true).build();
-    page.save_screenshot(whole, directory.join(format!("{name}.png"))).await.unwrap();
+    crate::surfer::until(page, expression, PATIENCE).await;
 }
 
 /// One analysis of each kind, at the moment that shows most of it.
@@ -98,6 +24,7 @@ async fn scene() -> Server {
         (Story::idle("a4", "search"), 30),
         (Story::errors("a5", "cart"), 48),
         (Story::healthy("a6", "a-service-with-a-rather-long-name-in-a-team-of-its-own"), 0),
+        (Story::healthy("a7", "billing").with_gap(), 50),
     ] {
         let id = story.id.clone();
         server.desk.tell(story);
@@ -118,6 +45,7 @@ async fn the_page_shows_every_state_at_every_width_in_light_and_dark() {
             ("promoted", server.address, "analyses/a2", "no rule fires"),
             ("running", server.address, "analyses/a5", "Errors of the canary are beyond"),
             ("no_traffic", server.address, "analyses/a4", "No traffic: 10.0.0.7:8080"),
+            ("gap", server.address, "analyses/a7", "The target did not answer: 10.0.2.2:8080"),
             ("before_first_look", server.address, "analyses/a6", "No look has been taken yet"),
             ("unknown", server.address, "analyses/none", "There is no such analysis"),
         ] {

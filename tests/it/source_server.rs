@@ -159,18 +159,21 @@ pub struct Prometheus {
 impl Prometheus {
     /// Starts one that scrapes each arm's service once a second, labelled with its version.
     pub async fn start(canary: SocketAddr, baseline: SocketAddr) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let address = closed_port().await;
         let target = |address: SocketAddr, version: &str| {
             let labels = serde_json::json!({ "version": version });
             serde_json::json!({ "targets": [address.to_string()], "labels": labels })
         };
+        let targets = serde_json::json!([target(canary, "v2"), target(baseline, "v1")]);
+        Self::scraping("shop", targets).await
+    }
+
+    /// Starts one that scrapes these targets once a second.
+    pub async fn scraping(job: &str, targets: serde_json::Value) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let address = closed_port().await;
         let config = serde_json::json!({
             "global": { "scrape_interval": "1s", "scrape_timeout": "900ms" },
-            "scrape_configs": [{
-                "job_name": "shop",
-                "static_configs": [target(canary, "v2"), target(baseline, "v1")],
-            }],
+            "scrape_configs": [{ "job_name": job, "static_configs": targets }],
         });
         let file = dir.path().join("prometheus.json");
         std::fs::write(&file, config.to_string()).unwrap();

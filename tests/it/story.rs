@@ -21,6 +21,7 @@ pub struct Story {
     pub service: String,
     pub canary: ArmOrder,
     plot: Plot,
+    has_gap: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -51,7 +52,12 @@ impl Story {
 
     fn new(id: &str, service: &str, plot: Plot) -> Self {
         let canary = arm("v2.31.0-rc.4", 2);
-        Self { id: id.into(), service: service.into(), canary, plot }
+        Self { id: id.into(), service: service.into(), canary, plot, has_gap: false }
+    }
+
+    /// One of the canary's instances gives nothing.
+    pub fn with_gap(self) -> Self {
+        Self { has_gap: true, ..self }
     }
 
     /// Before the first look.
@@ -123,7 +129,10 @@ impl Story {
             rule: (verdict == "rollback").then(|| "error_rate > 1.5x baseline".into()),
             reason: reason.into(),
             otherwise: (verdict == "inconclusive").then(|| "hold".into()),
-            gap: None,
+            gap: self.has_gap.then(|| MissingShape {
+                why: "scrape_failed".into(),
+                detail: "10.0.2.2:8080: connection refused".into(),
+            }),
             findings: self.findings(look),
             signals: vec![
                 signal("error_rate", "share", self.errors_of(look), Some(base_errors(look))),
@@ -181,7 +190,7 @@ impl Story {
         "health".clone_into(&mut health.unit);
         "clear".clone_into(&mut health.state);
         (health.interval, health.bound, health.missing) = (None, None, None);
-        health.note = Some("last answer 503 from 10.0.0.7:8080".into());
+        health.note = Some("up".into());
         let asks = ProgressShape {
             kind: "evidence_decades".into(),
             value: decades * 1.4,

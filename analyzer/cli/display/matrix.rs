@@ -225,8 +225,10 @@ impl Layout {
         finding: &FindingShape,
     ) -> Vec<Line> {
         let state = lead.own;
-        let has_numbers =
-            clause.estimate.is_some() || clause.baseline.is_some() || clause.bound.is_some();
+        let has_numbers = clause.estimate.is_some()
+            || status(clause).is_some()
+            || clause.baseline.is_some()
+            || clause.bound.is_some();
         // An asleep rule misses nothing, and a clear one has what it needs.
         let missing = match state {
             State::NotEnoughData => clause.missing.as_ref().map(missing_words),
@@ -306,7 +308,11 @@ impl Layout {
             line.push(left(action, ACTION), Tone::Dim);
             line.push("  ", Tone::Plain);
         }
-        line.push(cell(clause.estimate), of(clause.estimate, estimate_tone(state, then)));
+        let tone = estimate_tone(state, then);
+        match status(clause) {
+            Some(word) => line.push(right(&clean(word), NUMBER), tone),
+            None => line.push(cell(clause.estimate), of(clause.estimate, tone)),
+        }
         if self.kind == Kind::Wide {
             let ends = clause.interval.map(|ends| format::interval(ends, &clause.unit));
             let ends = left(&ends.unwrap_or_default(), INTERVAL);
@@ -335,7 +341,10 @@ impl Layout {
         let mut line = Lead::blank(state).line();
         self.evidence(&mut line, &clause.progress, then, state);
         let quantity = |value| format::quantity(value, &clause.unit);
-        let mut words = clause.estimate.map(quantity).unwrap_or_default();
+        let mut words = match status(clause) {
+            Some(word) => clean(word),
+            None => clause.estimate.map(quantity).unwrap_or_default(),
+        };
         if let Some(baseline) = clause.baseline {
             words.push_str(&format!(" vs {}", quantity(baseline)));
         }
@@ -358,7 +367,8 @@ impl Layout {
             text.push_str(reason);
         }
         let mut lines = self.below(&clean(&text), tone);
-        for note in finding.clauses.iter().filter_map(|clause| clause.note.as_ref()) {
+        let told = finding.clauses.iter().filter(|clause| status(clause).is_none());
+        for note in told.filter_map(|clause| clause.note.as_ref()) {
             lines.extend(self.below(&clean(note), Tone::Dim));
         }
         lines
@@ -394,6 +404,25 @@ impl Lead {
     fn line(&self) -> Line {
         Line::of(" ".repeat(MARGIN), Tone::Plain).and(left(&self.mark, STATE) + "  ", self.tone)
     }
+}
+
+/// What a health clause has in place of a number: the word for what the canary said last.
+pub fn status(clause: &ClauseShape) -> Option<&str> {
+    let is_word = clause.unit == "health" && clause.estimate.is_none();
+    clause.note.as_deref().filter(|_| is_word)
+}
+
+/// Under the matrix: the canary instances that gave nothing, which no rule's row tells.
+pub fn gap(report: &Report, columns: usize) -> Vec<Line> {
+    let Some(gap) = &report.gap else { return Vec::new() };
+    let layout = Layout::of(columns);
+    let words = format!("part of the canary gives no data: {}", missing_words(gap));
+    let parts = wrap(&words, layout.width - INDENT, CONTINUATION_LINES_MAX).into_iter();
+    let lead = |place| match place {
+        0 => Lead::of(State::NotEnoughData, Tone::Warn),
+        _ => Lead::blank(State::NotEnoughData),
+    };
+    parts.enumerate().map(|(place, part)| lead(place).line().and(part, Tone::Warn)).collect()
 }
 
 fn missing_words(missing: &MissingShape) -> String {

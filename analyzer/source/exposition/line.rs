@@ -121,6 +121,24 @@ enum Alphabet {
     Label,
 }
 
+const IN_METRIC: u8 = 1;
+const IN_LABEL: u8 = 2;
+
+/// Which names each byte may be part of.
+const LETTERS: [u8; 256] = {
+    let mut letters = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        letters[byte] = match byte as u8 {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => IN_METRIC | IN_LABEL,
+            b':' => IN_METRIC,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    letters
+};
+
 struct Lexer<'a> {
     line: &'a str,
     bytes: &'a [u8],
@@ -159,19 +177,16 @@ impl<'a> Lexer<'a> {
         }
     }
 
+    #[inline]
     fn name(&mut self, alphabet: Alphabet) -> Result<&'a str, Fault> {
         let start = self.at;
-        while let Some(byte) = self.peek() {
-            let fits = match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'_' => true,
-                b'0'..=b'9' => self.at > start,
-                b':' => matches!(alphabet, Alphabet::Metric),
-                _ => false,
-            };
-            if !fits {
-                break;
-            }
-            self.at += 1;
+        let letters = match alphabet {
+            Alphabet::Metric => IN_METRIC,
+            Alphabet::Label => IN_LABEL,
+        };
+        if !self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
+            let rest = self.bytes[start..].iter();
+            self.at += rest.take_while(|byte| LETTERS[usize::from(**byte)] & letters != 0).count();
         }
         if self.at == start {
             return Err(self.fault(match alphabet {
@@ -184,22 +199,28 @@ impl<'a> Lexer<'a> {
 
     /// A quoted string from its first quote to past its last.
     fn quoted(&mut self) -> Result<Cow<'a, str>, Fault> {
-        self.expect(b'"', "`\"`")?;
-        let start = self.at;
-        loop {
-            match self.peek() {
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok(Cow::Borrowed(&self.line[start..self.at - 1]));
-                }
-                Some(b'\\') => return self.escaped(start),
-                Some(_) => self.at += 1,
-                None => return Err(self.fault("a closing `\"`")),
-            }
+        if let Some(plain) = self.plain() {
+            return Ok(Cow::Borrowed(plain));
         }
+        self.expect(b'"', "`\"`")?;
+        self.escaped(self.at)
     }
 
-    /// The rest of a quoted string that holds a backslash.
+    /// A quoted string without an escape, as nearly all are; otherwise nothing is taken.
+    #[inline(always)]
+    fn plain(&mut self) -> Option<&'a str> {
+        let rest = self.bytes[self.at..].strip_prefix(b"\"")?;
+        let end = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+        if rest[end] == b'\\' {
+            return None;
+        }
+        let start = self.at + 1;
+        self.at = start + end + 1;
+        Some(&self.line[start..start + end])
+    }
+
+    /// The rest of a quoted string that holds a backslash or has no end.
+    #[cold]
     fn escaped(&mut self, start: usize) -> Result<Cow<'a, str>, Fault> {
         let mut text = String::new();
         let mut copied = start;
@@ -267,6 +288,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
+    #[inline]
     fn label_or_name(
         &mut self,
         name: &mut Option<Cow<'a, str>>,
@@ -298,8 +320,11 @@ impl<'a> Lexer<'a> {
         if self.peek() != Some(b'"') {
             return Err(self.fault("a label value in `\"`"));
         }
-        let value = self.quoted()?;
-        if labels.iter().any(|known| known.name == label) {
+        let value = match self.plain() {
+            Some(plain) => Cow::Borrowed(plain),
+            None => self.quoted()?,
+        };
+        if labels.iter().any(|known| known.name.len() == label.len() && known.name == label) {
             return Err(Fault::new(start, "a label name not used before on this line"));
         }
         if labels.len() >= limits.labels_per_series {

@@ -3,29 +3,33 @@
 //!
 //! Lenient about meaning, strict about syntax. A line that is not a sample costs that line, which
 //! is counted and, when it is the first, named; only what makes the whole answer untrustworthy (an
-//! HTML page, a cut OpenMetrics body, a limit passed) refuses the body. Nothing in a label value can
-//! forge a sample, a label or a line. Only lines of wanted sample names are lexed; the others are
-//! skipped at the speed of memory, so what is wrong in them goes unseen.
+//! HTML page, a cut OpenMetrics body, a limit passed) refuses the body. Nothing in a label value
+//! can forge a sample, a label or a line. Only lines of wanted sample names are lexed; the others
+//! are skipped at the speed of memory, so what is wrong in them goes unseen.
 //!
-//! Deliberately absent: families. HELP, TYPE and UNIT decide nothing here, because targets get them
-//! wrong and rules name the samples they read; so clashing families, misplaced metadata, impossible
-//! histograms and duplicate series are not faults of this reader. Exemplars and timestamps must be
-//! well formed but are not handed on with a [`Sample`].
+//! Deliberately absent: families. HELP, TYPE and UNIT decide nothing here, because targets get
+//! them wrong and rules name the samples they read; so clashing families, misplaced metadata,
+//! impossible histograms and duplicate series are not faults of this reader. Exemplars and
+//! timestamps must be well formed but are not handed on with a [`Sample`].
 
+mod grams;
 mod intern;
 mod line;
 mod number;
 mod search;
+mod whole;
 
 use std::borrow::Cow;
 
-use memchr::{memchr, memchr_iter, memmem, memrchr};
+use memchr::memchr_iter;
 
 use crate::signal::sample::{Labels, RefusedLines, Sample};
 
 use intern::Interner;
 use line::Fault;
 pub use search::Wanted;
+pub use whole::Refusal;
+use whole::{check_head, check_whole};
 
 /// Which grammar a body is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,73 +137,8 @@ pub struct LabelRef<'a> {
     pub value: Cow<'a, str>,
 }
 
-/// Why a whole body was refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Nothing was answered.
-    #[error("the body is empty, expected metric lines")]
-    Empty,
-    /// Over [`Limits::body_bytes`].
-    #[error("the body has {found} bytes, expected at most {limit}")]
-    TooLarge {
-        /// Its size.
-        found: usize,
-        /// The limit.
-        limit: usize,
-    },
-    /// An HTML page.
-    #[error("the body is an HTML page, expected metric lines")]
-    Html,
-    /// Still compressed.
-    #[error("the body is gzip data, expected metric lines")]
-    Compressed,
-    /// Over [`Limits::broken_utf8_lines`].
-    #[error("more than {limit} lines are not UTF-8, expected text (first at line {first_line})")]
-    NotUtf8 {
-        /// The limit.
-        limit: u32,
-        /// The first such line, counted from 1.
-        first_line: u64,
-    },
-    /// No line of it reads as a sample.
-    #[error("no line reads as a metric sample; {first}")]
-    NotExposition {
-        /// The first refused line, in words.
-        first: String,
-    },
-    /// OpenMetrics without its last line: the body was cut.
-    #[error("the body does not end with `# EOF`, expected in OpenMetrics")]
-    NoEof,
-    /// OpenMetrics that goes on after its last line.
-    #[error("text follows `# EOF` at line {line}, expected the end of the body")]
-    TextAfterEof {
-        /// The line of `# EOF`, counted from 1.
-        line: u64,
-    },
-    /// Over [`Limits::samples`].
-    #[error("more than {limit} samples are wanted of one body")]
-    TooManySamples {
-        /// The limit.
-        limit: usize,
-    },
-}
-
-impl Refusal {
-    /// What to try.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Refusal::Empty => "is the metrics path right, and is anything registered",
-            Refusal::TooLarge { .. } => "drop high-cardinality labels, or raise the body limit",
-            Refusal::Html => "this is often a login or error page: check the path and the port",
-            Refusal::Compressed => "the target compresses without saying so in Content-Encoding",
-            Refusal::NotUtf8 { .. } => "expositions are UTF-8; is this protobuf or another charset",
-            Refusal::NotExposition { .. } => "is this the metrics path",
-            Refusal::NoEof => "the answer was cut short, or its content type is wrong",
-            Refusal::TextAfterEof { .. } => "two expositions may have been joined",
-            Refusal::TooManySamples { .. } => "select fewer series, or raise the sample limit",
-        }
-    }
-}
+/// Bytes of a usual line, for a first guess at the number of samples.
+const LINE_BYTES_USUAL: usize = 96;
 
 /// Reads a body and keeps the wanted samples for which `keep` says yes. Memory grows with what is
 /// kept, never with what is refused or skipped.
@@ -216,6 +155,10 @@ pub fn read(
         if keep(sample) {
             if samples.len() >= limits.samples {
                 return Err(Refusal::TooManySamples { limit: limits.samples });
+            }
+            if samples.is_empty() && wanted.listed().is_none() {
+                // Growing step by step would copy each sample once more and scatter the heap.
+                samples.reserve((body.len() / LINE_BYTES_USUAL).min(limits.samples));
             }
             samples.push(owned(sample, &mut interner));
         }
@@ -244,17 +187,19 @@ pub fn visit(
 }
 
 fn owned(sample: &SampleRef<'_>, interner: &mut Interner) -> Sample {
-    let pairs = sample
-        .labels
-        .iter()
-        .map(|label| (interner.share(&label.name), interner.share(&label.value)))
+    let name = interner.share_at(0, &sample.name);
+    let labels = (1..).zip(sample.labels);
+    let pairs = labels
+        .map(|(position, label)| {
+            (interner.share_at(position, &label.name), interner.share(&label.value))
+        })
         .collect();
-    Sample { name: interner.share(&sample.name), labels: Labels::new(pairs), value: sample.value }
+    Sample { name, labels: Labels::new(pairs), value: sample.value }
 }
 
 /// The one way through a body: checks it as a whole, then lexes the wanted lines.
-fn walk<'a>(
-    body: &'a [u8],
+fn walk(
+    body: &[u8],
     format: Format,
     wanted: &Wanted,
     limits: &Limits,
@@ -263,6 +208,7 @@ fn walk<'a>(
     let lines = check_whole(body, format, limits)?;
     let mut reader = Reader {
         body: lines,
+        text: None,
         format,
         limits,
         labels: Vec::new(),
@@ -271,6 +217,7 @@ fn walk<'a>(
     };
     match wanted.listed() {
         None => {
+            reader.text = std::str::from_utf8(lines).ok();
             let mut start = 0;
             for end in memchr_iter(b'\n', lines).chain(std::iter::once(lines.len())) {
                 // The end of the body ends a line only if something stands on it.
@@ -289,77 +236,6 @@ fn walk<'a>(
         }
     }
     Ok(reader.tally.report())
-}
-
-/// Refuses what no line of can be trusted, and cuts the closing `# EOF` of OpenMetrics off.
-fn check_whole<'a>(body: &'a [u8], format: Format, limits: &Limits) -> Result<&'a [u8], Refusal> {
-    const EOF: &[u8] = b"# EOF";
-    if body.len() > limits.body_bytes {
-        return Err(Refusal::TooLarge { found: body.len(), limit: limits.body_bytes });
-    }
-    let Some(first) = body.iter().position(|byte| !byte.is_ascii_whitespace()) else {
-        return Err(Refusal::Empty);
-    };
-    if body[first] == b'<' {
-        return Err(Refusal::Html);
-    }
-    if body.starts_with(&[0x1f, 0x8b]) {
-        return Err(Refusal::Compressed);
-    }
-    match format {
-        Format::Text => Ok(body),
-        Format::OpenMetrics => {
-            let text = body.strip_suffix(b"\n").unwrap_or(body);
-            let last = memrchr(b'\n', text).map_or(0, |newline| newline + 1);
-            if &text[last..] == EOF {
-                return Ok(&text[..last]);
-            }
-            let early = memmem::find_iter(body, EOF).find(|&at| at == 0 || body[at - 1] == b'\n');
-            Err(match early {
-                Some(at) => Refusal::TextAfterEof { line: line_number(body, at) },
-                None => Refusal::NoEof,
-            })
-        }
-    }
-}
-
-/// Sample lines at the head of a body of which one must read, when only some names are wanted.
-///
-/// The rest of such a body is skipped unread, and an error page in plain words must not pass for a
-/// target that merely lacks the wanted names.
-const HEAD_LINES: usize = 8;
-
-/// Comment and blank lines after which the head is taken as good.
-const HEAD_COMMENTS: usize = 64;
-
-fn check_head(body: &[u8], format: Format, limits: &Limits) -> Result<(), Refusal> {
-    let mut start = 0;
-    let mut tried = 0;
-    let mut first = String::new();
-    for number in 1..=HEAD_LINES + HEAD_COMMENTS {
-        if start >= body.len() || tried == HEAD_LINES {
-            break;
-        }
-        let rest = &body[start..];
-        let raw = &rest[..memchr(b'\n', rest).unwrap_or(rest.len())];
-        start += raw.len() + 1;
-        let line = trim_end(raw, format);
-        if matches!(line.trim_ascii_start().first(), None | Some(b'#')) {
-            continue;
-        }
-        match check_line(line, limits)
-            .and_then(|line| line::sample(line, format, &mut Vec::new(), limits).map(|_| ()))
-        {
-            Ok(()) => return Ok(()),
-            Err(fault) => {
-                if tried == 0 {
-                    first = fault.words(line, number as u64);
-                }
-                tried += 1;
-            }
-        }
-    }
-    if tried == 0 { Ok(()) } else { Err(Refusal::NotExposition { first }) }
 }
 
 /// The line as text, if it is short enough and UTF-8.
@@ -406,6 +282,8 @@ impl Tally {
 
 struct Reader<'a, 'l, F> {
     body: &'a [u8],
+    /// The body as text if all of it was found to be: checking it at once is faster than by line.
+    text: Option<&'a str>,
     format: Format,
     limits: &'l Limits,
     /// Room for the labels of one line, used again for the next.
@@ -455,8 +333,13 @@ impl<'a, F: FnMut(&SampleRef<'_>) -> Result<(), Refusal>> Reader<'a, '_, F> {
         wanted: Option<&Wanted>,
     ) -> Result<(), Refusal> {
         self.labels.clear();
-        let read = check_line(raw, self.limits)
-            .and_then(|line| line::sample(line, self.format, &mut self.labels, self.limits));
+        let checked = self.text.and_then(|text| text.get(start..start + raw.len()));
+        let line = match checked.filter(|line| line.len() <= self.limits.line_bytes) {
+            Some(line) => Ok(line),
+            None => check_line(raw, self.limits),
+        };
+        let read =
+            line.and_then(|line| line::sample(line, self.format, &mut self.labels, self.limits));
         let (name, value, timestamp_secs) = match read {
             Ok(head) => (head.name, head.value, head.timestamp_secs),
             Err(fault) => return self.refuse(&fault, start, raw),

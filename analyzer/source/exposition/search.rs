@@ -2,16 +2,18 @@
 //!
 //! A name of `n` bytes that occurs in a body covers `n - 7` places at which eight bytes in a row
 //! (a gram) lie inside it. So it is enough to look at one gram in every `n - 7` places and ask a
-//! small table whether any wanted name has it; one pass serves all names. Which stretch of a name is
-//! asked for is chosen per body from a sample of it, so that `http_requests_total` among a thousand
-//! other `http_request...` lines is not suspected at each of them. Names too short or too many for
-//! that are looked up line by line.
+//! small table whether any wanted name has it; one pass serves all names. Which stretch of a name
+//! is asked for is chosen per body from a sample of it, so that `http_requests_total` among a
+//! thousand other `http_request...` lines is not suspected at each of them. Names too short or too
+//! many for that are looked up line by line.
 //!
 //! Both ways find exactly the lines that [`Names::claims`] describes; a test holds them together.
 
 use std::collections::BTreeSet;
 
 use memchr::{memchr, memmem, memrchr};
+
+use super::grams::{GRAM, NAME_BYTES, PROBES, REGION, Site, Table, gram};
 
 /// Which sample names are read of a body.
 #[derive(Clone, Debug)]
@@ -50,15 +52,6 @@ impl Wanted {
     }
 }
 
-/// Bytes of a gram.
-const GRAM: usize = 8;
-
-/// Grams looked at together before asking whether any of them is known.
-const PROBES: usize = 8;
-
-/// Places of the table; a power of two that leaves the first cache level room for the body.
-const PLACES: usize = 8192;
-
 /// Names above which the table would be so full that most of the body looks suspicious.
 const NAMES_MAX: usize = 64;
 
@@ -74,16 +67,9 @@ pub(super) struct Names {
     escaped: Vec<String>,
     /// Whether each can stand without quotes.
     bare: Vec<bool>,
-    /// Grams of all names, sorted, each with where it is found.
-    grams: Vec<(u64, Site)>,
+    /// All grams of all names.
+    all: Table,
     stride: Stride,
-}
-
-/// A place in a name.
-#[derive(Clone, Copy, Debug)]
-struct Site {
-    name: u16,
-    offset: u16,
 }
 
 /// Distance of the grams looked at.
@@ -97,9 +83,6 @@ enum Stride {
     By16,
     By24,
 }
-
-/// How far into a name grams are considered; keeps offsets small and the table sparse.
-const NAME_BYTES: usize = 64;
 
 impl Names {
     fn new(names: Vec<String>) -> Self {
@@ -120,13 +103,12 @@ impl Names {
             for (name, text) in (0..).zip(&escaped) {
                 let reach = text.len().min(NAME_BYTES);
                 for (offset, window) in (0..).zip(text.as_bytes()[..reach].windows(GRAM)) {
-                    grams.push((gram(window), Site { name, offset }));
+                    grams.push((gram(window), Site::new(name, text.as_bytes(), offset + 1)));
                 }
             }
-            grams.sort_unstable_by_key(|(gram, _)| *gram);
         }
         let bare = names.iter().map(|name| name.bytes().all(is_name)).collect();
-        Self { names, escaped, bare, grams, stride }
+        Self { names, escaped, bare, all: Table::new(grams), stride }
     }
 
     fn has(&self, name: &[u8]) -> bool {
@@ -185,8 +167,8 @@ impl Names {
         Ok(())
     }
 
-    /// Reads by grams as far as whole blocks reach; returns the start of the first line that is left
-    /// to [`Names::each_line`].
+    /// Reads by grams as far as whole blocks reach; returns the start of the first line that is
+    /// left to [`Names::each_line`].
     fn strides<const S: usize, E>(
         &self,
         body: &[u8],
@@ -197,62 +179,38 @@ impl Names {
         if self.claims(&body[..end]) {
             line(0, end)?;
         }
-        let mut done = end + 1;
-        let mut at = done.min(body.len());
         let table = self.table::<S>(body);
-        let mut cursor = Cursor { body, line_start: at, braced: None };
-        while let Some(block) = table.next_suspicion::<S>(&body[at..]) {
-            at += block;
-            match self.line_in::<S>(&mut cursor, at, &table) {
-                Some((start, end)) => {
-                    line(start, end)?;
-                    done = end + 1;
-                    at = done.min(body.len());
-                    cursor = Cursor { body, line_start: at, braced: None };
+        let mut cursor = Cursor { body, line_start: end + 1, braced: None };
+        let mut hits = [0; REGION * PROBES];
+        for (index, region) in body.chunks(REGION * PROBES * S).enumerate() {
+            for hit in table.hits::<S>(region, &mut hits) {
+                let place = (index * REGION * PROBES + usize::from(*hit)) * S;
+                for site in table.sites_of(gram(&body[place..place + GRAM])) {
+                    let Some(from) = site.fits(body, place) else { continue };
+                    let name = usize::from(site.name);
+                    if let Some((start, end)) = self.line_of_text(&mut cursor, from, name) {
+                        line(start, end)?;
+                        cursor = Cursor { body, line_start: end + 1, braced: None };
+                    }
                 }
-                None => at += PROBES * S,
             }
         }
-        let rest = at + (body.len() - at) / (PROBES * S) * (PROBES * S);
-        // A line that ended the body is done, though the search stands on it.
-        Ok(memrchr(b'\n', &body[..rest]).map_or(0, |newline| newline + 1).max(done))
+        let rest = body.len() / (PROBES * S) * (PROBES * S);
+        let rest_line = memrchr(b'\n', &body[..rest]).map_or(0, |newline| newline + 1);
+        Ok(rest_line.max(cursor.line_start))
     }
 
-    /// The first wanted line that one of the grams of the block at `at` belongs to.
-    fn line_in<const S: usize>(
+    /// The line, not before the cursor, on which a name's text begins at `from`, if it does.
+    #[cold]
+    fn line_of_text(
         &self,
         cursor: &mut Cursor<'_>,
-        at: usize,
-        table: &Table,
+        from: usize,
+        name: usize,
     ) -> Option<(usize, usize)> {
-        for probe in 0..PROBES {
-            let place = at + probe * S;
-            let found = gram(&cursor.body[place..place + GRAM]);
-            if !table.knows(found) {
-                continue;
-            }
-            // A gram that begins on the byte before the name is compared without that byte.
-            let (from, bytes) = (place + 1, &cursor.body[place + 1..]);
-            for (name, escaped) in self.escaped.iter().enumerate() {
-                if table.leads[name]
-                    && bytes.starts_with(escaped.as_bytes())
-                    && let Some(line) = self.line_at(cursor, from, name)
-                {
-                    return Some(line);
-                }
-            }
-            let first = self.grams.partition_point(|(known, _)| *known < found);
-            for (_, site) in self.grams[first..].iter().take_while(|(known, _)| *known == found) {
-                let name = usize::from(site.name);
-                let Some(from) = place.checked_sub(usize::from(site.offset)) else { continue };
-                if cursor.body[from..].starts_with(self.escaped[name].as_bytes())
-                    && let Some(line) = self.line_at(cursor, from, name)
-                {
-                    return Some(line);
-                }
-            }
-        }
-        None
+        let fits = from >= cursor.line_start
+            && cursor.body[from..].starts_with(self.escaped[name].as_bytes());
+        fits.then(|| self.line_at(cursor, from, name)).flatten()
     }
 
     /// The line on which a name's text stands at `from`, if the line is claimed for that.
@@ -281,71 +239,47 @@ impl Names {
 
     /// The table for one body: of each name the stretch of `S` grams in a row that is rarest in it.
     fn table<const S: usize>(&self, body: &[u8]) -> Table {
-        let mut table = Table { known: [0; PLACES], leads: vec![false; self.names.len()] };
-        for (gram, _) in &self.grams {
-            table.known[place(*gram)] = 1;
-        }
-        let mut met = vec![[0u16; NAME_BYTES]; self.names.len()];
-        let step = body.len().saturating_sub(GRAM) / SAMPLE_PROBES;
-        for probe in 0..if step == 0 { 0 } else { SAMPLE_PROBES } {
-            let found = gram(&body[probe * step..probe * step + GRAM]);
-            if !table.knows(found) {
-                continue;
-            }
-            let first = self.grams.partition_point(|(known, _)| *known < found);
-            for (_, site) in self.grams[first..].iter().take_while(|(known, _)| *known == found) {
-                met[usize::from(site.name)][usize::from(site.offset)] += 1;
-            }
-        }
-        table.known = [0; PLACES];
-        for (name, text) in self.escaped.iter().enumerate() {
+        let met = self.sample(body);
+        let mut grams = Vec::with_capacity(self.escaped.len() * (S + LEADS.len()));
+        for ((name, text), met) in (0..).zip(&self.escaped).zip(&met) {
             let text = text.as_bytes();
-            let grams = text.len().min(NAME_BYTES) - GRAM + 1;
-            if grams < S {
+            let count = text.len().min(NAME_BYTES) - GRAM + 1;
+            if count < S {
                 // One gram short: the byte before the name, whatever it may be, gives the last.
-                table.leads[name] = true;
-                for before in *b"\n \t\"" {
+                for before in LEADS {
                     let mut lead = [before; GRAM];
                     lead[1..].copy_from_slice(&text[..GRAM - 1]);
-                    table.known[place(gram(&lead))] = 1;
+                    grams.push((gram(&lead), Site::new(name, text, 0)));
                 }
             }
-            let cost = |from: usize| met[name][from..from + S.min(grams)].iter().sum::<u16>();
-            let from = (0..=grams.saturating_sub(S)).min_by_key(|from| cost(*from)).unwrap_or(0);
-            for window in text[from..].windows(GRAM).take(S.min(grams)) {
-                table.known[place(gram(window))] = 1;
+            let cost = |from: usize| met[from..from + S.min(count)].iter().sum::<u16>();
+            let from = (0..=count.saturating_sub(S)).min_by_key(|from| cost(*from)).unwrap_or(0);
+            for (offset, window) in (0..).zip(text[from..].windows(GRAM).take(S.min(count))) {
+                let offset_plus_1 = from as u16 + offset + 1;
+                grams.push((gram(window), Site::new(name, text, offset_plus_1)));
             }
         }
-        table
-    }
-}
-
-/// Which grams are asked for, by a hash of them.
-struct Table {
-    known: [u8; PLACES],
-    /// Names that are also found by the gram that begins on the byte before them.
-    leads: Vec<bool>,
-}
-
-impl Table {
-    fn knows(&self, gram: u64) -> bool {
-        self.known[place(gram)] != 0
+        Table::new(grams)
     }
 
-    /// Offset of the first block of probes with a known gram among the whole blocks of `bytes`.
-    #[inline(never)]
-    fn next_suspicion<const S: usize>(&self, bytes: &[u8]) -> Option<usize> {
-        let mut blocks = bytes.chunks_exact(PROBES * S);
-        let index = blocks.position(|block| {
-            let mut met = 0;
-            for probe in 0..PROBES {
-                met |= self.known[place(gram(&block[probe * S..probe * S + GRAM]))];
+    /// How often each gram of each name was met among grams spread evenly over the body.
+    fn sample(&self, body: &[u8]) -> Vec<[u16; NAME_BYTES]> {
+        let mut met = vec![[0; NAME_BYTES]; self.escaped.len()];
+        let step = body.len().saturating_sub(GRAM) / SAMPLE_PROBES;
+        if step > 0 {
+            for probe in 0..SAMPLE_PROBES {
+                let found = gram(&body[probe * step..probe * step + GRAM]);
+                for site in self.all.sites_of(found) {
+                    met[usize::from(site.name)][usize::from(site.offset_plus_1) - 1] += 1;
+                }
             }
-            met != 0
-        });
-        index.map(|index| index * PROBES * S)
+        }
+        met
     }
 }
+
+/// Bytes that may stand before a name that begins a line or a quoted string.
+const LEADS: [u8; 4] = *b"\n \t\"";
 
 /// Walks lines forward only, so that a body made of one line costs no more than any other.
 struct Cursor<'a> {
@@ -359,11 +293,11 @@ impl Cursor<'_> {
     /// Start of the line that `at` stands on, and whether a brace is the first thing on it.
     fn line_of(&mut self, at: usize) -> (usize, bool) {
         let known = self.braced.map_or(self.line_start, |(reach, _)| reach);
-        if known < at {
-            if let Some(newline) = memrchr(b'\n', &self.body[known..at]) {
-                self.line_start = known + newline + 1;
-                self.braced = None;
-            }
+        if known < at
+            && let Some(newline) = memrchr(b'\n', &self.body[known..at])
+        {
+            self.line_start = known + newline + 1;
+            self.braced = None;
         }
         let braced = match self.braced {
             Some((_, braced)) => braced,
@@ -396,14 +330,6 @@ fn escape(name: &str) -> String {
     name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-fn gram(bytes: &[u8]) -> u64 {
-    bytes.first_chunk::<GRAM>().map_or(0, |bytes| u64::from_le_bytes(*bytes))
-}
-
-fn place(gram: u64) -> usize {
-    (gram.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (u64::BITS - PLACES.ilog2())) as usize
-}
-
 #[cfg(test)]
 mod tests {
     use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
@@ -428,7 +354,9 @@ mod tests {
     fn the_search_finds_the_lines_that_are_claimed() {
         const SEED: u64 = 5;
         let mut random = StdRng::seed_from_u64(SEED);
-        let sets: [&[&str]; 7] = [
+        let long = "a_very_long_name_".repeat(6);
+        let sets: [&[&str]; 8] = [
+            &[&long, "a_very_long_name_that_differs"],
             &["http_requests_total", "http_request_duration_seconds_bucket"],
             &["up"],
             &["fourteen_chars", "process_start_time_seconds"],

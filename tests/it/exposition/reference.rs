@@ -10,97 +10,112 @@ use rollgate::source::exposition::{Format, Limits, Refusal, Wanted, read};
 /// A sample in a form that compares: name, labels, value.
 type Plain = (String, BTreeMap<String, String>, String);
 
-/// The grammar of a text sample, followed letter by letter with no thought of speed: `None` if the
-/// line is refused.
-fn slow_sample(line: &str) -> Option<Plain> {
-    let chars: Vec<char> = line.chars().collect();
-    let mut at = 0;
-    let blanks = |at: &mut usize| {
-        while chars.get(*at).is_some_and(|c| *c == ' ' || *c == '\t') {
-            *at += 1;
+/// A line and a place in it, letter by letter.
+struct Slow {
+    chars: Vec<char>,
+    at: usize,
+}
+
+impl Slow {
+    fn next(&self) -> Option<char> {
+        self.chars.get(self.at).copied()
+    }
+
+    fn blanks(&mut self) {
+        while self.next().is_some_and(|c| c == ' ' || c == '\t') {
+            self.at += 1;
         }
-    };
-    let word = |at: &mut usize, colon: bool| {
+    }
+
+    fn word(&mut self, colon: bool) -> Option<String> {
         let mut word = String::new();
-        while let Some(c) = chars.get(*at).copied().filter(|c| {
+        while let Some(c) = self.next().filter(|c| {
             c.is_ascii_alphabetic()
                 || *c == '_'
                 || (*c == ':' && colon)
                 || (c.is_ascii_digit() && !word.is_empty())
         }) {
             word.push(c);
-            *at += 1;
+            self.at += 1;
         }
         (!word.is_empty()).then_some(word)
-    };
-    let quoted = |at: &mut usize| {
+    }
+
+    fn one(&mut self, wanted: char) -> Option<()> {
+        (self.next()? == wanted).then(|| self.at += 1)
+    }
+
+    fn quoted(&mut self) -> Option<String> {
         let mut text = String::new();
-        if chars.get(*at) != Some(&'"') {
-            return None;
-        }
-        *at += 1;
+        self.one('"')?;
         loop {
-            match chars.get(*at)? {
+            match self.next()? {
                 '"' => break,
                 '\\' => {
-                    *at += 1;
-                    text.push(match chars.get(*at)? {
+                    self.at += 1;
+                    text.push(match self.next()? {
                         'n' => '\n',
                         '"' => '"',
                         '\\' => '\\',
                         _ => return None,
                     });
                 }
-                c => text.push(*c),
+                c => text.push(c),
             }
-            *at += 1;
+            self.at += 1;
         }
-        *at += 1;
+        self.at += 1;
         Some(text)
-    };
-    blanks(&mut at);
-    let mut name = word(&mut at, true);
-    let after_name = at;
-    blanks(&mut at);
-    let mut apart = at > after_name;
-    let mut labels = BTreeMap::new();
-    if chars.get(at) == Some(&'{') {
-        apart = true;
-        at += 1;
-        blanks(&mut at);
-        while chars.get(at) != Some(&'}') {
-            let in_quotes = chars.get(at) == Some(&'"');
-            let label = if in_quotes { quoted(&mut at)? } else { word(&mut at, false)? };
+    }
+
+    /// What stands in braces, from the first brace to past the last.
+    fn braces(&mut self, name: &mut Option<String>) -> Option<BTreeMap<String, String>> {
+        let mut labels = BTreeMap::new();
+        self.one('{')?;
+        self.blanks();
+        while self.next() != Some('}') {
+            let in_quotes = self.next() == Some('"');
+            let label = if in_quotes { self.quoted()? } else { self.word(false)? };
             if label.is_empty() {
                 return None;
             }
-            blanks(&mut at);
-            if in_quotes && chars.get(at) != Some(&'=') {
+            self.blanks();
+            if in_quotes && self.next() != Some('=') {
                 if name.replace(label).is_some() {
                     return None;
                 }
             } else {
-                if chars.get(at) != Some(&'=') {
+                self.one('=')?;
+                self.blanks();
+                if labels.insert(label, self.quoted()?).is_some() {
                     return None;
                 }
-                at += 1;
-                blanks(&mut at);
-                let value = quoted(&mut at)?;
-                if labels.insert(label, value).is_some() {
-                    return None;
-                }
-                blanks(&mut at);
+                self.blanks();
             }
-            match chars.get(at)? {
-                ',' => at += 1,
-                '}' => {}
-                _ => return None,
+            if self.next()? != '}' {
+                self.one(',')?;
             }
-            blanks(&mut at);
+            self.blanks();
         }
-        at += 1;
+        self.at += 1;
+        Some(labels)
     }
-    let rest: String = chars[at..].iter().collect();
+}
+
+/// The grammar of a text sample, followed with no thought of speed: `None` if it is refused.
+fn slow_sample(line: &str) -> Option<Plain> {
+    let mut slow = Slow { chars: line.chars().collect(), at: 0 };
+    slow.blanks();
+    let mut name = slow.word(true);
+    let after_name = slow.at;
+    slow.blanks();
+    let mut apart = slow.at > after_name;
+    let mut labels = BTreeMap::new();
+    if slow.next() == Some('{') {
+        apart = true;
+        labels = slow.braces(&mut name)?;
+    }
+    let rest: String = slow.chars[slow.at..].iter().collect();
     let words: Vec<&str> = rest.split([' ', '\t']).filter(|word| !word.is_empty()).collect();
     let value = *words.first().filter(|_| apart)?;
     let stamp_fits = words.get(1).is_none_or(|stamp| stamp.parse::<i64>().is_ok());

@@ -1,0 +1,175 @@
+//! The cost of judging: one evidence step, and one whole look of an analysis with ten rules over
+//! five signals, at minute 1 and at minute 60.
+//!
+//! Targets are asserted on the least of several medians: a busy machine makes a run slower, never
+//! faster.
+
+use std::{hint::black_box, sync::Arc, time::Instant};
+
+use criterion::Criterion;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rollgate::{
+    engine::{
+        analysis::Analysis,
+        evidence::{ComparisonEvidence, Counts, Noise},
+        observation::{Health, Histogram, Observation, Pair, Reading, Time, Value},
+        rule::RuleSet,
+        verdict::Verdict,
+    },
+    rulefile,
+};
+
+const SEED: u64 = 900;
+const EVIDENCE_NS_MAX: f64 = 400.0;
+const LOOK_NS_MAX: f64 = 20_000.0;
+
+/// A look at minute 60 may take this much of one at minute 1; the rest is the clock's noise.
+const GROWTH_MAX: f64 = 1.25;
+
+const ROUNDS: usize = 7;
+const BLOCKS: usize = 31;
+
+const RULES: &str = "version: 1
+service: bench
+observe: { interval: 1s, window: 1m, warmup: 0s }
+signals:
+  errors: { ratio: 'failed_total / asked_total', floor: 0.1% }
+  p95: { quantile: 0.95, of: latency_seconds }
+  requests: { rate: asked_total }
+  restarts: { restarts: process_start_time_seconds }
+  app: { health: /health }
+rules:
+  - { when: errors > 1.5x baseline, then: rollback }
+  - { when: errors > 5%, then: rollback }
+  - { when: errors > 5% for 5m, then: rollback }
+  - { when: p95 > 1.2x baseline, then: rollback }
+  - { when: p95 > 1s, then: rollback }
+  - { when: p95 > 2x baseline for 2m, then: investigate }
+  - { when: requests < 10/s for 1m or requests > 5x baseline, then: investigate }
+  - { when: restarts >= 1, then: rollback }
+  - { when: app is down for 3 checks, then: rollback }
+  - { when: latency(app) > 500ms for 1m and not app is down, then: investigate }
+promote: { after: 2h, deadline: 3h, otherwise: hold }
+";
+
+fn main() {
+    let counts = counts();
+    let rules = Arc::new(rulefile::load("bench.yaml", RULES).expect("valid rules").rules);
+    assert_eq!((rules.rules.len(), rules.signals.len()), (10, 5));
+    let looks = looks();
+
+    let evidence_ns = least_of_medians(|| evidence_ns(&counts));
+    eprintln!("one evidence step: {evidence_ns:.0} ns (at most {EVIDENCE_NS_MAX})");
+    let [mut early_ns, mut late_ns] = [f64::INFINITY; 2];
+    for _ in 0..ROUNDS {
+        let (early, late) = look_ns(&rules, &looks);
+        early_ns = early_ns.min(early);
+        late_ns = late_ns.min(late);
+    }
+    let growth = late_ns / early_ns;
+    eprintln!("one look of ten rules: {early_ns:.0} ns at minute 2 (at most {LOOK_NS_MAX})");
+    eprintln!("at minute 60: {late_ns:.0} ns, {growth:.2} times (at most {GROWTH_MAX})");
+    assert!(evidence_ns <= EVIDENCE_NS_MAX, "an evidence step takes {evidence_ns:.0} ns");
+    assert!(early_ns.max(late_ns) <= LOOK_NS_MAX, "a look takes {early_ns:.0}, {late_ns:.0} ns");
+    assert!(growth <= GROWTH_MAX, "a look at minute 60 takes {growth:.2} times as long");
+
+    let mut criterion = Criterion::default().configure_from_args();
+    criterion.bench_function("evidence_step", |bench| {
+        let mut evidence = ComparisonEvidence::new(1.5, 0.001, 900);
+        let mut next = counts.iter().cycle();
+        let noise = Noise { baseline: 1.2, floor: 1.1 };
+        bench.iter(|| evidence.step(black_box(next.next().expect("endless")), noise));
+    });
+    criterion.bench_function("look_of_ten_rules", |bench| {
+        let mut analysis = Analysis::new(rules.clone(), Time(0));
+        let mut next = looks.iter().cycle();
+        bench.iter(|| analysis.step(black_box(next.next().expect("endless"))));
+    });
+    criterion.final_summary();
+}
+
+fn least_of_medians(mut run: impl FnMut() -> f64) -> f64 {
+    (0..ROUNDS).map(|_| run()).fold(f64::INFINITY, f64::min)
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// Nanoseconds of one evidence step: the median over blocks of one whole hold each.
+fn evidence_ns(counts: &[Counts]) -> f64 {
+    let noise = Noise { baseline: 1.2, floor: 1.1 };
+    let block = || {
+        let mut evidence = ComparisonEvidence::new(1.5, 0.001, counts.len() as u32);
+        let begin = Instant::now();
+        let mut last = 0.0;
+        for count in counts {
+            last = evidence.step(black_box(count), noise);
+        }
+        let nanos = begin.elapsed().as_secs_f64() * 1e9 / counts.len() as f64;
+        // Equal arms: in the end there is evidence of nothing.
+        assert!(last < 0.0 && last.is_finite(), "ln e is {last}");
+        nanos
+    };
+    median((0..BLOCKS).map(|_| block()).collect())
+}
+
+/// Nanoseconds of one look in the second minute and in the sixtieth.
+fn look_ns(rules: &Arc<RuleSet>, looks: &[Observation]) -> (f64, f64) {
+    let mut analysis = Analysis::new(rules.clone(), Time(0));
+    let mut minutes = Vec::new();
+    for minute in looks.chunks(60) {
+        let mut times = Vec::new();
+        for look in minute {
+            let begin = Instant::now();
+            let step = black_box(analysis.step(black_box(look)));
+            times.push(begin.elapsed().as_secs_f64() * 1e9);
+            assert_eq!(step.verdict, Verdict::Watching, "look {}", step.look);
+        }
+        minutes.push(median(times));
+    }
+    assert_eq!(analysis.looks(), 3600);
+    (minutes[1], minutes[minutes.len() - 1])
+}
+
+/// Equal arms at 100 requests a second, 0.5 % failures.
+fn counts() -> Vec<Counts> {
+    let mut random = StdRng::seed_from_u64(SEED);
+    let mut failed = || f64::from((0..100).filter(|_| random.random_bool(0.005)).count() as u32);
+    let mut look = |_| Counts {
+        canary_events: failed(),
+        canary_total: 100.0,
+        baseline_events: failed(),
+        baseline_total: 100.0,
+    };
+    (0..900).map(&mut look).collect()
+}
+
+/// An hour of looks at a healthy service with the default buckets.
+fn looks() -> Vec<Observation> {
+    let mut random = StdRng::seed_from_u64(SEED);
+    let edges: Arc<[f64]> = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0].into();
+    let shares = [0.02, 0.05, 0.2, 0.35, 0.25, 0.1, 0.02, 0.01, 0.0, 0.0, 0.0, 0.0];
+    let mut reading = |signal: usize| -> Reading {
+        let mut among = |n: u32, share: f64| {
+            f64::from((0..n).filter(|_| random.random_bool(share)).count() as u32)
+        };
+        Ok(match signal {
+            0 => Value::Share { events: among(100, 0.005), total: 100.0 },
+            1 => Value::Histogram(Histogram {
+                edges: edges.clone(),
+                counts: shares.iter().map(|share| among(100, *share)).collect(),
+            }),
+            2 => Value::Events { events: 100.0 + among(10, 0.5), instance_secs: 2.0, instances: 2 },
+            3 => Value::Restarts(0),
+            _ => Value::Health { status: Health::Up, latency_secs: Some(0.003) },
+        })
+    };
+    let mut look = |secs: i64| {
+        let signals =
+            (0..5).map(|signal| Pair { canary: reading(signal), baseline: reading(signal) });
+        Observation { at: Time(secs * 1000), signals: signals.collect(), canary_gap: None }
+    };
+    (1..=3600).map(&mut look).collect()
+}

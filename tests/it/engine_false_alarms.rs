@@ -1,0 +1,539 @@
+//! What the engine promises in numbers: a healthy release is rolled back no more often than stated,
+//! however often one looks, and a bad one is found within seconds. Seeded simulation of two arms.
+//!
+//! The check that passes the engine must fail a process that is known to be invalid, or it would
+//! prove nothing; two such processes are run through it. Quantile evidence is also compared with a
+//! slow reference that keeps every look and logarithms throughout.
+
+use std::sync::Arc;
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rollgate::{
+    engine::{
+        analysis::Analysis,
+        evidence::{ComparisonEvidence, Counts, EFFECTS, Noise},
+        observation::{Histogram, Observation, Pair, Reading, Time, Value},
+        quantile::{QuantileEvidence, estimate},
+        rule::RuleSet,
+        verdict::Verdict,
+    },
+    rulefile,
+};
+use statrs::function::erf::erf;
+
+use super::engine_rules::START;
+
+/// The default buckets of the metrics libraries, in seconds.
+const EDGES: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+const LOOKS: u64 = 900;
+
+/// Probability with which a test of a process that exactly spends its alpha may fail.
+const DOUBT: f64 = 0.001;
+
+fn recommended() -> Arc<RuleSet> {
+    let text = "version: 1
+service: simulated
+observe: { interval: 1s, window: 1m, warmup: 0s }
+false_rollback_rate: 0.1%
+signals:
+  error_rate: { ratio: 'failed_total / asked_total', floor: 0.1% }
+  p95_latency: { quantile: 0.95, of: latency_seconds }
+rules:
+  - { when: error_rate > 1.5x baseline, then: rollback }
+  - { when: p95_latency > 1.2x baseline, then: rollback }
+promote: { after: 15m, deadline: 30m, otherwise: hold }
+";
+    Arc::new(rulefile::load("simulated.yaml", text).expect("valid rules").rules)
+}
+
+/// Counts of a Poisson or binomial law, drawn by inversion of a table.
+struct Law(Vec<f64>);
+
+impl Law {
+    /// From the probability of zero and the ratio of each probability to the one before.
+    fn new(zero: f64, ratio: impl Fn(f64) -> f64) -> Self {
+        let (mut term, mut sum, mut table) = (zero, 0.0, Vec::new());
+        while sum < 1.0 - 1e-12 && table.len() < 2_000 {
+            sum += term;
+            table.push(sum);
+            term *= ratio(table.len() as f64);
+        }
+        Self(table)
+    }
+
+    fn poisson(mean: f64) -> Self {
+        Self::new((-mean).exp(), |k| mean / k)
+    }
+
+    fn binomial(trials: f64, share: f64) -> Self {
+        let odds = share / (1.0 - share);
+        Self::new((1.0 - share).powf(trials), |k| (trials - k + 1.0).max(0.0) / k * odds)
+    }
+
+    fn draw(&self, random: &mut StdRng) -> f64 {
+        let at: f64 = random.random();
+        self.0.partition_point(|sum| *sum < at).min(self.0.len() - 1) as f64
+    }
+}
+
+/// One arm: requests a second, the share that fails, and the median of log-normal latencies.
+#[derive(Clone, Copy)]
+struct Service {
+    rps: f64,
+    failing: f64,
+    median_secs: f64,
+}
+
+const HEALTHY: Service = Service { rps: 100.0, failing: 0.005, median_secs: 0.05 };
+
+/// A service's laws, made once.
+struct Source {
+    total: f64,
+    /// Given so many requests each second, or none: then they are Poisson as well.
+    fixed: bool,
+    failed: Law,
+    served: Law,
+    buckets: Vec<Law>,
+    edges: Arc<[f64]>,
+}
+
+impl Source {
+    fn new(service: Service, fixed: bool) -> Self {
+        let Service { rps, failing, median_secs } = service;
+        let below = |edge: f64| 0.5 + 0.5 * erf((edge / median_secs).ln() / 0.6 / 2f64.sqrt());
+        let mut shares: Vec<f64> = EDGES.iter().map(|edge| below(*edge)).collect();
+        shares.push(1.0);
+        let buckets = shares.iter().enumerate().map(|(index, share)| {
+            let before = if index == 0 { 0.0 } else { shares[index - 1] };
+            Law::poisson(rps * (share - before).max(0.0))
+        });
+        let failed = match fixed {
+            true => Law::binomial(rps, failing),
+            false => Law::poisson(rps * failing),
+        };
+        let served = Law::poisson(rps * (1.0 - failing));
+        Self { total: rps, fixed, failed, served, buckets: buckets.collect(), edges: EDGES.into() }
+    }
+
+    fn errors(&self, random: &mut StdRng) -> (f64, f64) {
+        let failed = self.failed.draw(random);
+        (failed, if self.fixed { self.total } else { failed + self.served.draw(random) })
+    }
+
+    fn histogram(&self, random: &mut StdRng) -> Histogram {
+        let counts = self.buckets.iter().map(|law| law.draw(random)).collect();
+        Histogram { edges: self.edges.clone(), counts }
+    }
+
+    fn readings(&self, random: &mut StdRng) -> [Reading; 2] {
+        let (events, total) = self.errors(random);
+        [Ok(Value::Share { events, total }), Ok(Value::Histogram(self.histogram(random)))]
+    }
+}
+
+fn observe(secs: u64, canary: &Source, baseline: &Source, random: &mut StdRng) -> Observation {
+    let at = Time(START.0 + i64::try_from(secs).expect("small") * 1000);
+    let both = canary.readings(random).into_iter().zip(baseline.readings(random));
+    let signals = both.map(|(canary, baseline)| Pair { canary, baseline }).collect();
+    Observation { at, signals, canary_gap: None }
+}
+
+/// Looks until the rollback and the rule that decided, in one simulated release.
+fn rolled_back(
+    rules: &Arc<RuleSet>,
+    seed: u64,
+    baseline: &Source,
+    canary: impl Fn(u64) -> Option<Source>,
+) -> Option<(u64, usize)> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut analysis = Analysis::new(rules.clone(), START);
+    let mut current = canary(0).expect("the canary begins somehow");
+    for secs in 1..=LOOKS {
+        if let Some(next) = canary(secs) {
+            current = next;
+        }
+        let observation = observe(secs, &current, baseline, &mut random);
+        match analysis.step(&observation).verdict {
+            Verdict::Rollback { rule } => return Some((secs, rule)),
+            Verdict::Promote => {
+                assert_eq!(secs, LOOKS, "promoted before the hold was over");
+                return None;
+            }
+            Verdict::Watching => {}
+            other @ (Verdict::Investigate { .. } | Verdict::Inconclusive { .. }) => {
+                panic!("seed {seed}: {other} at {secs}")
+            }
+        }
+    }
+    panic!("seed {seed}: no final verdict")
+}
+
+/// The most alarms of `runs` that chance makes plausible at the rate `alpha`: more have a
+/// probability below [`DOUBT`] by the binomial law.
+fn alarms_max(runs: usize, alpha: f64) -> usize {
+    let mut term = (1.0 - alpha).powf(runs as f64);
+    let mut sum = term;
+    let mut alarms = 0;
+    while 1.0 - sum > DOUBT {
+        alarms += 1;
+        term *= (runs - alarms + 1) as f64 / alarms as f64 * alpha / (1.0 - alpha);
+        sum += term;
+    }
+    alarms
+}
+
+/// How many of `runs` alarm, counted on both cores, and whether that is plausible at `alpha`.
+fn plausible(runs: usize, alpha: f64, alarm: impl Fn(u64) -> bool + Sync) -> (usize, bool) {
+    let count = |from: usize| (from..runs).step_by(2).filter(|run| alarm(*run as u64)).count();
+    let alarms = std::thread::scope(|scope| {
+        let odd = scope.spawn(|| count(1));
+        count(0) + odd.join().expect("a run panicked")
+    });
+    (alarms, alarms <= alarms_max(runs, alpha))
+}
+
+#[test]
+fn the_bound_on_alarms_is_that_of_the_binomial_law() {
+    // By hand: with mean 0.4, P(more than 3) = 0.00078 and P(more than 2) = 0.0079.
+    for (runs, alpha, expected) in [(400, 0.001, 3), (400, 0.0, 0), (1000, 0.001, 5), (1, 0.5, 1)] {
+        assert_eq!(alarms_max(runs, alpha), expected, "{runs} runs at {alpha}");
+    }
+}
+
+#[test]
+fn identical_arms_are_rolled_back_no_more_often_than_stated() {
+    let rules = recommended();
+    let (alarms, plausible) = plausible(RUNS, rules.false_rollback_rate, |seed| {
+        // Equal arms; a canary with a third of the traffic; a quiet service with rare errors.
+        let (canary_rps, baseline) = match seed % 3 {
+            0 => (100.0, HEALTHY),
+            1 => (20.0, Service { rps: 60.0, ..HEALTHY }),
+            _ => (30.0, Service { rps: 30.0, failing: 0.001, ..HEALTHY }),
+        };
+        let fixed = seed % 2 == 0;
+        let canary = Service { rps: canary_rps, ..baseline };
+        let canary = |secs| (secs == 0).then(|| Source::new(canary, fixed));
+        rolled_back(&rules, seed, &Source::new(baseline, fixed), canary).is_some()
+    });
+    println!(
+        "{alarms} of {RUNS} identical arms rolled back, {:?} allowed",
+        alarms_max(RUNS, 0.001)
+    );
+    assert!(plausible, "{alarms} of {RUNS} healthy releases were rolled back");
+}
+
+const RUNS: usize = 400;
+
+/// The hardest healthy release: exactly as much worse as the rules allow. Evidence alone, so that
+/// the number of runs can be large.
+#[test]
+fn a_canary_exactly_at_the_margin_is_not_rolled_back() {
+    let (alarms, plausible) = plausible(1_000, 0.001, |seed| {
+        let baseline = Service { failing: 0.01, ..HEALTHY };
+        let canary = Service { failing: 0.015, ..HEALTHY };
+        let evidence = ComparisonEvidence::new(1.5, 0.001, LOOKS as u32);
+        let noise = Noise { baseline: 1.0, floor: 1.0 };
+        reaches(evidence, noise, 0.001, seed, canary, baseline)
+    });
+    assert!(plausible, "{alarms} of 1000 at the margin");
+}
+
+/// Whether evidence ever reaches 1/alpha.
+fn reaches(
+    mut evidence: ComparisonEvidence,
+    noise: Noise,
+    alpha: f64,
+    seed: u64,
+    canary: Service,
+    baseline: Service,
+) -> bool {
+    let mut random = StdRng::seed_from_u64(seed);
+    let (canary, baseline) = (Source::new(canary, false), Source::new(baseline, false));
+    (0..LOOKS).any(|_| {
+        let (canary_events, canary_total) = canary.errors(&mut random);
+        let (baseline_events, baseline_total) = baseline.errors(&mut random);
+        let counts = Counts { canary_events, canary_total, baseline_events, baseline_total };
+        evidence.step(&counts, noise) >= -alpha.ln()
+    })
+}
+
+#[test]
+fn planted_invalid_processes_are_caught_by_the_same_check() {
+    // Likelihood ratios multiplied instead of divided.
+    let (alarms, sound) = plausible(RUNS, 0.001, |seed| {
+        let evidence = ComparisonEvidence::new(1.0, 0.0, LOOKS as u32);
+        reaches(evidence, Noise { baseline: 0.2, floor: 0.2 }, 0.001, seed, HEALTHY, HEALTHY)
+    });
+    assert!(!sound, "noise 0.2 passed with {alarms} alarms");
+
+    // A z-test of two shares at 1 %, looked at again and again.
+    let (alarms, sound) = plausible(RUNS, 0.01, |seed| {
+        let mut random = StdRng::seed_from_u64(seed);
+        let source = Source::new(HEALTHY, false);
+        let mut sums = [0.0f64; 4];
+        (0..LOOKS).any(|_| {
+            let ((a, n), (b, m)) = (source.errors(&mut random), source.errors(&mut random));
+            sums.iter_mut().zip([a, n, b, m]).for_each(|(sum, value)| *sum += value);
+            let [a, n, b, m] = sums;
+            let pooled = (a + b) / (n + m);
+            let deviation = (pooled * (1.0 - pooled) * (1.0 / n + 1.0 / m)).sqrt();
+            a + b >= 20.0 && (a / n - b / m) / deviation > 2.326
+        })
+    });
+    assert!(!sound, "repeated z-tests passed with {alarms} alarms");
+}
+
+/// Onset at second 120; every run must find it, by the rule that is meant to.
+fn check_detection(bad: Service, rule: usize, median_max: u64, worst_max: u64) {
+    const ONSET: u64 = 120;
+    const DETECTIONS: u64 = 60;
+    let rules = recommended();
+    let baseline = Source::new(HEALTHY, false);
+    let find = |seed: u64| {
+        let canary = |secs| match secs {
+            0 => Some(Source::new(HEALTHY, false)),
+            ONSET => Some(Source::new(bad, false)),
+            _ => None,
+        };
+        let found = rolled_back(&rules, seed, &baseline, canary);
+        let (secs, by) = found.unwrap_or_else(|| panic!("seed {seed}: never found"));
+        assert!(secs >= ONSET, "seed {seed}: rolled back at {secs}, before the onset");
+        assert_eq!(by, rule, "seed {seed}: found by another rule");
+        secs + 1 - ONSET
+    };
+    let mut delays: Vec<u64> = (0..DETECTIONS).map(find).collect();
+    delays.sort_unstable();
+    let (median, worst) = (delays[delays.len() / 2], delays[delays.len() - 1]);
+    println!("found by rule {rule} after {median} looks in the median, {worst} at worst");
+    assert!(median <= median_max && worst <= worst_max, "{delays:?}");
+}
+
+#[test]
+fn ten_times_the_errors_are_found_within_seconds() {
+    check_detection(Service { failing: 0.05, ..HEALTHY }, 0, 15, 30);
+}
+
+#[test]
+fn twice_the_latency_is_found_within_seconds() {
+    check_detection(Service { median_secs: 0.1, ..HEALTHY }, 1, 15, 30);
+}
+
+/// The reference of quantile evidence: everything is kept, nothing is folded. Per edge and effect
+/// each possible onset has its own likelihood ratio, as a sum of logarithms.
+struct SlowQuantile {
+    factor: f64,
+    horizon: u32,
+    seen: Vec<(Option<Vec<f64>>, Option<Vec<f64>>)>,
+}
+
+impl SlowQuantile {
+    /// Baseline requests per bucket in the first `looks` looks.
+    fn history(&self, looks: usize) -> Vec<f64> {
+        let mut sums = vec![0.0; EDGES.len() + 1];
+        for (_, baseline) in &self.seen[..looks] {
+            for (sum, count) in sums.iter_mut().zip(baseline.iter().flatten()) {
+                *sum += count;
+            }
+        }
+        sums
+    }
+
+    fn log_value(&self, kappa: f64, secs: f64) -> f64 {
+        let total = |counts: &[f64]| counts.iter().sum::<f64>();
+        let chosen_at = (0..self.seen.len()).find(|look| {
+            let usable = |edge| usable(&self.history(*look), edge);
+            self.seen[*look].0.is_some()
+                && total(&self.history(*look)) >= 400.0
+                && (0..EDGES.len()).any(usable)
+        });
+        let Some(chosen_at) = chosen_at else { return 0.0 };
+        let chosen = self.history(chosen_at);
+        let edges: Vec<usize> = (0..EDGES.len()).filter(|edge| usable(&chosen, *edge)).collect();
+        let of_edges: Vec<f64> = edges
+            .iter()
+            .map(|edge| {
+                let mut steps: Vec<Vec<f64>> = Vec::new();
+                for look in chosen_at..self.seen.len() {
+                    let (Some(canary), Some(baseline)) = &self.seen[look] else { continue };
+                    let history = self.history(look);
+                    let share = total(&history[edge + 1..]) / total(&history);
+                    let wide = 1.0 + 1.0 / total(&history[edge + 1..]).sqrt();
+                    let allowed = tail_at(&history, EDGES[*edge] / self.factor) / share;
+                    let margin = allowed.max(1.0) * wide;
+                    let (n_c, n_b) = (total(canary), total(baseline));
+                    let (x_c, x_b) = (total(&canary[edge + 1..]), total(&baseline[edge + 1..]));
+                    let (e_c, e_b) = (share * n_c / secs, share * n_b / secs);
+                    let phi = match e_c > 0.0 && e_b > 0.0 {
+                        true => 1.0 + 2.0 * kappa * e_c * e_b / (e_c + e_b),
+                        false => 1.0,
+                    };
+                    let ratio = |effect: &f64| {
+                        if n_c == 0.0 || n_b == 0.0 {
+                            return 0.0;
+                        }
+                        let theta = |rho: f64| rho * n_c / (rho * n_c + n_b);
+                        let (null, other) = (theta(margin), theta(margin * effect));
+                        (x_c * (other / null).ln() + x_b * ((1.0 - other) / (1.0 - null)).ln())
+                            / phi
+                    };
+                    steps.push(EFFECTS.iter().map(ratio).collect());
+                }
+                self.mixture(&steps)
+            })
+            .collect();
+        log_sum(&of_edges) - (of_edges.len() as f64).ln()
+    }
+
+    /// Half of the prior starts before the first step, the rest evenly before each of `horizon`.
+    fn mixture(&self, steps: &[Vec<f64>]) -> f64 {
+        let per_step = 0.5 / f64::from(self.horizon);
+        let mut terms = Vec::new();
+        for effect in 0..EFFECTS.len() {
+            let after = |onset: usize| steps[onset..].iter().map(|step| step[effect]).sum::<f64>();
+            terms.push(0.5f64.ln() + after(0));
+            for onset in 0..steps.len().min(self.horizon as usize) {
+                terms.push(per_step.ln() + after(onset));
+            }
+        }
+        let started = log_sum(&terms) - (EFFECTS.len() as f64).ln();
+        let unspent = 0.5 - per_step * steps.len().min(self.horizon as usize) as f64;
+        log_sum(&[started, unspent.max(0.0).ln()])
+    }
+}
+
+fn log_sum(terms: &[f64]) -> f64 {
+    let top = terms.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    top + terms.iter().map(|term| (term - top).exp()).sum::<f64>().ln()
+}
+
+fn usable(history: &[f64], edge: usize) -> bool {
+    let above: f64 = history[edge + 1..].iter().sum();
+    let share = above / history.iter().sum::<f64>();
+    above >= 10.0 && (0.005..=0.40).contains(&share)
+}
+
+/// Share of requests slower than `x`: ln tail over ln x is a straight line between two edges.
+fn tail_at(history: &[f64], x: f64) -> f64 {
+    let total: f64 = history.iter().sum();
+    let tail = |edge: usize| history[edge + 1..].iter().sum::<f64>() / total;
+    if x <= EDGES[0] {
+        return 1.0;
+    }
+    let right = (0..EDGES.len()).find(|edge| EDGES[*edge] >= x).expect("within the edges");
+    let (low, high) = (EDGES[right - 1], EDGES[right]);
+    if tail(right) <= 0.0 {
+        return tail(right - 1);
+    }
+    let slope = (tail(right).ln() - tail(right - 1).ln()) / (high.ln() - low.ln());
+    (tail(right - 1).ln() + slope * (x.ln() - low.ln())).exp()
+}
+
+#[test]
+fn quantile_evidence_equals_the_slow_reference() {
+    let mut largest = f64::NEG_INFINITY;
+    for seed in 0..24u64 {
+        println!("seed {seed}");
+        let mut random = StdRng::seed_from_u64(seed);
+        let factor = random.random_range(1.0..2.0);
+        let horizon = random.random_range(5..60);
+        let rps = random.random_range(20.0..200.0);
+        let median_secs = random.random_range(0.02..0.2);
+        let service = Service { rps, median_secs, ..HEALTHY };
+        let slower = median_secs * random.random_range(0.7..2.0);
+        let baseline = Source::new(service, false);
+        let canary = Source::new(Service { median_secs: slower, ..service }, false);
+        let mut fast = QuantileEvidence::new(factor, horizon);
+        let mut slow = SlowQuantile { factor, horizon, seen: Vec::new() };
+        for look in 0..50 {
+            let mut arm =
+                |source: &Source| random.random_bool(0.9).then(|| source.histogram(&mut random));
+            let (canary, baseline) = (arm(&canary), arm(&baseline));
+            fast.step(canary.as_ref(), baseline.as_ref(), 0.25, 1.0);
+            let counts = |histogram: Option<Histogram>| histogram.map(|of| of.counts);
+            slow.seen.push((counts(canary), counts(baseline)));
+            let (a, b) = (fast.log_value(), slow.log_value(0.25, 1.0));
+            let close = (a - b).abs() <= 1e-9 * (1.0 + b.abs());
+            assert!(close, "seed {seed} look {look}: {a} against the reference's {b}");
+            largest = largest.max(b);
+        }
+    }
+    assert!(largest > 20.0, "no run gathered evidence: {largest}");
+}
+
+/// The metrics servers' rule as they write it: cumulative counts, the first that reaches the rank.
+fn slow_estimate(q: f64, edges: &[f64], counts: &[f64]) -> Option<f64> {
+    let cumulative: Vec<f64> = (1..=counts.len()).map(|n| counts[..n].iter().sum()).collect();
+    let total = *cumulative.last()?;
+    if total == 0.0 || edges.is_empty() {
+        return None;
+    }
+    let rank = q * total;
+    let bucket = cumulative.iter().position(|count| *count >= rank)?;
+    if bucket == edges.len() {
+        return Some(edges[edges.len() - 1]);
+    }
+    if bucket == 0 && edges[0] <= 0.0 {
+        return Some(edges[0]);
+    }
+    let (low, before) =
+        if bucket == 0 { (0.0, 0.0) } else { (edges[bucket - 1], cumulative[bucket - 1]) };
+    Some(low + (edges[bucket] - low) * ((rank - before) / (cumulative[bucket] - before)))
+}
+
+#[test]
+fn estimates_by_hand() {
+    let check = |q: f64, edges: &[f64], counts: &[f64], expected: Option<f64>| {
+        let found = estimate(q, edges, counts);
+        let close = match (found, expected) {
+            (Some(found), Some(expected)) => (found - expected).abs() < 1e-12,
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        assert!(close, "{q} of {edges:?} {counts:?}: {found:?}, expected {expected:?}");
+    };
+    let edges = [1.0, 2.0, 4.0];
+    check(0.95, &edges, &[0.0, 0.0, 0.0, 0.0], None);
+    check(0.95, &[], &[5.0], None);
+    // All slower than the highest edge: nobody knows by how much.
+    check(0.95, &edges, &[0.0, 0.0, 0.0, 7.0], Some(4.0));
+    // Rank 5 of ten in the first bucket, which begins at 0.
+    check(0.5, &edges, &[10.0, 0.0, 0.0, 0.0], Some(0.5));
+    // Rank 95 of 100: 90 below 2, so the fifth of ten within 2..4.
+    check(0.95, &edges, &[50.0, 40.0, 10.0, 0.0], Some(3.0));
+    // Exactly on an edge, with an empty bucket after it.
+    check(0.5, &edges, &[5.0, 0.0, 5.0, 0.0], Some(1.0));
+    check(0.9, &edges, &[5.0, 4.0, 1.0, 0.0], Some(2.0));
+    check(1.0, &edges, &[5.0, 4.0, 1.0, 0.0], Some(4.0));
+    // A lowest edge that is not positive is its own beginning.
+    check(0.5, &[-1.0, 1.0], &[8.0, 2.0, 0.0], Some(-1.0));
+    check(0.9, &[-1.0, 1.0], &[8.0, 2.0, 0.0], Some(0.0));
+    check(0.5, &[0.0, 1.0], &[8.0, 2.0, 0.0], Some(0.0));
+}
+
+#[test]
+fn estimates_equal_a_linear_scan() {
+    for seed in 0..2_000u64 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut edge = random.random_range(-1.0..1.0);
+        let mut edges = Vec::new();
+        for _ in 0..random.random_range(1..14) {
+            edges.push(edge);
+            edge += random.random_range(0.01..2.0);
+        }
+        let sparse = random.random_bool(0.3);
+        let mut count = || match sparse && random.random_bool(0.6) {
+            true => 0.0,
+            false => f64::from(random.random_range(0..50u32)),
+        };
+        let counts: Vec<f64> = (0..=edges.len()).map(|_| count()).collect();
+        let q = random.random_range(0.01..1.0);
+        let (a, b) = (estimate(q, &edges, &counts), slow_estimate(q, &edges, &counts));
+        let close = match (a, b) {
+            (Some(a), Some(b)) => (a - b).abs() <= 1e-9 * (1.0 + b.abs()),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        assert!(close, "seed {seed}: {q} of {edges:?} {counts:?}: {a:?} against {b:?}");
+    }
+}
