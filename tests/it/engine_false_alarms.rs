@@ -324,7 +324,8 @@ fn twice_the_latency_is_found_within_seconds() {
 struct SlowQuantile {
     factor: f64,
     horizon: u32,
-    seen: Vec<(Option<Vec<f64>>, Option<Vec<f64>>)>,
+    /// Canary's and baseline's requests per bucket.
+    seen: Vec<[Option<Vec<f64>>; 2]>,
     /// What it said after each look.
     said: Vec<f64>,
 }
@@ -333,7 +334,7 @@ impl SlowQuantile {
     /// Baseline requests per bucket in the first `looks` looks.
     fn history(&self, looks: usize) -> Vec<f64> {
         let mut sums = vec![0.0; EDGES.len() + 1];
-        for (_, baseline) in &self.seen[..looks] {
+        for [_, baseline] in &self.seen[..looks] {
             for (sum, count) in sums.iter_mut().zip(baseline.iter().flatten()) {
                 *sum += count;
             }
@@ -347,8 +348,8 @@ impl SlowQuantile {
             (0..self.seen.len()).map(|look| self.history(look)).collect();
         // The first look by which the baseline had shown enough beyond an edge.
         let joined = |edge: usize| {
-            let looks = histories.iter().zip(&self.seen);
-            looks.into_iter().position(|(history, (canary, _))| {
+            let mut looks = histories.iter().zip(&self.seen);
+            looks.position(|(history, [canary, _])| {
                 canary.is_some() && total(history) >= 400.0 && usable(history, edge)
             })
         };
@@ -356,9 +357,8 @@ impl SlowQuantile {
             .filter_map(|edge| Some((edge, joined(edge)?)))
             .map(|(edge, joined)| {
                 let mut steps: Vec<Vec<f64>> = Vec::new();
-                for look in joined..self.seen.len() {
-                    let (Some(canary), Some(baseline)) = &self.seen[look] else { continue };
-                    let history = &histories[look];
+                for (history, seen) in histories.iter().zip(&self.seen).skip(joined) {
+                    let [Some(canary), Some(baseline)] = seen else { continue };
                     let share = total(&history[edge + 1..]) / total(history);
                     let wide = 1.0 + 1.0 / total(&history[edge + 1..]).sqrt();
                     let allowed = tail_at(history, EDGES[edge] / self.factor) / share;
@@ -459,7 +459,7 @@ fn quantile_evidence_equals_the_slow_reference() {
             let (canary, baseline) = (arm(&canary), arm(&baseline));
             fast.step(canary.as_ref(), baseline.as_ref(), 0.25, 1.0);
             let counts = |histogram: Option<Histogram>| histogram.map(|of| of.counts);
-            slow.seen.push((counts(canary), counts(baseline)));
+            slow.seen.push([counts(canary), counts(baseline)]);
             let (a, b) = (fast.log_value(), slow.log_value(0.25, 1.0));
             let close = (a - b).abs() <= 1e-9 * (1.0 + b.abs());
             assert!(close, "seed {seed} look {look}: {a} against the reference's {b}");
