@@ -228,7 +228,7 @@ fn print_end(
 ) -> bool {
     if let (Some(decided), Some(first_bad)) = (report.decided_at, stage.first_bad_unix_secs()) {
         let secs = format::duration((decided - first_bad).max(0.0));
-        println!("  decided {secs} after the first bad request");
+        println!(" decided {secs} after the first bad request");
     }
     let counts = receiver.counts();
     let delivered = match delivery {
@@ -237,11 +237,11 @@ fn print_end(
                 0 => "once".to_owned(),
                 duplicates => format!("{} times", 1 + duplicates),
             };
-            println!("  webhook {} arrived {times}, signature verified", delivery.id);
+            println!(" webhook {} arrived {times}, signature verified", delivery.id);
             true
         }
         None => {
-            println!("  no verified webhook arrived within {} s", DELIVERY_TIMEOUT.as_secs());
+            println!(" no verified webhook arrived within {} s", DELIVERY_TIMEOUT.as_secs());
             false
         }
     };
