@@ -2,11 +2,11 @@
 //!
 //! Defined outcomes: a counter below its last value was reset, and counts from zero; after a
 //! restart every series does; another process at the same address only sets marks, as if a load
-//! balancer stood there; a series that was not there at the last reading began at zero; one
-//! that was there with a bad value sets its mark first; the first reading of an instance only sets
-//! marks; NaN, infinite, negative and absurdly
-//! large values are bad and contribute nothing; a series given twice in
-//! one body counts once, as first given. In doubt a request is lost, never counted twice.
+//! balancer stood there; a series that was not there at the last reading began at zero; one that
+//! was there with a bad value sets its mark first; the first reading of an instance only sets
+//! marks; NaN, infinite, negative and absurdly large values are bad and contribute nothing; a
+//! series given twice in one body counts once, as first given. In doubt a request is lost, never
+//! counted twice.
 
 use std::collections::BTreeMap;
 
