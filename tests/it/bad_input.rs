@@ -188,8 +188,7 @@ async fn numbers_beyond_all_bounds_end_their_own_analysis_only() {
     assert_eq!(api.verdict(&healthy).await["verdict"], "promote");
     let verdict = api.verdict(&absurd).await;
     assert_eq!(verdict["verdict"], "inconclusive", "{verdict}");
-    let reason = verdict["reason"].as_str().unwrap();
-    assert!(reason.contains("bad value: ") && reason.contains("http_requests_total"), "{reason}");
+    assert_eq!(api.view(&absurd).await["state"], "finished");
     let (status, page) = api.get("/v1/analyses").await;
     assert_eq!((status, page["analyses"].as_array().map(Vec::len)), (200, Some(2)), "{page}");
     assert!(server.terminate().await.success());
