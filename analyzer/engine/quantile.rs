@@ -6,7 +6,8 @@
 //! latencies are at most `factor` times the baseline's, its share of requests slower than `x` is at
 //! most `m_x = tail_b(x / factor) / tail_b(x)` times the baseline's. One evidence process runs per
 //! edge, with `m_x` taken from what the baseline showed before the present look (so the process
-//! stays valid), and the e-values are averaged.
+//! stays valid), and the e-values are averaged. An edge joins as soon as the baseline has shown
+//! enough requests beyond it.
 //!
 //! Deliberately absent: any assumption about the shape of the latencies.
 
@@ -27,6 +28,9 @@ const EDGE_EVENTS_MIN: f64 = 10.0;
 
 /// Edges whose baseline tail share lies in this range carry information about high quantiles.
 const TAIL_SHARES: std::ops::RangeInclusive<f64> = 0.005..=0.40;
+
+/// Most edges judged at once: a baseline that keeps changing its layout must not add without end.
+pub const EDGES_MAX: usize = 64;
 
 /// Interpolated quantile `q` of a histogram; none when it is empty.
 ///
@@ -72,7 +76,15 @@ pub struct QuantileEvidence {
 #[derive(Clone, Debug)]
 struct EdgeProcess {
     edge: f64,
+    /// ln of the mean e-value when the edge came in: that is what was shared out to it.
+    head_start: f64,
     mixture: OnsetMixture,
+}
+
+impl EdgeProcess {
+    fn log_value(&self) -> f64 {
+        self.head_start + self.mixture.log_value()
+    }
 }
 
 impl QuantileEvidence {
@@ -96,7 +108,7 @@ impl QuantileEvidence {
     pub fn leading_edge(&self) -> Option<(f64, usize)> {
         self.edges
             .iter()
-            .max_by(|a, b| a.mixture.log_value().total_cmp(&b.mixture.log_value()))
+            .max_by(|a, b| a.log_value().total_cmp(&b.log_value()))
             .map(|process| (process.edge, self.edges.len()))
     }
 
@@ -116,9 +128,7 @@ impl QuantileEvidence {
         kappa: f64,
         secs: f64,
     ) {
-        if self.edges.is_empty() {
-            self.choose_edges(canary);
-        }
+        self.choose_edges(canary);
         if let (Some(canary), Some(baseline)) = (canary, baseline) {
             self.judge(canary, baseline, kappa, secs);
         }
@@ -127,17 +137,25 @@ impl QuantileEvidence {
         }
     }
 
+    /// Takes in the edges that have become usable. A rare edge does so long after a common one: the
+    /// 99th percentile's needs a thousand requests. Each begins with the mean e-value of that moment,
+    /// so that the mean does not move; sharing out what was won, by what was seen before, is a fair
+    /// bet, and the mean stays an e-process.
     fn choose_edges(&mut self, canary: Option<&Histogram>) {
         let (Some((edges, counts)), Some(canary)) = (&self.history, canary) else { return };
         let total: f64 = counts.iter().sum();
         if total < CALIBRATION_REQUESTS {
             return;
         }
+        let head_start = self.log_value;
         for (index, &edge) in edges.iter().enumerate() {
             let above: f64 = counts[index + 1..].iter().sum();
             let usable = TAIL_SHARES.contains(&(above / total)) && above >= EDGE_EVENTS_MIN;
-            if usable && edge > 0.0 && edge_index(&canary.edges, edge).is_some() {
-                self.edges.push(EdgeProcess { edge, mixture: OnsetMixture::new(self.horizon) });
+            let common = edge > 0.0 && edge_index(&canary.edges, edge).is_some();
+            let known = || self.edges.iter().any(|process| process.edge == edge);
+            if usable && common && self.edges.len() < EDGES_MAX && !known() {
+                let mixture = OnsetMixture::new(self.horizon);
+                self.edges.push(EdgeProcess { edge, head_start, mixture });
             }
         }
     }
@@ -169,13 +187,13 @@ impl QuantileEvidence {
                 baseline_events: baseline.above(of_baseline),
                 baseline_total,
             };
-            let log_value = process.mixture.step(&baseline_ratios(&counts, margin, noise));
-            if log_value > top {
-                top = log_value;
+            process.mixture.step(&baseline_ratios(&counts, margin, noise));
+            if process.log_value() > top {
+                top = process.log_value();
                 self.noise = noise;
             }
         }
-        self.log_value = log_mean(self.edges.iter().map(|process| process.mixture.log_value()));
+        self.log_value = log_mean(self.edges.iter().map(EdgeProcess::log_value));
     }
 
     fn remember(&mut self, baseline: &Histogram, secs: f64) {

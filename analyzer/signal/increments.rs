@@ -4,7 +4,8 @@
 //! restart every series does; another process at the same address only sets marks, as if a load
 //! balancer stood there; a series that was not there at the last reading began at zero; one
 //! that was there with a bad value sets its mark first; the first reading of an instance only sets
-//! marks; NaN, infinite and negative values are bad and contribute nothing; a series given twice in
+//! marks; NaN, infinite, negative and absurdly
+//! large values are bad and contribute nothing; a series given twice in
 //! one body counts once, as first given. In doubt a request is lost, never counted twice.
 
 use std::collections::BTreeMap;
@@ -33,6 +34,10 @@ pub enum Life {
     /// One that was there all along: nothing is known of its counters at the last reading.
     Other,
 }
+
+/// Largest value of a counter. Nothing counts so far, and whatever is summed over series, instances
+/// and looks of smaller ones stays finite.
+const COUNTER_MAX: f64 = 1e30;
 
 /// Counters of one instance, before and now.
 pub struct Increments<'a> {
@@ -220,5 +225,5 @@ impl<'a> Increments<'a> {
 }
 
 fn is_good(value: f64) -> bool {
-    value.is_finite() && value >= 0.0
+    (0.0..=COUNTER_MAX).contains(&value)
 }

@@ -385,7 +385,7 @@ function hold(view, report) {
       "aria-valuemax": "100", "aria-valuenow": Math.round(whole * 100), vars: { "--fill": whole.toFixed(4) },
     }, h("div", { class: "fill" })),
     h("p", null, h("span", null, tell),
-      h("span", null, left >= 0 ? `watched ${format.span(elapsed)} of ${format.span(view.hold_secs)}`
+      h("span", null, Math.round(left) >= 0 ? `watched ${format.span(elapsed)} of ${format.span(view.hold_secs)}`
         : `watched ${format.span(elapsed)}, hold ${format.span(view.hold_secs)}`),
       report && h("span", null, `look ${format.number(report.look, "count")}`)));
 }

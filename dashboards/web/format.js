@@ -126,7 +126,8 @@ export function missing(reason) {
   return reason.detail ? `${words}: ${reason.detail}` : words;
 }
 
-const fixed = (value, digits) => (isNumber(value) ? value : 0).toFixed(digits).replace("-", MINUS);
+/** A fixed number of decimals; what rounds to zero has no sign. */
+const fixed = (value, digits) => (Number((isNumber(value) ? value : 0).toFixed(digits)) || 0).toFixed(digits).replace("-", MINUS);
 
 /** How far a clause is, in words. */
 export function progress(of) {
