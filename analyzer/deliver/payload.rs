@@ -183,7 +183,6 @@ mod tests {
             reason: reason.to_owned(),
             gap: None,
             otherwise: None,
-            gap: None,
             findings: vec![finding; rules],
             signals: vec![],
         }

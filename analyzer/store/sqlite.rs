@@ -38,6 +38,9 @@ const ACQUIRE_WAIT: Duration = Duration::from_secs(10);
 /// How long to wait before a file that another program holds is opened again.
 const OPEN_PAUSE: Duration = Duration::from_millis(20);
 
+/// Takes the file for writing at once: a transaction that read first could not be made to wait.
+const BEGIN: &str = "BEGIN IMMEDIATE";
+
 /// Bytes the write-ahead log is cut back to after a checkpoint.
 const WAL_BYTES_MAX: u32 = 64 << 20;
 
@@ -116,10 +119,17 @@ impl SqliteStore {
     }
 
     pub(super) async fn begin(&self) -> Result<SqliteTransaction<'static>, StoreError> {
-        self.writer
-            .begin_with("BEGIN IMMEDIATE")
-            .await
-            .map_err(|error| database("beginning to write", error))
+        let failed = |error| database("beginning to write", error);
+        match self.writer.begin_with(BEGIN).await {
+            // On a full disk SQLite rolls back by itself, which the driver of the connection does
+            // not notice: it would refuse every write from then on. A new connection knows better.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                let confused = self.writer.acquire().await.map_err(failed)?;
+                confused.close().await.map_err(failed)?;
+                self.writer.begin_with(BEGIN).await.map_err(failed)
+            }
+            begun => begun.map_err(failed),
+        }
     }
 }
 
@@ -145,10 +155,8 @@ fn pool(connections: u32) -> SqlitePoolOptions {
 }
 
 async fn migrated(path: &Path, writer: &SqlitePool) -> Result<(), StoreError> {
-    let mut transaction = writer
-        .begin_with("BEGIN IMMEDIATE")
-        .await
-        .map_err(|error| migrations::refusal(path, error))?;
+    let mut transaction =
+        writer.begin_with(BEGIN).await.map_err(|error| migrations::refusal(path, error))?;
     migrations::migrate(path, &mut transaction).await?;
     transaction.commit().await.map_err(|error| migrations::refusal(path, error))
 }

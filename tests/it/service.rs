@@ -131,7 +131,7 @@ async fn check_delivery(api: &Api, receiver: &mut Receiver, id: &str, verdict: &
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn orders_are_kept_once_listed_and_cancelled() {
+async fn an_order_is_carried_out_once_or_refused_with_every_fault() {
     let stage = Stage::play(plan(), 12).await.unwrap();
     let receiver = receiver().await;
     let house = house(&receiver, json!({}));
@@ -166,6 +166,20 @@ async fn orders_are_kept_once_listed_and_cancelled() {
     assert_eq!(status, 422);
     assert!(problem["errors"].to_string().contains("baseline is missing"), "{problem}");
 
+    let (_, page) = api.get("/v1/analyses").await;
+    assert_eq!(page["analyses"].as_array().unwrap().len(), 1, "{page}");
+    assert!(server.terminate().await.success());
+    receiver.stop().await;
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn analyses_are_listed_and_cancelled() {
+    let stage = Stage::play(plan(), 16).await.unwrap();
+    let receiver = receiver().await;
+    let house = house(&receiver, json!({}));
+    let (mut server, api) = house.start().await;
+    let id = api.open(&order("long", &stage, "one")).await;
     let mut ids = vec![id.clone()];
     for key in ["a", "b"] {
         ids.push(api.open(&order("long", &stage, key)).await);

@@ -299,6 +299,12 @@ async fn a_full_disk_is_an_error_and_loses_nothing() {
     };
     let StoreError::Database { source, .. } = &error else { panic!("{error:?}") };
     assert!(source.to_string().contains("full"), "{source}");
+    // The same store refuses it again for the same reason, and goes on writing what fits.
+    let look = Look { report: "r".repeat(1000 * written as usize), ..look("a", written + 1) };
+    let again = store.commit(vec![look]).await.expect_err("still full");
+    let StoreError::Database { source, .. } = &again else { panic!("{again:?}") };
+    assert!(source.to_string().contains("full"), "{source}");
+    store.ping().await.expect("writes what needs no room");
     assert_eq!(store.journal("a", 0, PAGE_MAX).await.expect("reads").len() as u64, written);
     store.close().await;
     let store = open(&path).await;
