@@ -98,9 +98,12 @@ impl OnsetMixture {
         self.log_value
     }
 
+    /// By the largest scale, with one `exp` per effect. What underflows is at most e^(345-745) beside
+    /// at least e^-345, since masses stay within [`MASS_RANGE`]: beyond the digits of the sum.
     fn log_sum(&self) -> f64 {
+        let top = self.scales.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let masses = self.masses.iter().zip(&self.scales);
-        masses.fold(f64::NEG_INFINITY, |sum, (mass, scale)| log_add(sum, scale + mass.ln()))
+        top + masses.map(|(mass, scale)| mass * (scale - top).exp()).sum::<f64>().ln()
     }
 }
 
