@@ -13,19 +13,17 @@
 //! timestamps must be well formed but are not handed on with a [`Sample`].
 
 mod grams;
-mod intern;
 mod line;
 mod number;
 mod search;
 mod whole;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use memchr::memchr_iter;
 
 use crate::signal::sample::{Labels, RefusedLines, Sample};
 
-use intern::Interner;
 use line::Fault;
 pub use search::Wanted;
 pub use whole::Refusal;
@@ -137,6 +135,9 @@ pub struct LabelRef<'a> {
     pub value: Cow<'a, str>,
 }
 
+/// Labels a usual series has at most; more cost an allocation.
+const LABELS_USUAL: usize = 16;
+
 /// Bytes of a usual line, for a first guess at the number of samples.
 const LINE_BYTES_USUAL: usize = 96;
 
@@ -150,7 +151,7 @@ pub fn read(
     limits: &Limits,
 ) -> Result<Body, Refusal> {
     let mut samples = Vec::new();
-    let mut interner = Interner::new();
+    let mut last_name: Arc<str> = Arc::from("");
     let report = walk(body, format, wanted, limits, |sample| {
         if keep(sample) {
             if samples.len() >= limits.samples {
@@ -160,7 +161,7 @@ pub fn read(
                 // Growing step by step would copy each sample once more and scatter the heap.
                 samples.reserve((body.len() / LINE_BYTES_USUAL).min(limits.samples));
             }
-            samples.push(owned(sample, &mut interner));
+            samples.push(owned(sample, &mut last_name));
         }
         Ok(())
     })?;
@@ -186,15 +187,25 @@ pub fn visit(
     })
 }
 
-fn owned(sample: &SampleRef<'_>, interner: &mut Interner) -> Sample {
-    let name = interner.share_at(0, &sample.name);
-    let labels = (1..).zip(sample.labels);
-    let pairs = labels
-        .map(|(position, label)| {
-            (interner.share_at(position, &label.name), interner.share(&label.value))
-        })
-        .collect();
-    Sample { name, labels: Labels::new(pairs), value: sample.value }
+fn owned(sample: &SampleRef<'_>, last_name: &mut Arc<str>) -> Sample {
+    // Samples of one family follow each other: they share their name.
+    if **last_name != *sample.name {
+        *last_name = Arc::from(&*sample.name);
+    }
+    let mut few = [("", ""); LABELS_USUAL];
+    let labels = match few.get_mut(..sample.labels.len()) {
+        Some(few) => {
+            for (pair, label) in few.iter_mut().zip(sample.labels) {
+                *pair = (&label.name, &label.value);
+            }
+            Labels::of(few)
+        }
+        None => {
+            let pairs = sample.labels.iter().map(|label| (&*label.name, &*label.value));
+            Labels::of(&mut pairs.collect::<Vec<_>>())
+        }
+    };
+    Sample { name: last_name.clone(), labels, value: sample.value }
 }
 
 /// The one way through a body: checks it as a whole, then lexes the wanted lines.
