@@ -255,6 +255,21 @@ pub enum Test {
     },
 }
 
+impl Test {
+    /// Whether one look decides it. The others need time or evidence, and "not shown yet" is not
+    /// "shown not to be": they cannot be turned round by `not`.
+    pub fn holds_at_once(self) -> bool {
+        match self {
+            Test::Counted { .. } | Test::HealthIs { hold: HealthHold::Checks(1), .. } => true,
+            Test::Dwell { .. }
+            | Test::BeyondConstant { .. }
+            | Test::BeyondBaseline { .. }
+            | Test::HealthIs { .. }
+            | Test::HealthLatency { .. } => false,
+        }
+    }
+}
+
 /// How long a health status must last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealthHold {

@@ -35,7 +35,10 @@ pub(super) fn condition(
         Tree::And(parts) => all(parts).map(Condition::And),
         Tree::Or(parts) => all(parts).map(Condition::Or),
         Tree::Not(part) => {
-            condition(text, part, signals, out).map(|part| Condition::Not(Box::new(part)))
+            let read = condition(text, part, signals, out)?;
+            let known = out.len();
+            refuse_negated(part, &read, out);
+            (out.len() == known).then(|| Condition::Not(Box::new(read)))
         }
         Tree::Clause(clause) => match read_clause(text, clause, signals) {
             Ok(clause) => clause.map(Condition::Clause),
@@ -44,6 +47,28 @@ pub(super) fn condition(
                 None
             }
         },
+    }
+}
+
+/// Complains about every clause under a `not` that needs time or evidence to hold.
+fn refuse_negated(tree: &Tree, read: &Condition, out: &mut Vec<Complaint>) {
+    match (tree, read) {
+        (Tree::Clause(written), Condition::Clause(clause)) if !clause.test.holds_at_once() => {
+            out.push(
+                Complaint::new(
+                    written.span.clone(),
+                    format!("`not` over `{}`, which takes time or evidence to hold", clause.text),
+                    "under `not`, a count or a health status that one look decides",
+                )
+                .hint_if(Some(
+                    "not shown yet is not shown not to be: turn the comparison round".into(),
+                )),
+            );
+        }
+        (Tree::And(trees) | Tree::Or(trees), Condition::And(parts) | Condition::Or(parts)) => {
+            trees.iter().zip(parts).for_each(|(tree, part)| refuse_negated(tree, part, out));
+        }
+        (Tree::Clause(_) | Tree::And(_) | Tree::Or(_) | Tree::Not(_), _) => {}
     }
 }
 

@@ -375,7 +375,11 @@ fn random_condition(random: &mut StdRng, signals: &[String], depth: u32) -> (Str
         return (text.clone(), Condition::Clause(Clause { text, signal, test }));
     }
     if kind == 2 {
-        let (text, part) = random_condition(random, signals, depth - 1);
+        // Only what one look decides can be turned round.
+        let (text, name) = ("app is degraded".to_owned(), "app");
+        let signal = signals.iter().position(|known| known == name).expect("it is a signal");
+        let test = Test::HealthIs { status: Health::Degraded, hold: HealthHold::Checks(1) };
+        let part = Condition::Clause(Clause { text: text.clone(), signal, test });
         return (format!("not ({text})"), Condition::Not(Box::new(part)));
     }
     let count = random.random_range(2..4);
