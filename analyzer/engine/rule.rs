@@ -114,6 +114,16 @@ pub enum Otherwise {
     Promote,
 }
 
+impl fmt::Display for Otherwise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Otherwise::Hold => "hold",
+            Otherwise::Rollback => "rollback",
+            Otherwise::Promote => "promote",
+        })
+    }
+}
+
 /// One rule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {

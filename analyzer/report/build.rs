@@ -9,7 +9,7 @@ use super::{
 use crate::engine::{
     interval::share_interval,
     observation::{Missing, Why},
-    rule::{Clause, Otherwise, Rule, RuleSet, Unit},
+    rule::{Clause, Rule, RuleSet, Unit},
     verdict::{ClauseFinding, Finding, Progress, State, Step, Verdict},
 };
 
@@ -32,7 +32,7 @@ pub fn report(rules: &RuleSet, step: &Step) -> Report {
         rule: step.verdict.rule().map(|rule| rules.rules[rule].text.clone()),
         reason: String::new(),
         otherwise: match step.verdict {
-            Verdict::Inconclusive { otherwise } => Some(otherwise_word(otherwise).to_owned()),
+            Verdict::Inconclusive { otherwise } => Some(otherwise.to_string()),
             Verdict::Watching
             | Verdict::Investigate { .. }
             | Verdict::Promote
@@ -54,15 +54,6 @@ pub fn report(rules: &RuleSet, step: &Step) -> Report {
     };
     report.reason = explain::reason(rules, step, &report);
     report
-}
-
-/// The word for what an inconclusive end leads to.
-pub fn otherwise_word(otherwise: Otherwise) -> &'static str {
-    match otherwise {
-        Otherwise::Hold => "hold",
-        Otherwise::Rollback => "rollback",
-        Otherwise::Promote => "promote",
-    }
 }
 
 /// The word for a unit.

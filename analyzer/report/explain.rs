@@ -1,7 +1,6 @@
 //! A verdict in one or two sentences. Terminal, page, API and webhook all say these words.
 
 use super::{
-    build::otherwise_word,
     format,
     shape::{ClauseShape, FindingShape, Report},
 };
@@ -27,7 +26,7 @@ pub fn reason(rules: &RuleSet, step: &Step, report: &Report) -> String {
             format!(
                 "Judging this look failed inside rollgate, so nothing is concluded. The rule file says: \
              {}.",
-                otherwise_word(otherwise)
+                otherwise
             )
         }
         Verdict::Inconclusive { otherwise } => format!(
@@ -35,7 +34,7 @@ pub fn reason(rules: &RuleSet, step: &Step, report: &Report) -> String {
              says: {}.",
             format::duration(rules.promote.deadline.as_secs_f64()),
             shortfall(report),
-            otherwise_word(otherwise),
+            otherwise,
         ),
         Verdict::Watching => watching(rules, report),
     }
