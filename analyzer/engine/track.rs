@@ -152,10 +152,18 @@ impl ArmTrack {
     /// Why this look's data is not current: a failed read counts at once, a look without traffic
     /// only when the whole window had none.
     pub fn outage(&self, arm: Arm, now: Time, window: Duration) -> Option<Missing> {
+        let name = match arm {
+            Arm::Canary => "canary",
+            Arm::Baseline => "baseline",
+        };
         let named = |missing: &Missing| {
             let detail = match missing.detail.as_str() {
-                "" => arm.to_string(),
-                detail => format!("{arm}: {detail}"),
+                "" => name.to_owned(),
+                // In a recording the instances are named by their role.
+                detail if detail.strip_prefix(name).is_some_and(|rest| rest.starts_with(':')) => {
+                    detail.to_owned()
+                }
+                detail => format!("{name}: {detail}"),
             };
             Missing::new(missing.why, detail)
         };

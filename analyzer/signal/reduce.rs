@@ -163,6 +163,8 @@ impl Reducer {
         let name = &reading.instance;
         let named = |missing: &Missing| match missing.detail.as_str() {
             "" => Missing::new(missing.why, &**name),
+            // A source names the target it speaks of; once is enough.
+            detail if detail.starts_with(&**name) => missing.clone(),
             detail => Missing::new(missing.why, format!("{name}: {detail}")),
         };
         let samples = match &reading.samples {

@@ -81,7 +81,7 @@ async fn order(service: &Service, stage: &Stage) -> String {
         idempotency_key: None,
         hold_secs: None,
     };
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = crate::wire::client_builder().build().unwrap();
     let url = format!("http://{}/v1/analyses", service.addr);
     let answer = client.post(url).json(&order).send().await.unwrap();
     let view: AnalysisView = answer.json().await.unwrap();

@@ -35,8 +35,7 @@ async fn start() -> Service {
 }
 
 fn client() -> Client {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder().no_proxy().no_gzip().timeout(PATIENCE).build().expect("a client")
+    crate::wire::client_builder().no_gzip().timeout(PATIENCE).build().expect("a client")
 }
 
 async fn text(client: &Client, addr: SocketAddr, accept: &str) -> String {

@@ -157,7 +157,7 @@ async fn a_real_prometheus_answers_every_query_with_data() {
     tokio::spawn(async move { axum::serve(listener, app).await });
     let targets = serde_json::json!([{ "targets": [address.to_string()] }]);
     let prometheus = Prometheus::scraping("rollgate", targets).await;
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = crate::wire::client_builder().build().unwrap();
     let mut asked = Vec::new();
     expressions(&dashboard(), &mut asked);
     asked.retain(|text| text.contains("rollgate_"));

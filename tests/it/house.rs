@@ -213,7 +213,7 @@ pub struct Api {
 impl Api {
     /// The API at this URL.
     pub fn new(url: &str) -> Self {
-        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+        let client = crate::wire::client_builder().timeout(PATIENCE).build().unwrap();
         Self { client, url: url.to_owned() }
     }
 

@@ -185,7 +185,7 @@ impl Prometheus {
 
     async fn ready(&self) {
         let begun = Instant::now();
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = crate::wire::client_builder().build().unwrap();
         let mut pace = tokio::time::interval(Duration::from_millis(20));
         loop {
             pace.tick().await;

@@ -142,3 +142,10 @@ impl Events {
         count > 0 && !self.text.ends_with("\r\n0\r\n\r\n")
     }
 }
+
+/// The start of an HTTP client for tests. Whichever test comes first has to choose how TLS is done;
+/// the client panics when nobody has.
+pub fn client_builder() -> reqwest::ClientBuilder {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy()
+}
