@@ -171,20 +171,19 @@ impl ServiceDesk {
     }
 
     async fn take(&self, order: OpenAnalysis) -> Result<Opened, DeskError> {
+        // A repeated order is answered before anything else is looked at: its rule file may have
+        // changed since, or there may be no room for another analysis.
+        if let Some(key) = &order.idempotency_key
+            && let Some(stored) = self.store.with_key(key).await.map_err(unavailable)?
+        {
+            return self.opened_before(&order, &stored).await;
+        }
         if self.board.len() >= RUNNING_MAX {
             return Err(DeskError::Full(format!("{RUNNING_MAX} analyses are running already")));
         }
         let new = self.checked(&order).await?;
         match self.store.create(new.clone()).await.map_err(unavailable)? {
-            Created::Existing(stored) => {
-                if stored.new.order != new.order {
-                    return Err(DeskError::Conflict(format!(
-                        "the idempotency key already opened analysis {} with another order",
-                        stored.new.id
-                    )));
-                }
-                Ok(Opened { view: self.stored_view(&stored).await?, is_new: false })
-            }
+            Created::Existing(stored) => self.opened_before(&order, &stored).await,
             Created::New => {
                 let case = Case::of(&fresh(new)).map_err(|error| defect(&error))?;
                 let view = case.view(StoredState::Running, None, None, &[]);
@@ -193,6 +192,21 @@ impl ServiceDesk {
                 Ok(Opened { view, is_new: true })
             }
         }
+    }
+
+    /// The analysis that the order's key opened, when it was by the same order.
+    async fn opened_before(
+        &self,
+        order: &OpenAnalysis,
+        stored: &StoredAnalysis,
+    ) -> Result<Opened, DeskError> {
+        if stored.new.order != order_text(order) {
+            return Err(DeskError::Conflict(format!(
+                "the idempotency key already opened analysis {} with another order",
+                stored.new.id
+            )));
+        }
+        Ok(Opened { view: self.stored_view(stored).await?, is_new: false })
     }
 
     async fn give_up(&self, id: &str, order: &CancelAnalysis) -> Result<AnalysisView, DeskError> {
@@ -369,7 +383,7 @@ impl ServiceDesk {
             idempotency_key: order.idempotency_key.clone(),
             service: order.service.clone(),
             started: (self.now)(),
-            order: serde_json::to_string(order).expect("strings and numbers are always JSON"),
+            order: order_text(order),
             rules_name: order.rules.clone(),
             rules_text: text.unwrap_or_default(),
         };
@@ -481,6 +495,11 @@ fn append(history: &mut History, report: &Report) {
     for evidence in &mut history.evidence {
         evidence.decades.resize(points + 1, None);
     }
+}
+
+/// An order as it is stored.
+fn order_text(order: &OpenAnalysis) -> String {
+    serde_json::to_string(order).expect("strings and numbers are always JSON")
 }
 
 fn unavailable(error: crate::store::StoreError) -> DeskError {

@@ -33,6 +33,8 @@ pub const PAGE_MAX: u32 = 1000;
 pub trait Store: Send + Sync + 'static {
     /// Creates an analysis, or returns the one that has this idempotency key.
     async fn create(&self, new: NewAnalysis) -> Result<Created, StoreError>;
+    /// The analysis that this idempotency key opened.
+    async fn with_key(&self, key: &str) -> Result<Option<StoredAnalysis>, StoreError>;
     /// Commits looks of any number of analyses in one transaction: observations, carries, newest
     /// reports, and for those that decide the final verdict with its outbox rows. Looks of an
     /// analysis that is already over, or whose look number is not the next, are refused as a whole

@@ -187,6 +187,12 @@ impl Store for SqliteStore {
         Ok(Created::New)
     }
 
+    async fn with_key(&self, key: &str) -> Result<Option<StoredAnalysis>, StoreError> {
+        let failed = |error| database("reading an analysis by its key", error);
+        let row = sqlx::query(sql::BY_KEY).bind(key).fetch_optional(&self.reader).await;
+        row.map_err(failed)?.as_ref().map(stored_analysis).transpose().map_err(failed)
+    }
+
     async fn commit(&self, looks: Vec<Look>) -> Result<(), StoreError> {
         // Records are made before the file is locked: the writer is what everybody waits for.
         let records = looks.iter().map(LookRecord::new).collect::<Result<Vec<_>, _>>()?;

@@ -76,6 +76,10 @@ async fn a_bad_release_is_rolled_back_and_a_good_one_promoted() {
     let verdict = api.verdict(&good).await;
     assert_eq!(verdict["verdict"], "promote", "{verdict}");
     check_delivery(&api, &mut receiver, &good, "promote").await;
+    // A client that repeats its order is told what became of it, though the rules are gone.
+    std::fs::remove_file(house.rule_file("short")).unwrap();
+    let (status, again) = api.post("/v1/analyses", &order("short", &stage, "good")).await;
+    assert_eq!((status, again["id"].as_str()), (200, Some(&*good)), "{again}");
 
     let bad = api.open(&order("long", &stage, "bad")).await;
     api.until(&bad, "a look", |view| view["report"]["look"].as_u64() >= Some(2)).await;
