@@ -153,8 +153,7 @@ fn load_rules(
     hold_secs: Option<f64>,
 ) -> anyhow::Result<rulefile::RuleFile> {
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| UsageError(format!("rule file {name} cannot be read: {error}")))?;
+    let text = check::read(path).map_err(|error| UsageError(format!("{error:#}")))?;
     let mut file =
         rulefile::load(&name, &text).map_err(|faults| UsageError(format!("{faults}")))?;
     if let Some(hold_secs) = hold_secs {

@@ -77,8 +77,7 @@ pub fn main(args: &RunArgs) -> anyhow::Result<u8> {
     })?;
     let baseline =
         arm("baseline", &args.baseline, args.baseline_selector.as_ref(), server.as_ref())?;
-    let compares = file.rules.rules.iter().any(|rule| rule.when.needs_baseline());
-    if compares && baseline.is_none() {
+    if file.rules.needs_baseline() && baseline.is_none() {
         let hint = "give --baseline URL, or --prometheus and --baseline-selector";
         let fault = format!("{} compares with a baseline: {hint}", args.rules.display());
         return Err(UsageError(fault).into());

@@ -26,6 +26,13 @@ pub struct RuleSet {
     pub promote: Promote,
 }
 
+impl RuleSet {
+    /// Whether any rule compares with the old version.
+    pub fn needs_baseline(&self) -> bool {
+        self.rules.iter().any(|rule| rule.when.needs_baseline())
+    }
+}
+
 /// A named quantity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Signal {
@@ -190,7 +197,7 @@ impl Condition {
 
 impl Condition {
     /// Whether any clause compares with the old version.
-    pub fn needs_baseline(&self) -> bool {
+    fn needs_baseline(&self) -> bool {
         self.clauses().iter().any(|clause| match clause.test {
             Test::BeyondBaseline { .. } => true,
             Test::Dwell { bound, .. } => match bound {

@@ -181,11 +181,10 @@ impl ServiceDesk {
         if self.board.len() >= RUNNING_MAX {
             return Err(DeskError::Full(format!("{RUNNING_MAX} analyses are running already")));
         }
-        let new = self.checked(&order).await?;
-        match self.store.create(new.clone()).await.map_err(unavailable)? {
+        let (new, case) = self.checked(&order).await?;
+        match self.store.create(new).await.map_err(unavailable)? {
             Created::Existing(stored) => self.opened_before(&order, &stored).await,
             Created::New => {
-                let case = Case::of(&fresh(new)).map_err(|error| defect(&error))?;
                 let view = case.view(StoredState::Running, None, None, &[]);
                 let analysis = Analysis::new(case.rules.clone(), case.started);
                 self.begin(case, analysis, None, Carry::default(), Opening::New).await?;
@@ -347,8 +346,8 @@ impl ServiceDesk {
         }
     }
 
-    /// Every fault of an order at once, or the row to be written.
-    async fn checked(&self, order: &OpenAnalysis) -> Result<NewAnalysis, DeskError> {
+    /// Every fault of an order at once, or the row to be written and the case that it makes.
+    async fn checked(&self, order: &OpenAnalysis) -> Result<(NewAnalysis, Case), DeskError> {
         let mut faults = Vec::new();
         let names = [
             ("service", Some(&order.service)),
@@ -387,22 +386,19 @@ impl ServiceDesk {
             rules_name: order.rules.clone(),
             rules_text: text.unwrap_or_default(),
         };
-        if faults.is_empty() {
-            match Case::of(&fresh(new.clone())) {
-                Ok(case) => {
-                    faults.extend(self.collector(&case).err().unwrap_or_default());
-                    let compares = case.rules.rules.iter().any(|rule| rule.when.needs_baseline());
-                    if compares && order.baseline.is_none() {
-                        faults.push(format!(
-                            "baseline is missing, and rule file {} compares with it",
-                            order.rules
-                        ));
-                    }
-                }
-                Err(error) => faults.push(format!("{error:#}")),
-            }
+        if !faults.is_empty() {
+            return Err(DeskError::Refused(faults));
         }
-        if faults.is_empty() { Ok(new) } else { Err(DeskError::Refused(faults)) }
+        let case = Case::of(&fresh(new.clone()))
+            .map_err(|error| DeskError::Refused(vec![format!("{error:#}")]))?;
+        faults.extend(self.collector(&case).err().unwrap_or_default());
+        if case.rules.needs_baseline() && order.baseline.is_none() {
+            faults.push(format!(
+                "baseline is missing, and rule file {} compares with it",
+                order.rules
+            ));
+        }
+        if faults.is_empty() { Ok((new, case)) } else { Err(DeskError::Refused(faults)) }
     }
 
     /// The text of a rule file that loads, or everything that is wrong with it.

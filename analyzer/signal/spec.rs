@@ -16,6 +16,36 @@ pub struct SignalSpec {
     pub reads: Reads,
 }
 
+impl SignalSpec {
+    /// The path that every instance is asked for, when this is such a health signal.
+    pub fn health_path(&self) -> Option<&str> {
+        match self.health()? {
+            HealthTarget::Path(path) => Some(path),
+            HealthTarget::Url(_) => None,
+        }
+    }
+
+    /// The URL that is asked once, when this is such a health signal.
+    pub fn health_url(&self) -> Option<&str> {
+        match self.health()? {
+            HealthTarget::Path(_) => None,
+            HealthTarget::Url(url) => Some(url),
+        }
+    }
+
+    fn health(&self) -> Option<&HealthTarget> {
+        match &self.reads {
+            Reads::Health(target) => Some(target),
+            Reads::Ratio { .. }
+            | Reads::Counter(_)
+            | Reads::Histogram(_)
+            | Reads::Gauge { .. }
+            | Reads::Restarts(_)
+            | Reads::Promql(_) => None,
+        }
+    }
+}
+
 /// Where a signal's numbers come from.
 #[derive(Clone, Debug)]
 pub enum Reads {

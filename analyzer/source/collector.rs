@@ -26,7 +26,7 @@ use crate::{
     engine::observation::{Missing, Time, Why},
     signal::{
         sample::{Gathered, InstanceReading, Level, Probe},
-        spec::{self, HealthTarget, Reads, SignalSpec},
+        spec::{self, Reads, SignalSpec},
     },
     telemetry::Telemetry,
 };
@@ -165,20 +165,13 @@ impl Collector {
 
     async fn dependencies(&self) -> Vec<Probe> {
         let bounds = (&self.options.limits, self.options.timeout);
-        let asked =
-            self.options.specs.iter().enumerate().filter_map(|(signal, spec)| match &spec.reads {
-                Reads::Health(HealthTarget::Url(url)) => Some(async move {
-                    let answer = health::probe_url(&self.client, url, bounds, &self.telemetry);
-                    Probe { signal, answer: answer.await }
-                }),
-                Reads::Health(HealthTarget::Path(_))
-                | Reads::Ratio { .. }
-                | Reads::Counter(_)
-                | Reads::Histogram(_)
-                | Reads::Gauge { .. }
-                | Reads::Restarts(_)
-                | Reads::Promql(_) => None,
-            });
+        let asked = self.options.specs.iter().enumerate().filter_map(|(signal, spec)| {
+            let url = spec.health_url()?;
+            Some(async move {
+                let answer = health::probe_url(&self.client, url, bounds, &self.telemetry);
+                Probe { signal, answer: answer.await }
+            })
+        });
         join_all(asked).await
     }
 
@@ -256,16 +249,8 @@ impl Collector {
     }
 
     fn health_paths(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.options.specs.iter().enumerate().filter_map(|(signal, spec)| match &spec.reads {
-            Reads::Health(HealthTarget::Path(path)) => Some((signal, path.as_str())),
-            Reads::Health(HealthTarget::Url(_))
-            | Reads::Ratio { .. }
-            | Reads::Counter(_)
-            | Reads::Histogram(_)
-            | Reads::Gauge { .. }
-            | Reads::Restarts(_)
-            | Reads::Promql(_) => None,
-        })
+        let specs = self.options.specs.iter().enumerate();
+        specs.filter_map(|(signal, spec)| Some((signal, spec.health_path()?)))
     }
 
     fn promql_signals(&self) -> impl Iterator<Item = (usize, &str)> {

@@ -167,18 +167,8 @@ impl Recording {
     fn probes(&self, role: Role, instance: &Arc<str>, look: Look<'_>) -> Vec<Probe> {
         let mut probes = Vec::new();
         for (signal, spec) in look.keep.specs.iter().enumerate() {
-            let path = match &spec.reads {
-                Reads::Health(HealthTarget::Path(path)) => path,
-                Reads::Health(HealthTarget::Url(_))
-                | Reads::Ratio { .. }
-                | Reads::Counter(_)
-                | Reads::Histogram(_)
-                | Reads::Gauge { .. }
-                | Reads::Restarts(_)
-                | Reads::Promql(_) => continue,
-            };
-            let answer = match self.probes.get(&(role, instance.clone(), Arc::from(path.as_str())))
-            {
+            let Some(path) = spec.health_path() else { continue };
+            let answer = match self.probes.get(&(role, instance.clone(), Arc::from(path))) {
                 None => {
                     let detail = format!("the recording has no probes of {path}");
                     Err(Missing::new(Why::NotObserved, detail))
