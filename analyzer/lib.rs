@@ -14,6 +14,7 @@ pub mod report;
 pub mod rulefile;
 pub mod service;
 pub mod signal;
+pub mod simulation;
 pub mod source;
 pub mod store;
 pub mod telemetry;

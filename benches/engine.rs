@@ -178,8 +178,7 @@ fn looks() -> Vec<Observation> {
         })
     };
     let mut look = |secs: i64| {
-        let signals =
-            (0..5).map(|signal| Pair { canary: reading(signal), baseline: reading(signal) });
+        let signals = (0..5).map(|signal| Pair::new(reading(signal), reading(signal)));
         Observation { at: Time(secs * 1000), signals: signals.collect(), canary_gap: None }
     };
     (1..=3600).map(&mut look).collect()

@@ -139,7 +139,7 @@ pub fn delivery_key(analysis: &str, mechanism: &str) -> String {
 /// What a final verdict asks to be done.
 pub fn action(verdict: Verdict) -> Option<DeployAction> {
     match verdict {
-        Verdict::Watching | Verdict::Investigate { .. } => None,
+        Verdict::Watching | Verdict::Investigate { .. } | Verdict::Advance { .. } => None,
         Verdict::Promote => Some(DeployAction::Promote),
         Verdict::Rollback { .. } => Some(DeployAction::Rollback),
         Verdict::Inconclusive { otherwise } => Some(match otherwise {
@@ -181,6 +181,7 @@ mod tests {
             look: 7,
             rule: Some("error_rate > 5%".to_owned()),
             reason: reason.to_owned(),
+            release_step: None,
             gap: None,
             otherwise: None,
             findings: vec![finding; rules],

@@ -5,6 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
+    calibration::{Calibration, SignalCalibration},
     clause::{ClauseState, Look},
     observation::{Arm, Missing, Observation, Pair, Time, Why},
     rule::{Condition, Rule, RuleSet},
@@ -21,6 +22,8 @@ pub struct Analysis {
     looks: u64,
     tracks: Vec<Track>,
     states: Vec<RuleState>,
+    /// By signal: noise as it is taken at the next look.
+    noise: Vec<SignalCalibration>,
 }
 
 #[derive(Clone, Debug)]
@@ -31,8 +34,14 @@ struct RuleState {
 }
 
 impl Analysis {
-    /// An analysis that begins at `started` and has seen nothing.
+    /// An analysis that begins at `started`, has seen nothing and knows nothing of the past.
     pub fn new(rules: Arc<RuleSet>, started: Time) -> Self {
+        Self::calibrated(rules, started, &Calibration::default())
+    }
+
+    /// The same for a service whose past has been measured.
+    pub fn calibrated(rules: Arc<RuleSet>, started: Time, calibration: &Calibration) -> Self {
+        let noise = (0..rules.signals.len()).map(|signal| calibration.of(signal)).collect();
         let window = rules.observe.window;
         let horizon = horizon_looks(&rules);
         let evidence_clauses = rules
@@ -59,7 +68,7 @@ impl Analysis {
                 since: started,
             })
             .collect();
-        Self { rules, started, last_look: None, looks: 0, tracks, states }
+        Self { rules, started, last_look: None, looks: 0, tracks, states, noise }
     }
 
     /// The rules it is judged by.
@@ -87,7 +96,7 @@ impl Analysis {
         for (signal, track) in self.tracks.iter_mut().enumerate() {
             track.absorb(now, pair(signal));
         }
-        let (rules, tracks) = (&self.rules, &self.tracks);
+        let (rules, tracks, noise) = (&self.rules, &self.tracks, &self.noise);
         let findings: Vec<Finding> = rules
             .rules
             .iter()
@@ -100,6 +109,7 @@ impl Analysis {
                     signal: &rules.signals[signal],
                     pair: pair(signal),
                     track: &tracks[signal],
+                    noise: noise[signal],
                 };
                 state.look(rule, elapsed, now, looks)
             })
@@ -114,9 +124,12 @@ impl Analysis {
             .map(|track| Estimates {
                 canary: track.arm(Arm::Canary).estimate,
                 baseline: track.arm(Arm::Baseline).estimate,
+                proof: None,
             })
             .collect();
-        Step { look: self.looks, at: now, elapsed, findings, estimates, canary_gap, verdict }
+        let look = self.looks;
+        let release_step = 0;
+        Step { look, at: now, elapsed, findings, estimates, canary_gap, verdict, release_step }
     }
 }
 
@@ -147,7 +160,7 @@ fn horizon_looks(rules: &RuleSet) -> u32 {
 /// Stands in for a signal that an observation does not hold.
 fn unseen_pair() -> Pair {
     let unseen = || Err(Missing::new(Why::NotObserved, "the observation has no such signal"));
-    Pair { canary: unseen(), baseline: unseen() }
+    Pair::new(unseen(), unseen())
 }
 
 impl RuleState {

@@ -12,6 +12,36 @@
 /// Prior noise intensity in seconds: a log-rate standard deviation of 11 % that lasts 10 s.
 pub const KAPPA_PRIOR_SECS: f64 = 0.25;
 
+/// A noise factor as used at one look, with its origin: part of every finding by evidence.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NoiseUsed {
+    /// The factor, at least 1.
+    pub factor: f64,
+    /// Noise intensity behind it, in seconds.
+    pub kappa_secs: f64,
+    /// Where that came from.
+    pub origin: Origin,
+}
+
+/// Where a noise intensity came from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Origin {
+    /// [`KAPPA_PRIOR_SECS`]: nothing was known of the service.
+    Prior,
+    /// Measured on the service's own past.
+    History {
+        /// Seconds of it that had data.
+        secs: f64,
+    },
+    /// Measured, or prior, and raised since by what this analysis itself saw.
+    Analysis {
+        /// Seconds of history behind it; 0 for a prior.
+        history_secs: f64,
+        /// Seconds of this analysis.
+        secs: f64,
+    },
+}
+
 /// Noise factor of a comparison; `canary` and `baseline` are expected events per second.
 pub fn comparison_noise(kappa_secs: f64, canary: f64, baseline: f64) -> f64 {
     if canary <= 0.0 || baseline <= 0.0 {

@@ -2,8 +2,8 @@
 //!
 //! An observation is the only input of the engine and the only thing the journal has to keep.
 //! It holds *increments* (what happened since the previous look), never raw counters: resets,
-//! new series and restarts were already dealt with in `signal/`. It deliberately holds no labels,
-//! no instance names and no text that the engine would have to understand.
+//! new series and restarts were already dealt with in `signal/`. It deliberately holds no labels
+//! and no text that the engine would have to understand: the names of parts are only ever shown.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -75,15 +75,77 @@ pub struct Pair {
     pub canary: Reading,
     /// The old version's reading.
     pub baseline: Reading,
+    /// What single instances and routes contributed, for telling which part is to blame and for
+    /// what is judged instance by instance. The readings above are already the sum of them.
+    pub parts: Parts,
 }
 
 impl Pair {
+    /// Two readings, of which it is not known what they are made of.
+    pub fn new(canary: Reading, baseline: Reading) -> Self {
+        Self { canary, baseline, parts: Parts::default() }
+    }
+
     /// The reading of one arm.
     pub fn of(&self, arm: Arm) -> &Reading {
         match arm {
             Arm::Canary => &self.canary,
             Arm::Baseline => &self.baseline,
         }
+    }
+}
+
+/// The parts of one signal's readings, at most [`PARTS_MAX`] of each kind and arm. Empty where the
+/// source does not tell them apart, or has none of that kind.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct Parts {
+    /// Of the new version, sorted by kind and name.
+    pub canary: Vec<Part>,
+    /// Of the old version, sorted by kind and name.
+    pub baseline: Vec<Part>,
+}
+
+impl Parts {
+    /// The parts of one arm.
+    pub fn of(&self, arm: Arm) -> &[Part] {
+        match arm {
+            Arm::Canary => &self.canary,
+            Arm::Baseline => &self.baseline,
+        }
+    }
+}
+
+/// Most parts of one kind that an arm's reading is taken apart into; the smallest are left out.
+pub const PARTS_MAX: usize = 32;
+
+/// What one instance or one route contributed to a signal at this look.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// What it is a part by.
+    pub kind: PartKind,
+    /// Its name, for showing: `10.0.0.7:8080`, `GET /checkout`.
+    pub name: Arc<str>,
+    /// When the process behind an instance began, when it says so: another start is another life.
+    pub started: Option<Time>,
+    /// Its own increment or level.
+    pub value: Value,
+}
+
+/// By what a signal is taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PartKind {
+    /// By scraped process.
+    Instance,
+    /// By the labels that tell routes apart.
+    Route,
+}
+
+impl fmt::Display for PartKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PartKind::Instance => "instance",
+            PartKind::Route => "route",
+        })
     }
 }
 

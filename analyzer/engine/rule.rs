@@ -24,6 +24,30 @@ pub struct RuleSet {
     pub false_rollback_rate: f64,
     /// When to promote.
     pub promote: Promote,
+    /// The steps of a progressive release; empty for a release that is judged as a whole.
+    pub steps: Vec<ReleaseStep>,
+    /// What the canary is compared with.
+    pub baseline: Baseline,
+}
+
+/// What the canary is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Baseline {
+    /// The old version, which runs beside the new one.
+    Concurrent,
+    /// The service's own past, just before the release began.
+    Before,
+    /// The service's own past, so long ago: yesterday or last week at this time of day.
+    Offset(Duration),
+}
+
+/// One step of a progressive release.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ReleaseStep {
+    /// Share of the traffic that the canary gets, in 0..=1. Shown, never verified.
+    pub weight: f64,
+    /// Watch at least this long before the next step.
+    pub hold: Duration,
 }
 
 impl RuleSet {
@@ -42,6 +66,30 @@ pub struct Signal {
     pub kind: SignalKind,
     /// What its numbers are of.
     pub unit: Unit,
+    /// Which direction is the bad one.
+    pub better: Better,
+    /// How close to the baseline it must be shown to be before a release is promoted; none where
+    /// no rule compares it, or where the file asks for no such proof.
+    pub margin: Option<Margin>,
+}
+
+/// Which direction of a signal is the good one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    /// More is worse: errors, latency, memory.
+    Lower,
+    /// Less is worse: cache hits, reward, login success.
+    Higher,
+}
+
+/// What has to be shown before promotion: the canary is within `factor` times the baseline, or
+/// beyond doubt better than `or`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Margin {
+    /// Multiple of the baseline: above 1 where lower is better, below 1 where higher is.
+    pub factor: f64,
+    /// A value in the signal's own unit that is good enough whatever the baseline does.
+    pub or: Option<f64>,
 }
 
 /// What a signal's numbers are of: limits were checked against it, and surfaces write by it.
@@ -81,7 +129,10 @@ pub enum SignalKind {
         q: f64,
     },
     /// A level.
-    Gauge,
+    Gauge {
+        /// Where it ends (a memory limit, a full pool), in the signal's own unit, when it is known.
+        limit: Option<f64>,
+    },
     /// A health endpoint.
     Health,
     /// Process lives that began since the analysis began.
@@ -108,6 +159,8 @@ pub struct Promote {
     pub deadline: Duration,
     /// What to do at the deadline without enough data.
     pub otherwise: Otherwise,
+    /// Probability that a release beyond the margins is promoted by the proof that they ask for.
+    pub false_promotion_rate: f64,
 }
 
 /// What to carry out when an analysis ends inconclusive.
@@ -200,7 +253,7 @@ impl Condition {
     fn needs_baseline(&self) -> bool {
         self.clauses().iter().any(|clause| match clause.test {
             Test::BeyondBaseline { .. } => true,
-            Test::Dwell { bound, .. } => match bound {
+            Test::Dwell { bound, .. } | Test::Slope { bound, .. } => match bound {
                 Bound::TimesBaseline(_) | Bound::BaselinePlus(_) => true,
                 Bound::Constant(_) => false,
             },
@@ -221,6 +274,17 @@ pub struct Clause {
     pub signal: usize,
     /// What is asked of it.
     pub test: Test,
+    /// Of what it is asked.
+    pub scope: Scope,
+}
+
+/// Of what a clause is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Of the arm as a whole.
+    Arm,
+    /// Of each instance: `on most instances` holds when it holds on more than half of them.
+    MostInstances,
 }
 
 /// What a clause asks. Each variant is one form of the rule language.
@@ -244,8 +308,17 @@ pub enum Test {
     },
     /// `error_rate > 1.5x baseline`: evidence that it is beyond a multiple of the baseline's.
     BeyondBaseline {
-        /// The multiple, at least 1.
+        /// Direction: below where higher is better.
+        op: Op,
+        /// The multiple: at least 1 for above, at most 1 for below.
         margin: f64,
+    },
+    /// `slope(memory) > 100MB/min`: evidence that a level grows (or falls) faster than this.
+    Slope {
+        /// Direction.
+        op: Op,
+        /// Per second, in the signal's own unit: a constant, or the baseline's slope plus one.
+        bound: Bound,
     },
     /// `restarts >= 1`, `log_errors >= 10`: counted since the analysis began.
     Counted {
@@ -281,6 +354,7 @@ impl Test {
             Test::Dwell { .. }
             | Test::BeyondConstant { .. }
             | Test::BeyondBaseline { .. }
+            | Test::Slope { .. }
             | Test::HealthIs { .. }
             | Test::HealthLatency { .. } => false,
         }

@@ -138,8 +138,8 @@ impl ArmTrack {
                 self.estimate =
                     if filled { quantile::estimate(q, &self.edges, &self.scratch) } else { None };
             }
-            SignalKind::Gauge if self.missing.is_some() => self.estimate = None,
-            SignalKind::Gauge | SignalKind::Health => {}
+            SignalKind::Gauge { .. } if self.missing.is_some() => self.estimate = None,
+            SignalKind::Gauge { .. } | SignalKind::Health => {}
         }
     }
 

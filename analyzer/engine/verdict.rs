@@ -8,6 +8,7 @@
 use std::{fmt, time::Duration};
 
 use super::{
+    noise::NoiseUsed,
     observation::{Missing, Time},
     rule::{Action, Otherwise, Promote, Rule},
 };
@@ -60,15 +61,19 @@ pub struct Step {
     pub canary_gap: Option<Missing>,
     /// The verdict.
     pub verdict: Verdict,
+    /// Index of the present step of a progressive release; 0 without steps.
+    pub release_step: usize,
 }
 
-/// Point estimates of one signal over the window.
+/// What is said of one signal: point estimates over the window, and the proof promotion asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub struct Estimates {
     /// The new version's, in the signal's unit.
     pub canary: Option<f64>,
     /// The old version's, in the signal's unit.
     pub baseline: Option<f64>,
+    /// How far the proof is that promotion asks for; none where it asks for none.
+    pub proof: Option<Proof>,
 }
 
 /// The answer to the question every controller asks.
@@ -80,6 +85,11 @@ pub enum Verdict {
     Investigate {
         /// Index of the first rule that asks for it.
         rule: usize,
+    },
+    /// Not final: this step of a progressive release is shown to be good, go on to the next.
+    Advance {
+        /// Index of the step to go to.
+        to: usize,
     },
     /// Final: the new version is good.
     Promote,
@@ -99,7 +109,7 @@ impl Verdict {
     /// Whether the analysis is over.
     pub fn is_final(self) -> bool {
         match self {
-            Verdict::Watching | Verdict::Investigate { .. } => false,
+            Verdict::Watching | Verdict::Investigate { .. } | Verdict::Advance { .. } => false,
             Verdict::Promote | Verdict::Rollback { .. } | Verdict::Inconclusive { .. } => true,
         }
     }
@@ -108,7 +118,10 @@ impl Verdict {
     pub fn rule(self) -> Option<usize> {
         match self {
             Verdict::Investigate { rule } | Verdict::Rollback { rule } => Some(rule),
-            Verdict::Watching | Verdict::Promote | Verdict::Inconclusive { .. } => None,
+            Verdict::Watching
+            | Verdict::Advance { .. }
+            | Verdict::Promote
+            | Verdict::Inconclusive { .. } => None,
         }
     }
 }
@@ -118,6 +131,7 @@ impl fmt::Display for Verdict {
         f.write_str(match self {
             Verdict::Watching => "watching",
             Verdict::Investigate { .. } => "investigate",
+            Verdict::Advance { .. } => "advance",
             Verdict::Promote => "promote",
             Verdict::Rollback { .. } => "rollback",
             Verdict::Inconclusive { .. } => "inconclusive",
@@ -181,6 +195,86 @@ pub struct ClauseFinding {
     pub missing: Option<Missing>,
     /// Anything else a reader should know (which edge, which bucket layout).
     pub note: Option<String>,
+    /// How much worse the canary is, with an interval that holds at every look; none where the
+    /// clause is not judged by evidence.
+    pub effect: Option<Effect>,
+    /// The part that contributes most, where the signal is known by parts.
+    pub blame: Option<Blame>,
+}
+
+/// An estimated effect with an anytime-valid interval: it covers the truth at *all* looks together
+/// with the stated probability, so that it may be read whenever one likes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Effect {
+    /// What is estimated.
+    pub kind: EffectKind,
+    /// The estimate.
+    pub estimate: f64,
+    /// Lower end; 0 or minus infinity when nothing is known below.
+    pub low: f64,
+    /// Upper end; infinite when nothing is known above.
+    pub high: f64,
+    /// Probability that the interval covers the truth at all looks, such as 0.95.
+    pub confidence: f64,
+}
+
+/// What an effect is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EffectKind {
+    /// Canary's event rate over the baseline's.
+    RateRatio,
+    /// Canary's quantile over the baseline's.
+    QuantileRatio,
+    /// Share of looks at which the canary is beyond the bound; a half when the arms are alike.
+    SignShare,
+    /// Units per second that the level grows by.
+    Slope,
+    /// Slope of the canary less the baseline's.
+    SlopeDifference,
+}
+
+/// The part of a signal that contributes most to the evidence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Blame {
+    /// An instance, a route or a bucket edge.
+    pub by: BlameBy,
+    /// Its name.
+    pub name: String,
+    /// Its share of what all parts together contribute, in 0..=1.
+    pub share: f64,
+    /// How many such parts there are, and how many of them are bad by themselves.
+    pub bad_of: (usize, usize),
+}
+
+/// What a blamed part is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlameBy {
+    /// One scraped process.
+    Instance,
+    /// One route.
+    Route,
+    /// One bucket edge: latencies beyond it.
+    Edge,
+}
+
+/// How far the proof is that promotion asks for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Proof {
+    /// Multiple of the baseline that the canary is to be shown within.
+    pub factor: f64,
+    /// Value that is good enough whatever the baseline does, in the signal's unit.
+    pub or: Option<f64>,
+    /// log10 of the e-value now, of the better of both ways.
+    pub decades: f64,
+    /// log10 of what is needed. Once reached, the proof stays.
+    pub needed: f64,
+    /// Whether it has been reached.
+    pub shown: bool,
+    /// How much longer it would take at today's traffic if the canary is as good as the baseline;
+    /// none when it is shown, or when that cannot be said.
+    pub remaining: Option<Duration>,
+    /// Requests (or looks) a second that `remaining` was reckoned with.
+    pub per_sec: f64,
 }
 
 /// How far a clause is from firing.
@@ -192,8 +286,8 @@ pub enum Progress {
         decades: f64,
         /// log10 of 1/alpha for this clause.
         needed: f64,
-        /// The noise factor at this look.
-        noise: f64,
+        /// The noise factor at this look, and where it came from.
+        noise: NoiseUsed,
     },
     /// Time the condition has held, against what is needed.
     Held {

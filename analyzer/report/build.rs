@@ -3,14 +3,19 @@
 use super::{
     explain,
     shape::{
-        ClauseShape, FindingShape, MissingShape, ProgressShape, Report, SamplesShape, SignalShape,
+        BlameShape, ClauseShape, EffectShape, FindingShape, MissingShape, NoiseShape,
+        ProgressShape, ProofShape, Report, SamplesShape, SignalShape,
     },
 };
 use crate::engine::{
     interval::share_interval,
+    noise::{NoiseUsed, Origin},
     observation::{Missing, Why},
     rule::{Clause, Rule, RuleSet, Unit},
-    verdict::{ClauseFinding, Finding, Progress, State, Step, Verdict},
+    verdict::{
+        Blame, BlameBy, ClauseFinding, Effect, EffectKind, Finding, Progress, Proof, State, Step,
+        Verdict,
+    },
 };
 
 /// The report of one look.
@@ -35,9 +40,11 @@ pub fn report(rules: &RuleSet, step: &Step) -> Report {
             Verdict::Inconclusive { otherwise } => Some(otherwise.to_string()),
             Verdict::Watching
             | Verdict::Investigate { .. }
+            | Verdict::Advance { .. }
             | Verdict::Promote
             | Verdict::Rollback { .. } => None,
         },
+        release_step: (!rules.steps.is_empty()).then_some(step.release_step),
         gap: step.canary_gap.as_ref().map(missing_shape),
         findings,
         signals: rules
@@ -49,6 +56,7 @@ pub fn report(rules: &RuleSet, step: &Step) -> Report {
                 unit: unit_word(signal.unit).to_owned(),
                 canary: estimates.canary,
                 baseline: estimates.baseline,
+                proof: estimates.proof.map(proof_shape),
             })
             .collect(),
     };
@@ -133,11 +141,13 @@ fn clause_shape(rules: &RuleSet, clause: &Clause, found: &ClauseFinding) -> Clau
         },
         missing: found.missing.as_ref().map(missing_shape),
         note: found.note.clone(),
+        effect: found.effect.map(effect_shape),
+        blame: found.blame.as_ref().map(blame_shape),
     }
 }
 
 fn progress_shape(progress: Progress) -> ProgressShape {
-    let (kind, value, needed, noise_factor) = match progress {
+    let (kind, value, needed, noise) = match progress {
         Progress::Evidence { decades, needed, noise } => {
             ("evidence_decades", decades, needed, Some(noise))
         }
@@ -149,7 +159,58 @@ fn progress_shape(progress: Progress) -> ProgressShape {
         }
         Progress::Count { count, limit } => ("count", count, limit, None),
     };
-    ProgressShape { kind: kind.to_owned(), value, needed, noise_factor }
+    let noise_factor = noise.map(|noise| noise.factor);
+    let noise = noise.map(noise_shape);
+    ProgressShape { kind: kind.to_owned(), value, needed, noise_factor, noise }
+}
+
+fn noise_shape(noise: NoiseUsed) -> NoiseShape {
+    let (origin, history_secs) = match noise.origin {
+        Origin::Prior => ("prior", 0.0),
+        Origin::History { secs } => ("history", secs),
+        Origin::Analysis { history_secs, .. } => ("analysis", history_secs),
+    };
+    NoiseShape { kappa_secs: noise.kappa_secs, origin: origin.to_owned(), history_secs }
+}
+
+fn effect_shape(effect: Effect) -> EffectShape {
+    let kind = match effect.kind {
+        EffectKind::RateRatio => "rate_ratio",
+        EffectKind::QuantileRatio => "quantile_ratio",
+        EffectKind::SignShare => "sign_share",
+        EffectKind::Slope => "slope",
+        EffectKind::SlopeDifference => "slope_difference",
+    };
+    let finite = |value: f64| value.is_finite().then_some(value);
+    EffectShape {
+        kind: kind.to_owned(),
+        estimate: effect.estimate,
+        low: finite(effect.low),
+        high: finite(effect.high),
+        confidence: effect.confidence,
+    }
+}
+
+fn blame_shape(blame: &Blame) -> BlameShape {
+    let by = match blame.by {
+        BlameBy::Instance => "instance",
+        BlameBy::Route => "route",
+        BlameBy::Edge => "edge",
+    };
+    let (bad, of) = blame.bad_of;
+    BlameShape { by: by.to_owned(), name: blame.name.clone(), share: blame.share, bad, of }
+}
+
+fn proof_shape(proof: Proof) -> ProofShape {
+    ProofShape {
+        factor: proof.factor,
+        or: proof.or,
+        decades: proof.decades,
+        needed: proof.needed,
+        shown: proof.shown,
+        remaining_secs: proof.remaining.map(|left| left.as_secs_f64()),
+        per_sec: proof.per_sec,
+    }
 }
 
 fn missing_shape(missing: &Missing) -> MissingShape {

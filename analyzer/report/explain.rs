@@ -36,7 +36,7 @@ pub fn reason(rules: &RuleSet, step: &Step, report: &Report) -> String {
             shortfall(report),
             otherwise,
         ),
-        Verdict::Watching => watching(rules, report),
+        Verdict::Watching | Verdict::Advance { .. } => watching(rules, report),
     }
 }
 

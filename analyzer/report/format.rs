@@ -305,7 +305,8 @@ mod tests {
             ("count", 0.0, 1.0, "0 of 1", "0/1"),
             ("count", 1500.0, 10_000.0, "1,500 of 10,000", "1,500/10,000"),
         ] {
-            let shape = ProgressShape { kind: kind.into(), value, needed, noise_factor: None };
+            let shape =
+                ProgressShape { kind: kind.into(), value, needed, noise_factor: None, noise: None };
             assert_eq!(progress(&shape), long);
             assert_eq!(progress_short(&shape), short);
         }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// What one look concluded, with everything it rests on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// `watching`, `investigate`, `promote`, `rollback` or `inconclusive`.
+    /// `watching`, `investigate`, `advance`, `promote`, `rollback` or `inconclusive`.
     pub verdict: String,
     /// Whether the analysis is over.
     #[serde(rename = "final")]
@@ -27,6 +27,9 @@ pub struct Report {
     pub reason: String,
     /// What the rule file says to do when inconclusive: `hold`, `rollback`, `promote`.
     pub otherwise: Option<String>,
+    /// Index of the present step of a progressive release; null without steps.
+    #[serde(default)]
+    pub release_step: Option<usize>,
     /// Canary instances that gave nothing at this look while others did; blocks promotion.
     #[serde(default)]
     pub gap: Option<MissingShape>,
@@ -80,6 +83,72 @@ pub struct ClauseShape {
     pub missing: Option<MissingShape>,
     /// Anything else worth knowing.
     pub note: Option<String>,
+    /// How much worse the canary is, with an interval that holds at all looks together.
+    #[serde(default)]
+    pub effect: Option<EffectShape>,
+    /// The part that contributes most.
+    #[serde(default)]
+    pub blame: Option<BlameShape>,
+}
+
+/// An estimated effect with an anytime-valid interval.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EffectShape {
+    /// `rate_ratio`, `quantile_ratio`, `sign_share`, `slope`, `slope_difference`.
+    pub kind: String,
+    /// The estimate: a factor, a share, or units a second.
+    pub estimate: f64,
+    /// Lower end; null when nothing is known below.
+    pub low: Option<f64>,
+    /// Upper end; null when nothing is known above.
+    pub high: Option<f64>,
+    /// Probability that it covers the truth at all looks together.
+    pub confidence: f64,
+}
+
+/// The part of a signal that contributes most to the evidence.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlameShape {
+    /// `instance`, `route` or `edge`.
+    pub by: String,
+    /// Its name.
+    pub name: String,
+    /// Its share of what all parts together contribute, 0..1.
+    pub share: f64,
+    /// How many parts are bad by themselves.
+    pub bad: usize,
+    /// How many parts there are.
+    pub of: usize,
+}
+
+/// Where a noise factor came from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NoiseShape {
+    /// Noise intensity, in seconds.
+    pub kappa_secs: f64,
+    /// `prior`, `history`, or `analysis` when what was seen since has changed it.
+    pub origin: String,
+    /// Seconds of history behind it.
+    pub history_secs: f64,
+}
+
+/// How far the proof is that promotion asks for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProofShape {
+    /// Multiple of the baseline that the canary is to be shown within.
+    pub factor: f64,
+    /// Value that is good enough whatever the baseline does.
+    pub or: Option<f64>,
+    /// Evidence so far, in decades.
+    pub decades: f64,
+    /// Needed.
+    pub needed: f64,
+    /// Whether it has been reached.
+    pub shown: bool,
+    /// Seconds more at today's traffic, if the canary is as good as the baseline.
+    pub remaining_secs: Option<f64>,
+    /// Requests a second that this was reckoned with.
+    pub per_sec: f64,
 }
 
 /// How far a clause is from firing: `value` of `needed`, in the unit that `kind` names.
@@ -93,6 +162,9 @@ pub struct ProgressShape {
     pub needed: f64,
     /// The noise factor, for evidence.
     pub noise_factor: Option<f64>,
+    /// What it was made of, for evidence.
+    #[serde(default)]
+    pub noise: Option<NoiseShape>,
 }
 
 /// Requests and events since the analysis began.
@@ -128,4 +200,7 @@ pub struct SignalShape {
     pub canary: Option<f64>,
     /// The baseline's estimate over the window.
     pub baseline: Option<f64>,
+    /// How far the proof is that promotion asks for; null where it asks for none.
+    #[serde(default)]
+    pub proof: Option<ProofShape>,
 }

@@ -14,7 +14,7 @@ use super::{
     signals::{Known, Scale},
     table,
 };
-use crate::engine::rule::{Bound, Clause, Condition, HealthHold, Op, SignalKind, Test};
+use crate::engine::rule::{Bound, Clause, Condition, HealthHold, Op, Scope, SignalKind, Test};
 
 /// Multiples of the baseline beyond this are slips of the finger.
 const MARGIN_MAX: f64 = 1000.0;
@@ -97,7 +97,7 @@ fn read_clause(
     };
     let text = words(&text[clause.span.clone()]);
     let test = Reader { text: &text, clause, kind, scale }.test()?;
-    Ok(Some(Clause { text, signal: index, test }))
+    Ok(Some(Clause { text, signal: index, test, scope: Scope::Arm }))
 }
 
 /// Text on one line, with single blanks.
@@ -234,7 +234,7 @@ impl Reader<'_> {
                 format!("a whole number, such as `{} >= 1`", self.clause.signal),
             )
             .hint("define a `rate:` or a `ratio:` of the same counter and compare that")),
-            (SignalKind::Gauge, _) => Err(Complaint::new(
+            (SignalKind::Gauge { .. }, _) => Err(Complaint::new(
                 self.clause.span.clone(),
                 "a level without `for`: levels by evidence are not built yet",
                 "`for` and a duration at the end of the clause",
@@ -333,7 +333,7 @@ impl Reader<'_> {
             }
         }
         if (1.0..=MARGIN_MAX).contains(&margin) {
-            return Ok(Test::BeyondBaseline { margin });
+            return Ok(Test::BeyondBaseline { op: Op::Above, margin });
         }
         Err(Complaint::new(
             asked.span.clone(),
@@ -386,7 +386,7 @@ impl Reader<'_> {
         let never_negative = match self.kind {
             SignalKind::Ratio { .. } | SignalKind::Rate | SignalKind::Quantile { .. } => true,
             // A level, or an expression, may be below zero.
-            SignalKind::Gauge => false,
+            SignalKind::Gauge { .. } => false,
             SignalKind::Count | SignalKind::Restarts | SignalKind::Health => true,
         };
         let ratio = matches!(self.kind, SignalKind::Ratio { .. });
@@ -534,7 +534,7 @@ impl Reader<'_> {
             SignalKind::Ratio { .. }
             | SignalKind::Rate
             | SignalKind::Quantile { .. }
-            | SignalKind::Gauge => format!("> {}", self.literal()),
+            | SignalKind::Gauge { .. } => format!("> {}", self.literal()),
         }
     }
 }

@@ -13,7 +13,7 @@ use super::{
     tree::{self, Kind, Node},
 };
 use crate::{
-    engine::rule::{Observe, Otherwise, Promote, RuleSet, Signal},
+    engine::rule::{Baseline, Better, Observe, Otherwise, Promote, RuleSet, Signal},
     signal::spec::SignalSpec,
 };
 
@@ -24,6 +24,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 const MAX_HOLD: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Probability that a healthy release is rolled back by evidence, unless the file says otherwise.
 const FALSE_ROLLBACK_RATE: f64 = 0.001;
+/// Probability that a release beyond the margins is promoted, unless the file says otherwise.
+const FALSE_PROMOTION_RATE: f64 = 0.05;
 /// Longest `service`.
 const MAX_SERVICE_BYTES: usize = 200;
 
@@ -87,7 +89,8 @@ pub(super) fn read(
         .into_iter()
         .filter_map(|known| {
             let (kind, scale) = known.meaning?;
-            Some(Signal { name: known.name, kind, unit: scale.unit() })
+            let (unit, better) = (scale.unit(), Better::Lower);
+            Some(Signal { name: known.name, kind, unit, better, margin: None })
         })
         .collect();
     let set = RuleSet {
@@ -97,6 +100,8 @@ pub(super) fn read(
         observe: observe?,
         false_rollback_rate: false_rollback_rate?,
         promote: promote?,
+        steps: Vec::new(),
+        baseline: Baseline::Concurrent,
     };
     Some((set, specs))
 }
@@ -213,5 +218,6 @@ fn read_promote(source: &str, node: &Node, out: &mut Complaints) -> Option<Promo
         ));
         return None;
     }
-    Some(Promote { after, deadline, otherwise: otherwise? })
+    let false_promotion_rate = FALSE_PROMOTION_RATE;
+    Some(Promote { after, deadline, otherwise: otherwise?, false_promotion_rate })
 }

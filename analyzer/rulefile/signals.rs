@@ -306,7 +306,7 @@ impl<'t> Definition<'t, '_> {
             None => self.out.keep(common_scale(&of, value.span.clone(), Scale::Plain))?,
         };
         Some(Defined {
-            kind: SignalKind::Gauge,
+            kind: SignalKind::Gauge { limit: None },
             scale,
             reads: Reads::Gauge { of, per, reduce: reduce? },
         })
@@ -320,7 +320,11 @@ impl<'t> Definition<'t, '_> {
 
     fn promql(&mut self, value: &'t Node) -> Option<Defined> {
         let text = self.selectors(value, "`promql`", selector::expression)?;
-        Some(Defined { kind: SignalKind::Gauge, scale: Scale::Any, reads: Reads::Promql(text) })
+        Some(Defined {
+            kind: SignalKind::Gauge { limit: None },
+            scale: Scale::Any,
+            reads: Reads::Promql(text),
+        })
     }
 
     fn selection(&mut self, node: &'t Node, what: &str) -> Option<Selection> {

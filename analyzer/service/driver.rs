@@ -290,6 +290,7 @@ fn failed_step(running: &Running, look: u64, at: Time) -> Step {
         estimates: Vec::new(),
         canary_gap: None,
         verdict: Verdict::Inconclusive { otherwise: running.case.rules.promote.otherwise },
+        release_step: 0,
     }
 }
 

@@ -76,7 +76,7 @@ impl Reducer {
         let mut signals: Vec<Pair> = canary
             .into_iter()
             .zip(baseline)
-            .map(|(canary, baseline)| Pair { canary, baseline })
+            .map(|(canary, baseline)| Pair::new(canary, baseline))
             .collect();
         for probe in &gathered.dependencies {
             if let Some(pair) = signals.get_mut(probe.signal) {

@@ -55,8 +55,7 @@ pub(super) fn read_observation(record: &str) -> Result<Observation, String> {
         record.edges.iter().map(|edges| edges.iter().map(|edge| edge.0).collect()).collect();
     let mut signals = Vec::with_capacity(record.signals.len());
     for (canary, baseline) in record.signals {
-        signals
-            .push(Pair { canary: reading(canary, &edges)?, baseline: reading(baseline, &edges)? });
+        signals.push(Pair::new(reading(canary, &edges)?, reading(baseline, &edges)?));
     }
     let canary_gap = match record.gap {
         Some(gap) => reading(gap, &edges)?.err(),
@@ -418,7 +417,7 @@ mod tests {
     use super::*;
 
     fn one(reading: Reading) -> Observation {
-        let pair = Pair { canary: reading.clone(), baseline: reading };
+        let pair = Pair::new(reading.clone(), reading);
         Observation { at: Time(1_700_000_000_123), signals: vec![pair], canary_gap: None }
     }
 

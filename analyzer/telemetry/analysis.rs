@@ -349,6 +349,7 @@ fn verdict_word(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Watching => "watching",
         Verdict::Investigate { .. } => "investigate",
+        Verdict::Advance { .. } => "advance",
         Verdict::Promote => "promote",
         Verdict::Rollback { .. } => "rollback",
         Verdict::Inconclusive { .. } => "inconclusive",

@@ -40,6 +40,7 @@ const TABLE: &[(&str, &[&str])] = &[
         ],
     ),
     ("demo", &["telemetry"]),
+    ("simulation", &["engine"]),
     (
         "cli",
         &[
@@ -54,6 +55,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "api",
             "config",
             "service",
+            "simulation",
             "demo",
         ],
     ),

@@ -18,7 +18,13 @@ fn clause(text: &str, state: &str, unit: &str, progress: (&str, f64, f64)) -> Cl
         interval: None,
         baseline: None,
         bound: None,
-        progress: ProgressShape { kind: kind.into(), value, needed, noise_factor: None },
+        progress: ProgressShape {
+            kind: kind.into(),
+            value,
+            needed,
+            noise_factor: None,
+            noise: None,
+        },
         samples: SamplesShape {
             canary_events: 0.0,
             canary_total: 0.0,
@@ -27,6 +33,8 @@ fn clause(text: &str, state: &str, unit: &str, progress: (&str, f64, f64)) -> Cl
         },
         missing: None,
         note: None,
+        effect: None,
+        blame: None,
     }
 }
 
@@ -108,6 +116,7 @@ fn errors(decades: f64) -> Report {
                  the baseline with 3.7 of 3.6 decades of evidence."
                 .into(),
         otherwise: None,
+        release_step: None,
         gap: None,
         findings: vec![
             fires,
@@ -246,6 +255,7 @@ fn health_words_and_gaps_are_shown() {
     };
     let report = Report {
         findings: vec![finding("rollback", "fires", vec![down])],
+        release_step: None,
         gap: Some(MissingShape {
             why: "scrape_failed".into(),
             detail: "10.0.2.2:8080: connection refused".into(),

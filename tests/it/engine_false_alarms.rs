@@ -135,7 +135,7 @@ impl Source {
 fn observe(secs: u64, canary: &Source, baseline: &Source, random: &mut StdRng) -> Observation {
     let at = Time(START.0 + i64::try_from(secs).expect("small") * 1000);
     let both = canary.readings(random).into_iter().zip(baseline.readings(random));
-    let signals = both.map(|(canary, baseline)| Pair { canary, baseline }).collect();
+    let signals = both.map(|(canary, baseline)| Pair::new(canary, baseline)).collect();
     Observation { at, signals, canary_gap: None }
 }
 
@@ -161,7 +161,9 @@ fn rolled_back(
                 return None;
             }
             Verdict::Watching => {}
-            other @ (Verdict::Investigate { .. } | Verdict::Inconclusive { .. }) => {
+            other @ (Verdict::Investigate { .. }
+            | Verdict::Advance { .. }
+            | Verdict::Inconclusive { .. }) => {
                 panic!("seed {seed}: {other} at {secs}")
             }
         }

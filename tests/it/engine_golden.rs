@@ -115,7 +115,7 @@ fn invariant_3_missing_data_alone_never_promotes_and_never_rolls_back() {
             let mut none = || missing(Why::ALL[random.random_range(0..Why::ALL.len())]);
             let mut observation = healthy(secs);
             for pair in &mut observation.signals {
-                *pair = Pair { canary: none(), baseline: none() };
+                *pair = Pair::new(none(), none());
             }
             match analysis.step(&observation).verdict {
                 Verdict::Watching => assert!(secs < 120, "seed {seed}: watching at {secs}"),

@@ -86,7 +86,7 @@ fn slow() -> Reading {
 
 /// A look at a healthy service, `secs` after the start.
 pub fn healthy(secs: u64) -> Observation {
-    let both = |reading: Reading| Pair { canary: reading.clone(), baseline: reading };
+    let both = |reading: Reading| Pair::new(reading.clone(), reading);
     let signals = vec![
         both(share(1.0, 100.0)),
         both(fast()),
@@ -249,12 +249,12 @@ fn evidence_against_the_baseline() {
     check("errors > 1.5x baseline", unchanged, &[(1, Clear), (99, Clear)]);
     let both_bad = |_: u64, observation: &mut Observation| {
         let bad = share(20.0, 100.0);
-        observation.signals[ERRORS] = Pair { canary: bad.clone(), baseline: bad };
+        observation.signals[ERRORS] = Pair::new(bad.clone(), bad);
     };
     check("errors > 1.5x baseline", both_bad, &[(99, Clear)]);
     // One in two thousand against none at all: below the floor nobody is worse off.
     let below_floor = |_: u64, observation: &mut Observation| {
-        let pair = Pair { canary: share(1.0, 2000.0), baseline: share(0.0, 2000.0) };
+        let pair = Pair::new(share(1.0, 2000.0), share(0.0, 2000.0));
         observation.signals[ERRORS] = pair;
     };
     check("errors > 1.5x baseline", below_floor, &[(99, Clear)]);
@@ -501,7 +501,7 @@ fn a_tail_that_only_high_quantiles_see_is_judged() {
     let tail = |slow: f64| histogram(&EDGES, &[60.0, 39.0 - slow, 0.0, 1.0 + slow, 0.0]);
     let change = |secs: u64, observation: &mut Observation| {
         let slow = if secs >= 30 { 9.0 } else { 0.0 };
-        observation.signals[P95] = Pair { canary: tail(slow), baseline: tail(0.0) };
+        observation.signals[P95] = Pair::new(tail(slow), tail(0.0));
     };
     check("p95 > 1.2x baseline", change, &[(29, Clear), (60, Fires)]);
 }
@@ -578,10 +578,7 @@ fn nothing_that_can_be_observed_panics() {
         let mut at = START;
         for _ in 0..80 {
             let signals = random.random_range(0..10);
-            let pair = |random: &mut StdRng| Pair {
-                canary: any_reading(random),
-                baseline: any_reading(random),
-            };
+            let pair = |random: &mut StdRng| Pair::new(any_reading(random), any_reading(random));
             let signals = (0..signals).map(|_| pair(&mut random)).collect();
             at = match random.random_range(0..20) {
                 0 => Time(at.0 - 30_000),

@@ -12,7 +12,8 @@ use rollgate::{
     engine::{
         observation::Health,
         rule::{
-            Bound, Clause, Condition, HealthHold, Observe, Op, Otherwise, Promote, SignalKind, Test,
+            Bound, Clause, Condition, HealthHold, Observe, Op, Otherwise, Promote, Scope,
+            SignalKind, Test,
         },
     },
     rulefile,
@@ -150,8 +151,8 @@ fn each_form_becomes_the_test_it_stands_for() {
     check("error_rate <= 25%", Test::BeyondConstant { op: Op::AtMost, limit: 0.25 });
     check("p95_latency >= 1m30s", Test::BeyondConstant { op: Op::AtLeast, limit: 90.0 });
     check("traffic > 7200/h", Test::BeyondConstant { op: Op::Above, limit: 2.0 });
-    check("error_rate > 1.5x baseline", Test::BeyondBaseline { margin: 1.5 });
-    check("p95_latency >= 1 x baseline", Test::BeyondBaseline { margin: 1.0 });
+    check("error_rate > 1.5x baseline", Test::BeyondBaseline { op: Op::Above, margin: 1.5 });
+    check("p95_latency >= 1 x baseline", Test::BeyondBaseline { op: Op::Above, margin: 1.0 });
     check("restarts >= 1", Test::Counted { op: Op::AtLeast, limit: 1.0 });
     check("log_errors > 10", Test::Counted { op: Op::Above, limit: 10.0 });
     let health = |status, hold| Test::HealthIs { status, hold };
@@ -199,7 +200,10 @@ fn defaults_and_options_are_read() {
     assert_eq!(read.rules.observe, Observe { interval, window, warmup });
     assert_eq!(read.rules.false_rollback_rate, 0.001);
     let (after, deadline, otherwise) = (secs(600), secs(1200), Otherwise::Hold);
-    assert_eq!(read.rules.promote, Promote { after, deadline, otherwise });
+    assert_eq!(
+        read.rules.promote,
+        Promote { after, deadline, otherwise, false_promotion_rate: 0.05 }
+    );
     assert_eq!(read.rules.signals[1].kind, SignalKind::Ratio { floor: 0.001 });
     assert_eq!(read.rules.rules[0].reason.as_deref(), Some("see https://w/1"));
     assert_eq!(read.specs.len(), 2);
@@ -372,14 +376,15 @@ fn random_condition(random: &mut StdRng, signals: &[String], depth: u32) -> (Str
     if kind < 2 {
         let (text, name, test) = random_clause(random);
         let signal = signals.iter().position(|known| known == name).expect("it is a signal");
-        return (text.clone(), Condition::Clause(Clause { text, signal, test }));
+        return (text.clone(), Condition::Clause(Clause { text, signal, test, scope: Scope::Arm }));
     }
     if kind == 2 {
         // Only what one look decides can be turned round.
         let (text, name) = ("app is degraded".to_owned(), "app");
         let signal = signals.iter().position(|known| known == name).expect("it is a signal");
         let test = Test::HealthIs { status: Health::Degraded, hold: HealthHold::Checks(1) };
-        let part = Condition::Clause(Clause { text: text.clone(), signal, test });
+        let part =
+            Condition::Clause(Clause { text: text.clone(), signal, test, scope: Scope::Arm });
         return (format!("not ({text})"), Condition::Not(Box::new(part)));
     }
     let count = random.random_range(2..4);
@@ -415,7 +420,7 @@ fn random_clause(random: &mut StdRng) -> (String, &'static str, Test) {
             (format!("p95_latency {up} {n}ms"), "p95_latency", test)
         }
         2 => {
-            let test = Test::BeyondBaseline { margin: value };
+            let test = Test::BeyondBaseline { op: Op::Above, margin: value };
             (format!("error_rate {up} {n}x baseline"), "error_rate", test)
         }
         3 => {

@@ -45,7 +45,7 @@ fn new(id: &str) -> NewAnalysis {
 }
 
 fn look(id: &str, number: u64) -> Look {
-    let level = Pair { canary: Ok(Value::Level(0.1)), baseline: Ok(Value::Level(0.2)) };
+    let level = Pair::new(Ok(Value::Level(0.1)), Ok(Value::Level(0.2)));
     Look {
         analysis: id.to_owned(),
         look: number,

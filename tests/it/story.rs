@@ -129,6 +129,7 @@ impl Story {
             rule: (verdict == "rollback").then(|| "error_rate > 1.5x baseline".into()),
             reason: reason.into(),
             otherwise: (verdict == "inconclusive").then(|| "hold".into()),
+            release_step: None,
             gap: self.has_gap.then(|| MissingShape {
                 why: "scrape_failed".into(),
                 detail: "10.0.2.2:8080: connection refused".into(),
@@ -151,6 +152,7 @@ impl Story {
             value: decades,
             needed: NEEDED,
             noise_factor: Some(1.7),
+            noise: None,
         };
         let mut versus = self.clause("error_rate > 1.5x baseline", errors, look, evidence);
         versus.baseline = Some(base_errors(look));
@@ -165,6 +167,7 @@ impl Story {
             value: held,
             needed: 300.0,
             noise_factor: None,
+            noise: None,
         };
         let mut five = self.clause("error_rate > 5% for 5m", errors, look, dwell);
         five.bound = Some(0.05);
@@ -173,19 +176,30 @@ impl Story {
             value: 1.2,
             needed: 3.6,
             noise_factor: Some(1.2),
+            noise: None,
         };
         let mut slow = self.clause("p95_latency > 5s", self.latency_of(look), look, near);
         "seconds".clone_into(&mut slow.unit);
         slow.bound = Some(5.0);
         slow.interval = slow.estimate.map(|secs| [secs * 0.93, secs * 1.09]);
-        let counted =
-            ProgressShape { kind: "count".into(), value: 0.0, needed: 1.0, noise_factor: None };
+        let counted = ProgressShape {
+            kind: "count".into(),
+            value: 0.0,
+            needed: 1.0,
+            noise_factor: None,
+            noise: None,
+        };
         let mut crash = self.clause("restarts >= 1", Some(0.0), look, counted);
         "count".clone_into(&mut crash.unit);
         "clear".clone_into(&mut crash.state);
         (crash.interval, crash.bound, crash.missing) = (None, Some(1.0), None);
-        let checks =
-            ProgressShape { kind: "checks".into(), value: 1.0, needed: 3.0, noise_factor: None };
+        let checks = ProgressShape {
+            kind: "checks".into(),
+            value: 1.0,
+            needed: 3.0,
+            noise_factor: None,
+            noise: None,
+        };
         let mut health = self.clause("database is down for 3 checks", None, look, checks);
         "health".clone_into(&mut health.unit);
         "clear".clone_into(&mut health.state);
@@ -196,6 +210,7 @@ impl Story {
             value: decades * 1.4,
             needed: 2.9,
             noise_factor: Some(1.7),
+            noise: None,
         };
         let mut one = self.clause("error_rate > 1%", errors, look, asks);
         one.bound = Some(0.01);
@@ -221,6 +236,7 @@ impl Story {
             value,
             needed: 120.0,
             noise_factor: None,
+            noise: None,
         };
         let mut errors =
             self.clause("error_rate > 2% for 2m", self.errors_of(look), look, held(0.0));
@@ -243,6 +259,7 @@ impl Story {
             value: -0.3,
             needed: 3.6,
             noise_factor: None,
+            noise: None,
         };
         let mut late = self.clause("p95_latency > 1.5s", self.latency_of(look), look, near);
         "seconds".clone_into(&mut late.unit);
@@ -281,6 +298,8 @@ impl Story {
                 detail: "10.0.0.7:8080 counted no requests since the last look".into(),
             }),
             note: None,
+            effect: None,
+            blame: None,
         }
     }
 
@@ -372,7 +391,7 @@ fn delivery(id: &str, mechanism: &str, state: &str, attempts: u32, answer: &str)
 }
 
 fn signal(name: &str, unit: &str, canary: Option<f64>, baseline: Option<f64>) -> SignalShape {
-    SignalShape { name: name.into(), unit: unit.into(), canary, baseline }
+    SignalShape { name: name.into(), unit: unit.into(), canary, baseline, proof: None }
 }
 
 fn finding(then: &str, clause: ClauseShape, at: f64, reason: Option<&str>) -> FindingShape {

@@ -200,7 +200,7 @@ impl Random {
     fn observation(&mut self) -> Observation {
         let edges: Arc<[f64]> = (0..self.0.random_range(0..5)).map(f64::from).collect();
         let signals = (0..self.0.random_range(0..4))
-            .map(|_| Pair { canary: self.reading(&edges), baseline: self.reading(&edges) })
+            .map(|_| Pair::new(self.reading(&edges), self.reading(&edges)))
             .collect();
         let at = Time(self.0.random_range(-5..i64::MAX / 2));
         Observation { at, signals, canary_gap: self.reading(&edges).err() }

@@ -1,0 +1,66 @@
+//! Evidence that a rate, share or quantile is beyond a constant.
+
+use super::{LOOK_SECS_MIN, Look, evidence_finding, scarcity, used};
+use crate::engine::{
+    evidence::{EFFECTS, OnsetMixture, limit_ratios},
+    noise::limit_noise,
+    observation::{Arm, Histogram, Missing, Value, Why},
+    rule::{Op, SignalKind},
+    verdict::ClauseFinding,
+};
+
+pub(super) fn limit_look(
+    mixture: &mut OnsetMixture,
+    look: &Look<'_>,
+    op: Op,
+    limit: f64,
+    needed: f64,
+) -> ClauseFinding {
+    let mut note = None;
+    let counts: Option<(f64, f64, f64)> = match (&look.pair.canary, look.signal.kind, op) {
+        (Ok(Value::Share { events, total }), _, Op::Above | Op::AtLeast) => {
+            Some((*events, *total, limit))
+        }
+        // "less than 95 % good" is "more than 5 % not good".
+        (Ok(Value::Share { events, total }), _, Op::Below | Op::AtMost) => {
+            Some((total - events, *total, 1.0 - limit))
+        }
+        (Ok(Value::Events { events, instance_secs, instances }), ..) => {
+            Some((*events, instance_secs / f64::from((*instances).max(1)), limit))
+        }
+        (Ok(Value::Histogram(histogram)), SignalKind::Quantile { q }, _) => {
+            let counted = beyond_edge(histogram, limit);
+            note = counted.map(|(edge, _)| format!("judged at the bucket edge {edge}"));
+            counted.map(|(_, above)| (above, histogram.total(), 1.0 - q))
+        }
+        _ => None,
+    };
+    let secs = look.secs.max(LOOK_SECS_MIN);
+    let (mut noise, mut step) = (1.0, [0.0; EFFECTS.len()]);
+    if let Some((events, total, limit)) = counts {
+        noise = limit_noise(look.noise.kappa_secs, limit * total / secs);
+        step = limit_ratios(events, total, limit.max(f64::MIN_POSITIVE), noise);
+    }
+    let log_value = mixture.step(&step);
+    let no_edge = matches!((&look.pair.canary, counts), (Ok(Value::Histogram(_)), None));
+    let missing = if no_edge {
+        Some(Missing::new(Why::BucketLayout, format!("no bucket edge at or above {limit}")))
+    } else {
+        scarcity(look, false)
+    };
+    let canary = look.track.arm(Arm::Canary);
+    ClauseFinding {
+        estimate: canary.estimate,
+        bound: Some(limit),
+        window: canary.window_counts,
+        note,
+        ..evidence_finding(look, log_value, needed, used(look, noise), missing)
+    }
+}
+
+/// The lowest bucket edge at or above a limit and the requests beyond it. Above rather than
+/// nearest: fewer requests are beyond a higher edge, so evidence there is evidence for the limit.
+fn beyond_edge(histogram: &Histogram, limit: f64) -> Option<(f64, f64)> {
+    let edge = histogram.edges.partition_point(|&edge| edge < limit);
+    (edge < histogram.edges.len()).then(|| (histogram.edges[edge], histogram.above(edge)))
+}

@@ -1,0 +1,214 @@
+//! One clause of a rule over time: its state, and how it is stepped at a look.
+//!
+//! A clause that exists here is of a form the engine can judge (`rule.rs`); what it finds carries
+//! estimate, bound, progress and samples, or the reason why nothing can be said.
+
+mod comparison;
+mod counted;
+mod dwell;
+mod limit;
+mod quantile;
+
+use std::time::Duration;
+
+use comparison::comparison_look;
+use counted::{counted_look, health_look};
+use dwell::{dwell_look, latency_look};
+use limit::limit_look;
+use quantile::quantile_look;
+
+use super::{
+    calibration::SignalCalibration,
+    dwell::Dwell,
+    evidence::{ComparisonEvidence, OnsetMixture},
+    noise::NoiseUsed,
+    observation::{Arm, Missing, Pair, Time, Why},
+    quantile::QuantileEvidence,
+    rule::{Clause, Signal, SignalKind, Test},
+    track::Track,
+    verdict::{ClauseFinding, Progress, Samples, State},
+};
+
+/// Requests an arm must have seen before "no evidence" is called clear rather than not enough data.
+pub const CLEAR_REQUESTS_MIN: f64 = 100.0;
+
+/// Shortest look taken as a base for rates; two looks at one moment must not divide by zero.
+const LOOK_SECS_MIN: f64 = 0.001;
+
+/// What one look offers to a clause.
+pub struct Look<'a> {
+    /// When.
+    pub now: Time,
+    /// Since the look before.
+    pub secs: f64,
+    /// The window of point estimates.
+    pub window: Duration,
+    /// The signal.
+    pub signal: &'a Signal,
+    /// What both arms said of it.
+    pub pair: &'a Pair,
+    /// What is remembered of it, this look included.
+    pub track: &'a Track,
+    /// How noisy it is taken to be.
+    pub noise: SignalCalibration,
+}
+
+/// State of one clause.
+#[derive(Clone, Debug)]
+pub struct ClauseState {
+    test: Test,
+    /// log10 of 1/alpha for this clause.
+    needed: f64,
+    judge: Judge,
+}
+
+#[derive(Clone, Debug)]
+enum Judge {
+    Dwell(Dwell),
+    Limit(OnsetMixture),
+    Comparison(Box<ComparisonEvidence>),
+    Quantile(Box<QuantileEvidence>),
+    Counted,
+    Health { streak: u32, dwell: Dwell },
+}
+
+impl ClauseState {
+    /// Whether a clause takes a share of the false-rollback rate.
+    pub fn is_evidence(test: &Test) -> bool {
+        match test {
+            Test::BeyondConstant { .. } | Test::BeyondBaseline { .. } | Test::Slope { .. } => true,
+            Test::Dwell { .. }
+            | Test::Counted { .. }
+            | Test::HealthIs { .. }
+            | Test::HealthLatency { .. } => false,
+        }
+    }
+
+    /// A clause that has seen nothing. `alpha` is its share of the false-rollback rate, `horizon`
+    /// the analysis' length in looks.
+    pub fn new(clause: &Clause, signal: &Signal, alpha: f64, horizon: u32) -> Self {
+        let judge = match clause.test {
+            Test::Dwell { .. } | Test::HealthLatency { .. } => Judge::Dwell(Dwell::default()),
+            Test::BeyondConstant { .. } => Judge::Limit(OnsetMixture::new(horizon)),
+            Test::Counted { .. } | Test::Slope { .. } => Judge::Counted,
+            Test::HealthIs { .. } => Judge::Health { streak: 0, dwell: Dwell::default() },
+            Test::BeyondBaseline { margin, .. } => match signal.kind {
+                SignalKind::Quantile { .. } => {
+                    Judge::Quantile(Box::new(QuantileEvidence::new(margin, horizon)))
+                }
+                SignalKind::Ratio { floor } => {
+                    Judge::Comparison(Box::new(ComparisonEvidence::new(margin, floor, horizon)))
+                }
+                SignalKind::Rate
+                | SignalKind::Count
+                | SignalKind::Gauge { .. }
+                | SignalKind::Health
+                | SignalKind::Restarts => {
+                    Judge::Comparison(Box::new(ComparisonEvidence::new(margin, 0.0, horizon)))
+                }
+            },
+        };
+        Self { test: clause.test, needed: -alpha.log10(), judge }
+    }
+
+    /// Takes one look.
+    pub fn look(&mut self, look: &Look<'_>) -> ClauseFinding {
+        let needed = self.needed;
+        match (&mut self.judge, self.test) {
+            (Judge::Dwell(dwell), Test::Dwell { op, bound, hold }) => {
+                dwell_look(dwell, look, op, bound, hold)
+            }
+            (Judge::Dwell(dwell), Test::HealthLatency { op, limit_secs, hold }) => {
+                latency_look(dwell, look, op, limit_secs, hold)
+            }
+            (Judge::Limit(mixture), Test::BeyondConstant { op, limit }) => {
+                limit_look(mixture, look, op, limit, needed)
+            }
+            (Judge::Comparison(evidence), Test::BeyondBaseline { margin, .. }) => {
+                comparison_look(evidence, look, margin, needed)
+            }
+            (Judge::Quantile(evidence), Test::BeyondBaseline { margin, .. }) => {
+                quantile_look(evidence, look, margin, needed)
+            }
+            (Judge::Counted, Test::Counted { op, limit }) => counted_look(look, op, limit),
+            (Judge::Health { streak, dwell }, Test::HealthIs { status, hold }) => {
+                health_look(streak, dwell, look, status, hold)
+            }
+            // `new` pairs each test with its judge.
+            (_, test) => unreachable!("{test:?} is judged by another judge"),
+        }
+    }
+}
+
+/// Why the arms the clause needs have no current data, the canary's reason first.
+fn outage(look: &Look<'_>, compares: bool) -> Option<Missing> {
+    let of = |arm: Arm| look.track.arm(arm).outage(arm, look.now, look.window);
+    of(Arm::Canary).or_else(|| if compares { of(Arm::Baseline) } else { None })
+}
+
+/// Why "no evidence" would not mean "clear": no current data, or too few requests so far.
+fn scarcity(look: &Look<'_>, compares: bool) -> Option<Missing> {
+    if let Some(missing) = outage(look, compares) {
+        return Some(missing);
+    }
+    match look.signal.kind {
+        SignalKind::Ratio { .. } | SignalKind::Quantile { .. } => {}
+        SignalKind::Rate
+        | SignalKind::Count
+        | SignalKind::Gauge { .. }
+        | SignalKind::Health
+        | SignalKind::Restarts => return None,
+    }
+    let arms: &[Arm] = if compares { &Arm::BOTH } else { &[Arm::Canary] };
+    arms.iter().find_map(|&arm| {
+        let seen = look.track.arm(arm).totals[1];
+        let detail =
+            || format!("{arm}: {seen:.0} of the {CLEAR_REQUESTS_MIN} requests a clear needs");
+        (seen < CLEAR_REQUESTS_MIN).then(|| Missing::new(Why::NoTraffic, detail()))
+    })
+}
+
+fn evidence_finding(
+    look: &Look<'_>,
+    log_value: f64,
+    needed: f64,
+    noise: NoiseUsed,
+    missing: Option<Missing>,
+) -> ClauseFinding {
+    let decades = log_value / std::f64::consts::LN_10;
+    let state = match (decades >= needed, &missing) {
+        (true, _) => State::Fires,
+        (false, None) => State::Clear,
+        (false, Some(_)) => State::NotEnoughData,
+    };
+    let missing = missing.filter(|_| state == State::NotEnoughData);
+    let progress = Progress::Evidence { decades, needed, noise };
+    ClauseFinding { missing, ..blank(look, state, progress) }
+}
+
+/// A noise factor with what it was made of.
+fn used(look: &Look<'_>, factor: f64) -> NoiseUsed {
+    NoiseUsed { factor, kappa_secs: look.noise.kappa_secs, origin: look.noise.origin }
+}
+
+fn blank(look: &Look<'_>, state: State, progress: Progress) -> ClauseFinding {
+    ClauseFinding {
+        state,
+        estimate: None,
+        baseline: None,
+        bound: None,
+        window: None,
+        progress,
+        samples: samples(look),
+        missing: None,
+        note: None,
+        effect: None,
+        blame: None,
+    }
+}
+
+fn samples(look: &Look<'_>) -> Samples {
+    let [canary_events, canary_total] = look.track.arm(Arm::Canary).totals;
+    let [baseline_events, baseline_total] = look.track.arm(Arm::Baseline).totals;
+    Samples { canary_events, canary_total, baseline_events, baseline_total }
+}
