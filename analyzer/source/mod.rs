@@ -12,6 +12,7 @@ pub mod health_body;
 pub mod limits;
 pub mod prometheus;
 mod prometheus_answer;
+pub mod recorder;
 pub mod recording;
 mod recording_file;
 pub mod scrape;
