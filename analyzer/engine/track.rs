@@ -13,6 +13,10 @@ use super::{
     window::{BucketWindow, Window},
 };
 
+/// A silence in which this many requests would have come at the pace so far is no lull: by chance
+/// alone it has a probability of e^-30. An arm that hangs moves no counter, and this is how it shows.
+const SILENT_REQUESTS: f64 = 30.0;
+
 /// One signal over both arms.
 #[derive(Clone, Debug)]
 pub struct Track {
@@ -32,6 +36,8 @@ pub struct ArmTrack {
     pub estimate: Option<f64>,
     /// Events and total within the window, for shares.
     pub window_counts: Option<(f64, f64)>,
+    /// When there first were requests; none of what is not counted in requests.
+    first_requests: Option<Time>,
     /// When there last was a value.
     pub last_data: Option<Time>,
     /// Why there is none at this look.
@@ -52,6 +58,7 @@ impl Track {
             totals_before: [0.0; 2],
             estimate: None,
             window_counts: None,
+            first_requests: None,
             last_data: None,
             missing: None,
             latency_secs: None,
@@ -100,7 +107,10 @@ impl ArmTrack {
             self.window.push(now, [events, total, third]);
         };
         match value {
-            Value::Share { events, total } => add(*events, *total, 0.0),
+            Value::Share { events, total } => {
+                add(*events, *total, 0.0);
+                self.first_requests = self.first_requests.or(Some(now));
+            }
             Value::Events { events, instance_secs, instances } => {
                 add(*events, *instance_secs, instance_secs / f64::from((*instances).max(1)));
             }
@@ -109,6 +119,7 @@ impl ArmTrack {
             Value::Health { latency_secs, .. } => self.latency_secs = *latency_secs,
             Value::Histogram(histogram) => {
                 self.totals[1] += histogram.total();
+                self.first_requests = self.first_requests.or(Some(now));
                 if *self.edges != *histogram.edges {
                     self.edges = histogram.edges.clone();
                     self.buckets.clear();
@@ -172,7 +183,18 @@ impl ArmTrack {
             Some(missing) if self.last_data.is_none_or(|last| now.since(last) >= window) => {
                 Some(named(missing))
             }
-            Some(_) | None => None,
+            Some(_) => self.silence(now).map(|detail| named(&Missing::new(Why::NoTraffic, detail))),
+            None => None,
         }
+    }
+
+    /// A silence that is too long for the pace so far, in words.
+    fn silence(&self, now: Time) -> Option<String> {
+        let (first, last) = (self.first_requests?, self.last_data?);
+        let silent = now.since(last).as_secs_f64();
+        let expected = silent * self.totals[1] / last.since(first).as_secs_f64().max(1.0);
+        (expected >= SILENT_REQUESTS).then(|| {
+            format!("no requests for {silent:.0} s, where {expected:.0} would have come before")
+        })
     }
 }

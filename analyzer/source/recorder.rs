@@ -233,8 +233,9 @@ struct Rows {
 impl Rows {
     fn create(dir: &Path, name: &str) -> Result<Self, RecordError> {
         let file = dir.join(format!("{name}.ndjson.gz"));
-        let made = std::fs::create_dir_all(dir).and_then(|()| File::create_new(&file));
-        match made {
+        let unwritable = |source| RecordError::Unwritable { file: dir.to_owned(), source };
+        std::fs::create_dir_all(dir).map_err(unwritable)?;
+        match File::create_new(&file) {
             Ok(made) => {
                 Ok(Self { file, out: GzEncoder::new(BufWriter::new(made), Compression::best()) })
             }

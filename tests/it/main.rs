@@ -17,6 +17,7 @@ mod grafana;
 mod house;
 mod kill;
 mod page;
+mod recorder;
 mod recordings;
 mod rules;
 mod service;
