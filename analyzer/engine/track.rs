@@ -161,7 +161,8 @@ impl ArmTrack {
     }
 
     /// Why this look's data is not current: a failed read counts at once, a look without traffic
-    /// only when the whole window had none.
+    /// only when the whole window had none, or when so many requests would have come by now that
+    /// it is no lull.
     pub fn outage(&self, arm: Arm, now: Time, window: Duration) -> Option<Missing> {
         let name = match arm {
             Arm::Canary => "canary",
@@ -180,10 +181,13 @@ impl ArmTrack {
         };
         match &self.missing {
             Some(missing) if missing.why != Why::NoTraffic => Some(named(missing)),
-            Some(missing) if self.last_data.is_none_or(|last| now.since(last) >= window) => {
-                Some(named(missing))
-            }
-            Some(_) => self.silence(now).map(|detail| named(&Missing::new(Why::NoTraffic, detail))),
+            Some(missing) => match self.silence(now) {
+                Some(detail) => Some(named(&Missing::new(Why::NoTraffic, detail))),
+                None if self.last_data.is_none_or(|last| now.since(last) >= window) => {
+                    Some(named(missing))
+                }
+                None => None,
+            },
             None => None,
         }
     }
