@@ -25,7 +25,7 @@ use super::{
     observation::{Arm, Missing, Pair, Time, Why},
     quantile::QuantileEvidence,
     rule::{Clause, Signal, SignalKind, Test},
-    track::Track,
+    track::Arms,
     verdict::{ClauseFinding, Progress, Samples, State},
 };
 
@@ -48,7 +48,7 @@ pub struct Look<'a> {
     /// What both arms said of it.
     pub pair: &'a Pair,
     /// What is remembered of it, this look included.
-    pub track: &'a Track,
+    pub track: Arms<'a>,
     /// How noisy it is taken to be.
     pub noise: SignalCalibration,
 }
