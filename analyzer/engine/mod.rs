@@ -5,6 +5,7 @@
 //! in; the files below it hold one idea each.
 
 pub mod analysis;
+pub mod blame;
 pub mod calibration;
 pub mod clause;
 pub mod dwell;
