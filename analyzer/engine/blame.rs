@@ -283,6 +283,10 @@ impl Suspects {
                 }
                 let (kind, name) = (part.kind, part.name.clone());
                 let (canary, baseline) = (Tally::default(), Tally::default());
+                // Doubling would leave half of it unused, and there is one list a clause.
+                if self.parts.len() == self.parts.capacity() {
+                    self.parts.reserve_exact(PARTS_MAX / 4);
+                }
                 self.parts.insert(place, Suspect { kind, name, canary, baseline });
                 Some(place)
             }

@@ -39,9 +39,15 @@ pub struct ArmTrack {
     /// Slowest health answer at this look, in seconds.
     pub latency_secs: Option<f64>,
     window: Window<3>,
-    buckets: BucketWindow,
+    buckets: Option<Box<Buckets>>,
+}
+
+/// The window of a histogram, which other kinds of signal do without.
+#[derive(Clone, Debug)]
+struct Buckets {
+    window: BucketWindow,
     edges: Arc<[f64]>,
-    scratch: Vec<f64>,
+    sums: Vec<f64>,
 }
 
 /// What is remembered of a signal on both sides: of the arms, or of one instance against the
@@ -100,9 +106,7 @@ impl ArmTrack {
             missing: None,
             latency_secs: None,
             window: Window::new(window),
-            buckets: BucketWindow::new(window),
-            edges: Arc::new([]),
-            scratch: Vec::new(),
+            buckets: None,
         }
     }
 
@@ -141,11 +145,15 @@ impl ArmTrack {
             Value::Health { latency_secs, .. } => self.latency_secs = *latency_secs,
             Value::Histogram(histogram) => {
                 self.totals[1] += histogram.total();
-                if *self.edges != *histogram.edges {
-                    self.edges = histogram.edges.clone();
-                    self.buckets.clear();
+                let buckets = self.buckets.get_or_insert_with(|| {
+                    let window = BucketWindow::new(self.window.length());
+                    Box::new(Buckets { window, edges: histogram.edges.clone(), sums: Vec::new() })
+                });
+                if *buckets.edges != *histogram.edges {
+                    buckets.edges = histogram.edges.clone();
+                    buckets.window.clear();
                 }
-                self.buckets.push(now, &histogram.counts);
+                buckets.window.push(now, &histogram.counts);
             }
         }
     }
@@ -166,9 +174,10 @@ impl ArmTrack {
                 self.estimate = self.last_data.map(|_| self.totals[0]);
             }
             SignalKind::Quantile { q } => {
-                let filled = self.buckets.sums_into(now, &mut self.scratch);
-                self.estimate =
-                    if filled { quantile::estimate(q, &self.edges, &self.scratch) } else { None };
+                self.estimate = self.buckets.as_mut().and_then(|buckets| {
+                    let filled = buckets.window.sums_into(now, &mut buckets.sums);
+                    if filled { quantile::estimate(q, &buckets.edges, &buckets.sums) } else { None }
+                });
             }
             SignalKind::Gauge { .. } if self.missing.is_some() => self.estimate = None,
             SignalKind::Gauge { .. } | SignalKind::Health => {}
