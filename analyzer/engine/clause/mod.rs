@@ -6,25 +6,31 @@
 mod comparison;
 mod counted;
 mod dwell;
+mod gauge;
 mod limit;
 mod quantile;
+mod slope;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use comparison::comparison_look;
 use counted::{counted_look, health_look};
 use dwell::{dwell_look, latency_look};
+use gauge::gauge_look;
 use limit::limit_look;
 use quantile::quantile_look;
+use slope::{question, slope_look};
 
 use super::{
     calibration::SignalCalibration,
     dwell::Dwell,
     evidence::{ComparisonEvidence, OnsetMixture},
+    gauge::SignEvidence,
     noise::NoiseUsed,
     observation::{Arm, Missing, Pair, Time, Why},
     quantile::QuantileEvidence,
-    rule::{Clause, Signal, SignalKind, Test},
+    rule::{Bound, Clause, Signal, SignalKind, Test},
+    slope::SlopeEvidence,
     track::Track,
     verdict::{ClauseFinding, Progress, Samples, State},
 };
@@ -68,8 +74,14 @@ enum Judge {
     Limit(OnsetMixture),
     Comparison(Box<ComparisonEvidence>),
     Quantile(Box<QuantileEvidence>),
+    Sign(Box<SignEvidence>),
+    /// With the name of what is judged where instances are not told apart.
+    Slope(Box<SlopeEvidence>, Arc<str>),
     Counted,
-    Health { streak: u32, dwell: Dwell },
+    Health {
+        streak: u32,
+        dwell: Dwell,
+    },
 }
 
 impl ClauseState {
@@ -89,10 +101,23 @@ impl ClauseState {
     pub fn new(clause: &Clause, signal: &Signal, alpha: f64, horizon: u32) -> Self {
         let judge = match clause.test {
             Test::Dwell { .. } | Test::HealthLatency { .. } => Judge::Dwell(Dwell::default()),
-            Test::BeyondConstant { .. } => Judge::Limit(OnsetMixture::new(horizon)),
-            Test::Counted { .. } | Test::Slope { .. } => Judge::Counted,
+            Test::BeyondConstant { op, .. } => match signal.kind {
+                SignalKind::Gauge { .. } => Judge::Sign(Box::new(SignEvidence::new(op, horizon))),
+                SignalKind::Ratio { .. }
+                | SignalKind::Rate
+                | SignalKind::Count
+                | SignalKind::Quantile { .. }
+                | SignalKind::Health
+                | SignalKind::Restarts => Judge::Limit(OnsetMixture::new(horizon)),
+            },
+            Test::Slope { op, bound } => {
+                let evidence = SlopeEvidence::new(question(clause, op, bound), horizon);
+                Judge::Slope(Box::new(evidence), "the arm".into())
+            }
+            Test::Counted { .. } => Judge::Counted,
             Test::HealthIs { .. } => Judge::Health { streak: 0, dwell: Dwell::default() },
-            Test::BeyondBaseline { margin, .. } => match signal.kind {
+            Test::BeyondBaseline { op, margin } => match signal.kind {
+                SignalKind::Gauge { .. } => Judge::Sign(Box::new(SignEvidence::new(op, horizon))),
                 SignalKind::Quantile { .. } => {
                     Judge::Quantile(Box::new(QuantileEvidence::new(margin, horizon)))
                 }
@@ -101,7 +126,6 @@ impl ClauseState {
                 }
                 SignalKind::Rate
                 | SignalKind::Count
-                | SignalKind::Gauge { .. }
                 | SignalKind::Health
                 | SignalKind::Restarts => {
                     Judge::Comparison(Box::new(ComparisonEvidence::new(margin, 0.0, horizon)))
@@ -129,6 +153,15 @@ impl ClauseState {
             }
             (Judge::Quantile(evidence), Test::BeyondBaseline { margin, .. }) => {
                 quantile_look(evidence, look, margin, needed)
+            }
+            (Judge::Sign(evidence), Test::BeyondConstant { limit, .. }) => {
+                gauge_look(evidence, look, Bound::Constant(limit), needed)
+            }
+            (Judge::Sign(evidence), Test::BeyondBaseline { margin, .. }) => {
+                gauge_look(evidence, look, Bound::TimesBaseline(margin), needed)
+            }
+            (Judge::Slope(evidence, whole), Test::Slope { bound, .. }) => {
+                slope_look(evidence, look, bound, needed, whole)
             }
             (Judge::Counted, Test::Counted { op, limit }) => counted_look(look, op, limit),
             (Judge::Health { streak, dwell }, Test::HealthIs { status, hold }) => {
