@@ -85,6 +85,12 @@ impl Envelope {
         Some((window, points.iter().take(from).copied()))
     }
 
+    /// All of this life: the points of the shortest scale that has lost none yet.
+    pub fn life(&self) -> Vec<Point> {
+        let whole = self.scales.iter().find(|scale| scale.points.len() < WINDOW + BEFORE);
+        whole.unwrap_or(&self.scales[SCALES - 1]).points.iter().copied().collect()
+    }
+
     /// How far the points of a scale have come down lately.
     pub fn give_back(&self, scale: usize) -> f64 {
         f64::from(self.scales[scale].give_back)

@@ -2,7 +2,8 @@
 //!
 //! Each instance's lower envelope ([`super::envelope`]) is judged at five time scales, each over a
 //! trailing window of twelve points: windows of about 48 s, 96 s, 3, 6 and 13 min, because nobody
-//! knows when a leak began nor how much noise hides it. When a scale gets a new point its window is
+//! knows when a leak began nor how much noise hides it. (A constant limit does without the first:
+//! it has no second arm to show what an ordinary rise is.) When a scale gets a new point its window is
 //! fitted ([`super::theil_sen`]) and the slope's lower bound is held against the limit. With `b` the
 //! slope, `s` its error, `b_0`, `s_0` those of the fastest growing baseline instance, `G` the larger
 //! give-back of both arms and `T` the window's length, the statistic is
@@ -14,7 +15,8 @@
 //! against Student's distribution with ten degrees of freedom. A baseline that shrinks is no reason
 //! to call a level canary a leak, hence `max(b_0, 0)`. What either arm has given back before may be
 //! given back again: only growth beyond it is growth (`G / T`). Without that, the rise between two
-//! collections would be a leak.
+//! collections would be a leak. And `s_0` is at least a tenth of `b_0`: two processes that fill their
+//! heaps do not fill them at quite the same pace.
 //!
 //! **Repeated looks.** The clause's alpha is spent over a geometric schedule, scale by scale: each
 //! of the five has a fifth. A scale whose sub-windows are `w` long is tested when one ends, and so
@@ -26,8 +28,9 @@
 //! is `-log10` of the p-value over its share.
 //!
 //! **Heaps that fill.** A fresh process grows fast and then slower. Growth counts only if its last
-//! part is not slower than three quarters of what came before it; and in a process younger than two
-//! minutes only if it began after a slower stretch.
+//! part is at least four fifths as fast as what came before it; in a process younger than three
+//! minutes only if it began after a slower stretch; and until it is ten minutes old only if it did
+//! that, or has not slowed down over its whole life.
 //!
 //! Sources: Theil 1950; Sen 1968; effective sample size of autocorrelated series: Bartlett 1946;
 //! spending alpha over looks: Lan and DeMets 1983. The t-distribution is an approximation of how
@@ -47,10 +50,17 @@ use super::{
 };
 
 /// The later part of a growth must be at least this much of the earlier one.
-const STEADY_MIN: f64 = 0.75;
+const STEADY_MIN: f64 = 0.8;
 
 /// A process younger than this fills its heap: growth counts only after a slower stretch.
-const YOUNG_SECS: f64 = 120.0;
+const YOUNG_SECS: f64 = 180.0;
+
+/// Until it is as old as this, growth must not have slowed down over its whole life either.
+const GROWN_SECS: f64 = 600.0;
+
+/// Two processes that do the same do not do it at the same pace: a baseline's growth is known no
+/// better than to a tenth of itself.
+const PACE_ERROR: f64 = 0.1;
 
 /// A stretch before the window is slower when its slope is at most this much of the window's.
 const SLOWER_MAX: f64 = 0.5;
@@ -192,7 +202,9 @@ impl SlopeEvidence {
         let sign = if self.question.growing { 1.0 } else { -1.0 };
         absorb(&mut self.baseline, at, sign, baseline);
         let closed = absorb(&mut self.canary, at, sign, canary);
-        for scale in (0..SCALES).filter(|scale| closed[*scale]) {
+        // Without a second arm beside it one tooth is told from a leak by its end only.
+        let shortest = usize::from(!self.question.beyond_baseline);
+        for scale in (shortest..SCALES).filter(|scale| closed[*scale]) {
             self.tests[scale] = self.tests[scale].saturating_add(1);
             self.found[scale] = self.test(scale, at, origin, needed);
         }
@@ -236,7 +248,9 @@ impl SlopeEvidence {
             let fit = fit(&window);
             let growth = instance.growth(scale, &window, at, origin);
             let give_back = instance.envelope.give_back(scale).max(given_back);
-            let error = fit.error.hypot(reference.map_or(0.0, |fit| fit.error));
+            let error = fit.error.hypot(
+                reference.map_or(0.0, |fit| fit.error.hypot(PACE_ERROR * fit.slope.max(0.0))),
+            );
             let beyond = fit.slope - limit - give_back / fit.span_secs;
             let decades = match growth {
                 Growth::Steady => (share / upper_tail(beyond / error)).log10().clamp(0.0, 300.0),
@@ -289,22 +303,38 @@ impl SlopeEvidence {
 
 impl Instance {
     fn growth(&self, scale: usize, window: &[Point; WINDOW], at: f64, origin: Time) -> Growth {
-        let half = WINDOW / 2;
-        let (early, late) =
-            (slope(&window[0], &window[half]), slope(&window[half], &window[WINDOW - 1]));
         let rising = rate(window);
         let before = self.envelope.window(scale).and_then(|(_, mut before)| before.next());
         let before = before.map(|first| slope(&first, &window[0]));
-        let slows = |from: f64, to: f64| from > 0.0 && to < STEADY_MIN * from;
-        if slows(early, late) || before.is_some_and(|before| slows(before, rising)) {
+        if slows(window) || before.is_some_and(|before| is_slower(before, rising)) {
             return Growth::Slowing;
+        }
+        if before.is_some_and(|before| before <= SLOWER_MAX * rising) {
+            return Growth::Steady;
         }
         let began = self
             .started
             .map_or(self.first_secs, |started| started.as_secs_f64() - origin.as_secs_f64());
-        let after_slower = before.is_some_and(|before| before <= SLOWER_MAX * rising);
-        if at - began < YOUNG_SECS && !after_slower { Growth::Young } else { Growth::Steady }
+        match at - began {
+            age if age < YOUNG_SECS => Growth::Young,
+            age if age < GROWN_SECS && slows(&self.envelope.life()) => Growth::Slowing,
+            _ => Growth::Steady,
+        }
     }
+}
+
+/// Whether the later half grows slower than the earlier one.
+fn slows(points: &[Point]) -> bool {
+    match (points.first(), points.get(points.len() / 2), points.last()) {
+        (Some(first), Some(middle), Some(last)) if points.len() > 2 => {
+            is_slower(slope(first, middle), slope(middle, last))
+        }
+        _ => false,
+    }
+}
+
+fn is_slower(before: f64, after: f64) -> bool {
+    before > 0.0 && after < STEADY_MIN * before
 }
 
 /// Hands each level to its instance; says which scales got a point.

@@ -71,6 +71,16 @@ impl Track {
         }
     }
 
+    /// Whether neither version has ever exposed the signal, as far as one can see.
+    pub fn is_absent(&self) -> bool {
+        let why = |arm: &ArmTrack| match (&arm.missing, arm.last_data) {
+            (Some(missing), None) => Some(missing.why),
+            (Some(_) | None, _) => None,
+        };
+        let nowhere = [Some(Why::AbsentSeries), Some(Why::NotObserved)];
+        why(&self.canary) == Some(Why::AbsentSeries) && nowhere.contains(&why(&self.baseline))
+    }
+
     /// Takes one look.
     pub fn absorb(&mut self, now: Time, pair: &Pair) {
         self.canary.absorb(self.kind, now, &pair.canary);

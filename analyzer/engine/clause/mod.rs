@@ -137,6 +137,16 @@ impl ClauseState {
 
     /// Takes one look.
     pub fn look(&mut self, look: &Look<'_>) -> ClauseFinding {
+        let found = self.judged(look);
+        if !(look.signal.optional && look.track.is_absent() && found.state == State::NotEnoughData)
+        {
+            return found;
+        }
+        let note = found.missing.as_ref().map(|missing| format!("judged without it: {missing}"));
+        ClauseFinding { state: State::Clear, missing: None, note, ..found }
+    }
+
+    fn judged(&mut self, look: &Look<'_>) -> ClauseFinding {
         let needed = self.needed;
         match (&mut self.judge, self.test) {
             (Judge::Dwell(dwell), Test::Dwell { op, bound, hold }) => {
