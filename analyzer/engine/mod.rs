@@ -16,4 +16,5 @@ pub mod quantile;
 pub mod rule;
 pub mod track;
 pub mod verdict;
+pub mod wager;
 pub mod window;
