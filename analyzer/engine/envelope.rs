@@ -96,9 +96,9 @@ impl Envelope {
         f64::from(self.scales[scale].give_back)
     }
 
-    /// Points of the shortest scale so far, up to a window's.
-    pub fn filled(&self) -> usize {
-        self.scales[0].points.len().min(WINDOW)
+    /// Points of a scale so far, up to a window's.
+    pub fn filled(&self, scale: usize) -> usize {
+        self.scales[scale].points.len().min(WINDOW)
     }
 }
 

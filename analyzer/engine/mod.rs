@@ -5,6 +5,7 @@
 //! in; the files below it hold one idea each.
 
 pub mod analysis;
+pub mod below;
 pub mod calibration;
 pub mod clause;
 pub mod dwell;
@@ -20,4 +21,5 @@ pub mod slope;
 pub mod theil_sen;
 pub mod track;
 pub mod verdict;
+pub mod wager;
 pub mod window;

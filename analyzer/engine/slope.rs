@@ -202,9 +202,7 @@ impl SlopeEvidence {
         let sign = if self.question.growing { 1.0 } else { -1.0 };
         absorb(&mut self.baseline, at, sign, baseline);
         let closed = absorb(&mut self.canary, at, sign, canary);
-        // Without a second arm beside it one tooth is told from a leak by its end only.
-        let shortest = usize::from(!self.question.beyond_baseline);
-        for scale in (shortest..SCALES).filter(|scale| closed[*scale]) {
+        for scale in (self.shortest()..SCALES).filter(|scale| closed[*scale]) {
             self.tests[scale] = self.tests[scale].saturating_add(1);
             self.found[scale] = self.test(scale, at, origin, needed);
         }
@@ -215,11 +213,20 @@ impl SlopeEvidence {
         self.found.iter().flatten().max_by(|a, b| a.decades.total_cmp(&b.decades))
     }
 
-    /// Points of the shortest window so far, of the instance that has most in each arm.
-    pub fn filled(&self) -> [usize; 2] {
-        [&self.canary, &self.baseline].map(|instances| {
-            instances.iter().map(|instance| instance.envelope.filled()).max().unwrap_or(0)
-        })
+    /// Points of the shortest window so far, of the canary and of the baseline instance that have
+    /// most, and the length of its sub-windows in seconds.
+    pub fn filled(&self) -> ([usize; 2], f64) {
+        let shortest = self.shortest();
+        let most = |instances: &Vec<Instance>| {
+            instances.iter().map(|one| one.envelope.filled(shortest)).max().unwrap_or(0)
+        };
+        ([most(&self.canary), most(&self.baseline)], width_secs(shortest))
+    }
+
+    /// The shortest scale that is judged. Without a second arm beside it one tooth is told from a
+    /// leak by its end only, so a constant limit does without the shortest.
+    fn shortest(&self) -> usize {
+        usize::from(!self.question.beyond_baseline)
     }
 
     fn test(&mut self, scale: usize, at: f64, origin: Time, needed: f64) -> Option<Found> {

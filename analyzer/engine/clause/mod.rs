@@ -3,6 +3,7 @@
 //! A clause that exists here is of a form the engine can judge (`rule.rs`); what it finds carries
 //! estimate, bound, progress and samples, or the reason why nothing can be said.
 
+mod below;
 mod comparison;
 mod counted;
 mod dwell;
@@ -13,6 +14,7 @@ mod slope;
 
 use std::{sync::Arc, time::Duration};
 
+use below::below_look;
 use comparison::comparison_look;
 use counted::{counted_look, health_look};
 use dwell::{dwell_look, latency_look};
@@ -22,17 +24,18 @@ use quantile::quantile_look;
 use slope::{question, slope_look};
 
 use super::{
+    below::BelowEvidence,
     calibration::SignalCalibration,
     dwell::Dwell,
-    evidence::{ComparisonEvidence, OnsetMixture},
     gauge::SignEvidence,
     noise::NoiseUsed,
     observation::{Arm, Missing, Pair, Time, Why},
     quantile::QuantileEvidence,
-    rule::{Bound, Clause, Signal, SignalKind, Test},
+    rule::{Bound, Clause, Op, Signal, SignalKind, Test},
     slope::SlopeEvidence,
     track::Track,
     verdict::{ClauseFinding, Progress, Samples, State},
+    wager::{ComparisonEvidence, LimitWager},
 };
 
 /// Requests an arm must have seen before "no evidence" is called clear rather than not enough data.
@@ -71,8 +74,9 @@ pub struct ClauseState {
 #[derive(Clone, Debug)]
 enum Judge {
     Dwell(Dwell),
-    Limit(OnsetMixture),
+    Limit(LimitWager),
     Comparison(Box<ComparisonEvidence>),
+    Below(Box<BelowEvidence>),
     Quantile(Box<QuantileEvidence>),
     Sign(Box<SignEvidence>),
     /// With the name of what is judged where instances are not told apart.
@@ -108,7 +112,7 @@ impl ClauseState {
                 | SignalKind::Count
                 | SignalKind::Quantile { .. }
                 | SignalKind::Health
-                | SignalKind::Restarts => Judge::Limit(OnsetMixture::new(horizon)),
+                | SignalKind::Restarts => Judge::Limit(LimitWager::new(horizon)),
             },
             Test::Slope { op, bound } => {
                 let evidence = SlopeEvidence::new(question(clause, op, bound), horizon);
@@ -118,6 +122,11 @@ impl ClauseState {
             Test::HealthIs { .. } => Judge::Health { streak: 0, dwell: Dwell::default() },
             Test::BeyondBaseline { op, margin } => match signal.kind {
                 SignalKind::Gauge { .. } => Judge::Sign(Box::new(SignEvidence::new(op, horizon))),
+                SignalKind::Ratio { .. } | SignalKind::Rate
+                    if matches!(op, Op::Below | Op::AtMost) =>
+                {
+                    Judge::Below(Box::new(BelowEvidence::new(margin, horizon)))
+                }
                 SignalKind::Quantile { .. } => {
                     Judge::Quantile(Box::new(QuantileEvidence::new(margin, horizon)))
                 }
@@ -160,6 +169,9 @@ impl ClauseState {
             }
             (Judge::Comparison(evidence), Test::BeyondBaseline { margin, .. }) => {
                 comparison_look(evidence, look, margin, needed)
+            }
+            (Judge::Below(evidence), Test::BeyondBaseline { margin, .. }) => {
+                below_look(evidence, look, margin, needed)
             }
             (Judge::Quantile(evidence), Test::BeyondBaseline { margin, .. }) => {
                 quantile_look(evidence, look, margin, needed)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Look, blank, outage};
 use crate::engine::{
-    envelope::{SUBWINDOW_SECS, WINDOW},
+    envelope::WINDOW,
     noise::{NoiseUsed, Origin},
     observation::{Arm, Missing, PartKind, Value, Why},
     rule::{Bound, Clause, Op, Scope, SignalKind, Unit},
@@ -98,7 +98,7 @@ fn levels<'a>(
 }
 
 fn unfilled(evidence: &SlopeEvidence, compares: bool) -> Missing {
-    let [canary, baseline] = evidence.filled();
+    let ([canary, baseline], width_secs) = evidence.filled();
     let (arm, points) = if compares && baseline < canary {
         (Arm::Baseline, baseline)
     } else {
@@ -107,8 +107,8 @@ fn unfilled(evidence: &SlopeEvidence, compares: bool) -> Missing {
     Missing::new(
         Why::WarmUp,
         format!(
-            "{arm}: {points} of the {WINDOW} points, {SUBWINDOW_SECS} s or a look apart, that a \
-             slope is judged over"
+            "{arm}: {points} of the {WINDOW} points, {width_secs} s or a look apart, that a slope is \
+             judged over"
         ),
     )
 }
