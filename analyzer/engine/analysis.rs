@@ -141,6 +141,10 @@ impl Analysis {
         let sleepers = rules.filter(|(_, finding)| finding.state == State::Asleep);
         let mut clauses = sleepers.flat_map(|(rule, _)| rule.when.clauses());
         clauses.find_map(|clause| {
+            if self.rules.signals[clause.signal].optional && self.tracks[clause.signal].is_absent()
+            {
+                return None;
+            }
             let canary = self.tracks[clause.signal].arm(Arm::Canary);
             let missing = canary.outage(Arm::Canary, now, self.rules.observe.window)?;
             let name = &self.rules.signals[clause.signal].name;

@@ -71,6 +71,9 @@ pub struct Signal {
     /// How close to the baseline it must be shown to be before a release is promoted; none where
     /// no rule compares it, or where the file asks for no such proof.
     pub margin: Option<Margin>,
+    /// Whether a service may do without it: where neither version has ever exposed it, what asks
+    /// for it is clear. One that only the new version lacks is still missing data.
+    pub optional: bool,
 }
 
 /// Which direction of a signal is the good one.

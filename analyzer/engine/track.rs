@@ -68,6 +68,16 @@ impl<'a> Arms<'a> {
             Arm::Baseline => self.baseline,
         }
     }
+
+    /// Whether neither version has ever exposed the signal, as far as one can see.
+    pub fn is_absent(&self) -> bool {
+        let why = |arm: &ArmTrack| match (&arm.missing, arm.last_data) {
+            (Some(missing), None) => Some(missing.why),
+            (Some(_) | None, _) => None,
+        };
+        let nowhere = [Some(Why::AbsentSeries), Some(Why::NotObserved)];
+        why(self.canary) == Some(Why::AbsentSeries) && nowhere.contains(&why(self.baseline))
+    }
 }
 
 impl Track {
@@ -85,6 +95,11 @@ impl Track {
     /// Both sides, for reading.
     pub fn arms(&self) -> Arms<'_> {
         Arms { canary: &self.canary, baseline: &self.baseline }
+    }
+
+    /// Whether neither version has ever exposed the signal, as far as one can see.
+    pub fn is_absent(&self) -> bool {
+        self.arms().is_absent()
     }
 
     /// Takes one look.

@@ -8,12 +8,13 @@ use std::time::Duration;
 use super::{
     fault::{Complaint, Complaints, excerpt},
     literal::{self, Dimension, duration_text},
-    meaning, rules, signals,
+    meaning, rules,
+    signals::{self, Known},
     table::{self, Shape, Table},
     tree::{self, Kind, Node},
 };
 use crate::{
-    engine::rule::{Baseline, Better, Observe, Otherwise, Promote, RuleSet, Signal},
+    engine::rule::{Baseline, Observe, Otherwise, Promote, RuleSet, Signal},
     signal::spec::SignalSpec,
 };
 
@@ -89,8 +90,8 @@ pub(super) fn read(
         .into_iter()
         .filter_map(|known| {
             let (kind, scale) = known.meaning?;
-            let (unit, better) = (scale.unit(), Better::Lower);
-            Some(Signal { name: known.name, kind, unit, better, margin: None })
+            let Known { name, better, optional, .. } = known;
+            Some(Signal { name, kind, unit: scale.unit(), better, margin: None, optional })
         })
         .collect();
     let set = RuleSet {
@@ -144,6 +145,8 @@ fn rollback_rate(source: &str, node: &Node) -> Result<f64, Complaint> {
         | Dimension::Bytes
         | Dimension::PerSecond
         | Dimension::BytesPerSecond
+        | Dimension::SharePerSecond
+        | Dimension::TimePerSecond
         | Dimension::Factor => Err(Complaint::new(
             scalar.span.clone(),
             format!("`false_rollback_rate` is `{}`", excerpt(&scalar.text)),

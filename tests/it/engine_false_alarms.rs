@@ -11,11 +11,12 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rollgate::{
     engine::{
         analysis::Analysis,
-        evidence::{ComparisonEvidence, Counts, EFFECTS, Noise},
+        evidence::{Counts, EFFECTS},
         observation::{Histogram, Observation, Pair, Reading, Time, Value},
         quantile::{QuantileEvidence, estimate},
         rule::RuleSet,
         verdict::Verdict,
+        wager::{ComparisonEvidence, Noise},
     },
     rulefile,
 };
@@ -256,7 +257,7 @@ fn reaches(
         let (canary_events, canary_total) = canary.errors(&mut random);
         let (baseline_events, baseline_total) = baseline.errors(&mut random);
         let counts = Counts { canary_events, canary_total, baseline_events, baseline_total };
-        evidence.step(&counts, noise) >= -alpha.ln()
+        evidence.step(&counts, noise, None) >= -alpha.ln()
     })
 }
 

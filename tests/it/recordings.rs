@@ -21,6 +21,8 @@ use serde_json::Value;
 const ERRORS: &str = "error_rate > 1.5x baseline";
 const LATENCY: &str = "p95_latency > 1.2x baseline";
 
+const LEAK: &str = "slope(memory) > baseline + 1MB/min";
+
 /// The hold, in seconds: the recordings last three minutes.
 const HOLD_SECS: f64 = 120.0;
 
@@ -88,6 +90,11 @@ fn doubled_latency_is_rolled_back() {
 }
 
 #[test]
+fn a_leak_is_rolled_back() {
+    check_rollback("leak", &[LEAK], 70.0);
+}
+
+#[test]
 fn a_crash_loop_is_rolled_back() {
     check_rollback("crashloop", &["restarts >= 1", "app is down for 3 checks"], 6.0);
 }
@@ -133,7 +140,7 @@ fn check_program(name: &str, code: i32) -> Value {
     assert!(report["elapsed_secs"].as_f64().is_some_and(|secs| secs > 0.0), "{report}");
     assert!(report["reason"].as_str().is_some_and(|reason| reason.len() > 20), "{report}");
     let findings = report["findings"].as_array().expect("findings");
-    assert_eq!(findings.len(), 4);
+    assert_eq!(findings.len(), 5);
     for finding in findings {
         let state = finding["state"].as_str().expect("a state");
         assert!(["fires", "clear", "not_enough_data", "asleep"].contains(&state), "{state}");
