@@ -12,6 +12,7 @@ pub mod evidence;
 pub mod interval;
 pub mod noise;
 pub mod observation;
+pub mod promotion;
 pub mod quantile;
 pub mod rule;
 pub mod track;
