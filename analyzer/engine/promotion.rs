@@ -133,7 +133,7 @@ pub fn time_to_find(traffic: &Traffic, sought: Sought, effect: f64) -> Option<Du
 }
 
 /// The time to gather so many nats.
-fn time_at(nats_per_sec: f64, nats: f64) -> Option<Duration> {
+pub fn time_at(nats_per_sec: f64, nats: f64) -> Option<Duration> {
     let secs = nats.max(0.0) / nats_per_sec;
     (secs <= TIME_MAX_SECS).then(|| Duration::from_secs_f64(secs))
 }
