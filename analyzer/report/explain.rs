@@ -18,7 +18,7 @@ pub fn reason(rules: &RuleSet, step: &Step, report: &Report) -> String {
         Verdict::Promote => {
             let hold = format::duration(rules.promote.after.as_secs_f64());
             let shown = match proofs::shown(report) {
-                Some(shown) => format!("{}.", capitalised(&shown)),
+                Some(shown) => shown,
                 None => "No margin was asked for, so nothing more was shown.".to_owned(),
             };
             format!(
@@ -62,7 +62,7 @@ fn advance(rules: &RuleSet, to: usize, report: &Report) -> String {
         let weight = rules.steps.get(step).map_or(0.0, |step| step.weight);
         format::quantity(weight, "share")
     };
-    let shown = proofs::shown(report).map(|shown| format!(" {}.", capitalised(&shown)));
+    let shown = proofs::shown(report).map(|shown| format!(" {shown}"));
     format!(
         "Nothing fires and the hold of step {to} of {} ({} of the traffic) is over.{} Go on to {}.",
         rules.steps.len(),

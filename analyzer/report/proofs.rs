@@ -7,7 +7,7 @@ use super::{
 };
 use crate::engine::verdict::DOUBT_DECADES;
 
-/// What was shown: `error_rate is within 2x of the baseline or below 1 %, and p95_latency ...`.
+/// What was shown: `Shown: error_rate within 2x of the baseline or below 1 %, p95_latency ...`.
 pub fn shown(report: &Report) -> Option<String> {
     let told: Vec<String> = report
         .signals
@@ -15,11 +15,7 @@ pub fn shown(report: &Report) -> Option<String> {
         .filter(|signal| signal.proof.as_ref().is_some_and(|proof| proof.shown))
         .filter_map(|signal| Some(format!("{} {}", signal.name, margin(signal)?)))
         .collect();
-    let (last, others) = told.split_last()?;
-    Some(match others {
-        [] => format!("{last} was shown"),
-        others => format!("{} and {last} were shown", others.join(", ")),
-    })
+    (!told.is_empty()).then(|| format!("Shown: {}.", told.join(", ")))
 }
 
 /// What promotion waits for, a sentence each; empty when all is shown and nothing stands against it.
@@ -36,7 +32,7 @@ pub fn pending(report: &Report) -> String {
         Some(match proof.remaining_secs {
             Some(secs) => format!("About {} more {traffic} to show {name} {margin}.", about(secs)),
             None if proof.per_sec > 0.0 => {
-                format!("{traffic} it cannot be shown that {name} is {margin}.")
+                format!("{} it cannot be shown that {name} is {margin}.", capitalised(&traffic))
             }
             None => format!("Without traffic it cannot be shown that {name} is {margin}."),
         })
@@ -51,7 +47,7 @@ pub fn pending(report: &Report) -> String {
             signal.name
         ))
     });
-    let told: Vec<String> = missing.chain(doubts).map(|text| capitalised(&text)).collect();
+    let told: Vec<String> = missing.chain(doubts).collect();
     told.join(" ")
 }
 

@@ -98,8 +98,7 @@ fn intervals_cover_the_truth_at_all_looks_together() {
         [(1.0, None), (0.4, None), (3.0, None), (1.0, Some((0.3, 10.0))), (2.0, Some((0.5, 30.0)))]
     {
         let arms = arms(ratio, noise);
-        let (missed, ok) =
-            plausible(600, 1.0 - CONFIDENCE, |seed| misses(&arms, arms.phi(), seed));
+        let (missed, ok) = plausible(600, 1.0 - CONFIDENCE, |seed| misses(&arms, arms.phi(), seed));
         println!("ratio {ratio}, noise {noise:?}: {missed} of 600 intervals miss the truth");
         assert!(ok, "ratio {ratio}, noise {noise:?}: {missed} of 600");
     }

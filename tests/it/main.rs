@@ -12,6 +12,7 @@ mod engine_false_alarms;
 mod engine_golden;
 mod engine_promotion;
 mod engine_rules;
+mod engine_steps;
 mod exposition;
 mod fake_desk;
 mod grafana;
