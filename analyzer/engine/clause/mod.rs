@@ -37,7 +37,7 @@ use super::{
     rule::{Bound, Clause, Op, Signal, SignalKind, Test},
     slope::SlopeEvidence,
     track::Arms,
-    verdict::{ClauseFinding, Progress, Samples, State},
+    verdict::{ClauseFinding, Effect, Progress, Samples, State},
     wager::{ComparisonEvidence, LimitWager},
 };
 
@@ -67,6 +67,8 @@ pub struct Look<'a> {
     pub track: Arms<'a>,
     /// How noisy it is taken to be.
     pub noise: SignalCalibration,
+    /// How far apart both arms are, where that is followed.
+    pub effect: Option<Effect>,
 }
 
 /// State of one clause.
