@@ -6,5 +6,6 @@
 pub mod build;
 pub mod explain;
 pub mod format;
-mod proofs;
+pub mod proofs;
 pub mod shape;
+pub mod words;

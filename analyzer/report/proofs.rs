@@ -18,6 +18,25 @@ pub fn shown(report: &Report) -> Option<String> {
     (!told.is_empty()).then(|| format!("Shown: {}.", told.join(", ")))
 }
 
+/// How far one signal's proof is, in a line: `error_rate within 2x of the baseline`, then `shown`, or
+/// `0.8 of 1.3 decades, about 6 min more`. None where promotion asks for no proof of it.
+pub fn line(signal: &SignalShape) -> Option<(String, String)> {
+    let proof = signal.proof.as_ref()?;
+    let what = format!("{} {}", signal.name, margin(signal)?);
+    let far = match (proof.shown, proof.remaining_secs) {
+        (true, _) => "shown".to_owned(),
+        (false, remaining) => {
+            let decades = |decades: f64| format!("{:.1}", decades.max(0.0));
+            let so_far = format!("{} of {} decades", decades(proof.decades), decades(proof.needed));
+            match remaining {
+                Some(secs) => format!("{so_far}, about {} more", about(secs)),
+                None => so_far,
+            }
+        }
+    };
+    Some((what, far))
+}
+
 /// What promotion waits for, a sentence each; empty when all is shown and nothing stands against it.
 pub fn pending(report: &Report) -> String {
     let missing = report.signals.iter().filter_map(|signal| {
