@@ -9,7 +9,7 @@ BINARIES := prometheus chromium
 .PHONY: test lint bench demo tools
 
 test: tools
-	cargo test --lib --bins --test it
+	cargo test --lib --bins --test it --test memory
 	cargo test --doc
 
 lint:

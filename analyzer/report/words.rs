@@ -21,7 +21,7 @@ pub fn effect_interval(effect: &EffectShape, unit: &str) -> String {
     // A ratio is never below zero, so that zero says nothing.
     let low = effect.low.filter(|low| !is_ratio(effect) || *low > 0.0);
     let ends = match (low, effect.high) {
-        (Some(low), Some(high)) => format!("{} to {}", value(low), value(high)),
+        (Some(low), Some(high)) => range(&value(low), &value(high)),
         (Some(low), None) => format!("{} and more", value(low)),
         (None, Some(high)) => format!("up to {}", value(high)),
         (None, None) => "open on both sides".to_owned(),
@@ -30,12 +30,24 @@ pub fn effect_interval(effect: &EffectShape, unit: &str) -> String {
     format!("{confidence} interval {ends} at any look")
 }
 
+/// Both ends, with a unit that they share said once.
+fn range(low: &str, high: &str) -> String {
+    match (low.split_once(' '), high.split_once(' ')) {
+        (Some((number, unit)), Some((_, same))) if unit == same => format!("{number} to {high}"),
+        _ => format!("{low} to {high}"),
+    }
+}
+
 fn is_ratio(effect: &EffectShape) -> bool {
     matches!(effect.kind.as_str(), "rate_ratio" | "quantile_ratio")
 }
 
 fn effect_value(effect: &EffectShape, value: f64, unit: &str) -> String {
     match effect.kind.as_str() {
+        // Two digits: its interval is wider than the third.
+        "rate_ratio" | "quantile_ratio" if value >= 9.95 => {
+            format!("{}x", format::quantity(value.round(), "number"))
+        }
         "rate_ratio" | "quantile_ratio" => format!("{}x", format::quantity(value, "number")),
         "sign_share" => format::quantity(value, "share"),
         _ => format::quantity(value, unit),
@@ -104,7 +116,7 @@ mod tests {
                 Some(4.2),
                 Some(15.2),
                 "share",
-                "8.1x, 95 % interval 4.2x to 15.2x at any look",
+                "8.1x, 95 % interval 4.2x to 15x at any look",
             ),
             (
                 "quantile_ratio",
@@ -136,7 +148,7 @@ mod tests {
                 Some(0.8),
                 Some(0.99),
                 "number",
-                "93 %, 95 % interval 80 % to 99 % at any look",
+                "93 %, 95 % interval 80 to 99 % at any look",
             ),
             (
                 "slope",
@@ -144,7 +156,7 @@ mod tests {
                 Some(2e5),
                 Some(4e5),
                 "bytes_per_second",
-                "19.9 MiB/min, 95 % interval 11.4 MiB/min to 22.9 MiB/min at any look",
+                "19.9 MiB/min, 95 % interval 11.4 to 22.9 MiB/min at any look",
             ),
         ] {
             let shape = EffectShape { kind: kind.into(), estimate, low, high, confidence: 0.95 };

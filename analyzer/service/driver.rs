@@ -338,6 +338,7 @@ fn evidence_facts(report: &Report) -> Vec<EvidenceFact<'_>> {
             clause: &clause.clause,
             decades: clause.progress.value,
             needed: clause.progress.needed,
+            noise_factor: clause.progress.noise_factor.unwrap_or(1.0),
         })
         .collect()
 }

@@ -289,7 +289,7 @@ class Analysis {
       const plot = this.plots.get(`signal ${one.name}`);
       if (!plot) continue;
       plot.update({
-        ...common, title: one.name, limits: limits.get(one.name) || [], isWhole: one.unit === "count", least: one.unit === "share" ? 0.01 : 1, write: writer(one.unit), axis: writer(one.unit),
+        ...common, title: one.name, limits: limits.get(one.name) || [], isWhole: one.unit === "count", isBytes: one.unit === "bytes", least: one.unit === "share" ? 0.01 : 1, write: writer(one.unit), axis: writer(one.unit),
         series: [
           { label: "baseline", style: "baseline", values: one.baseline },
           { label: "canary", style: "canary", values: one.canary },

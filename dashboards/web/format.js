@@ -147,7 +147,8 @@ export function progress(of) {
 const isRatio = (effect) => effect.kind === "rate_ratio" || effect.kind === "quantile_ratio";
 
 function effectValue(effect, value, unit) {
-  if (isRatio(effect)) return `${short(value)}\u00d7`;
+  // Two digits: its interval is wider than the third.
+  if (isRatio(effect)) return `${value >= 9.95 ? short(Math.round(value)) : Number(value.toFixed(1))}\u00d7`;
   return effect.kind === "sign_share" ? number(value, "share") : number(value, unit);
 }
 
@@ -205,9 +206,10 @@ function about(secs) {
 }
 
 /** How far a proof is, in words. */
-export function proof({ decades, needed, shown, remaining_secs: left, per_sec: pace }, unit) {
+export function proof({ decades, needed, shown, remaining_secs: left, per_sec: pace }, unit, isOver) {
   if (shown) return "shown";
   const soFar = `${fixed(Math.max(0, decades), 1)} of ${fixed(needed, 1)} decades`;
+  if (isOver) return soFar;
   if (isNumber(left)) {
     const traffic = unit === "per_second" ? "at today\u2019s traffic" : `at ${short(pace)} requests/s`;
     return `${soFar}, about ${about(left)} more ${traffic}`;

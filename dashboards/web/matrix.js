@@ -121,7 +121,7 @@ export function proofs(report) {
   return h("section", { class: "block" }, h("h2", null, "Promotion asks for"),
     h("ul", { class: "card flush proofs" }, asked.map(({ name, unit, proof }) => {
       const fill = proof.shown ? 1 : Math.min(1, Math.max(0, proof.decades / proof.needed));
-      const words = format.proof(proof, unit);
+      const words = format.proof(proof, unit, report.final);
       return h("li", { "data-key": name },
         h("span", { class: "state", "data-state": proof.shown ? "clear" : "open" },
           h("i", { "aria-hidden": "true" }, proof.shown ? "\u2713" : "\u25cb"), proof.shown ? "shown" : "open"),

@@ -375,8 +375,8 @@ impl Layout {
             let effect = clause.effect.as_ref();
             let rests_on = [
                 effect.map(|effect| words::effect(effect, &clause.unit)),
-                words::noise(&clause.progress).filter(|_| clause.progress.noise.is_some()),
                 clause.note.clone(),
+                words::noise(&clause.progress).filter(|_| clause.progress.noise.is_some()),
             ];
             let rests_on: Vec<String> = rests_on.into_iter().flatten().collect();
             if !rests_on.is_empty() {
