@@ -6,3 +6,21 @@
 //!
 //! Noise is the model the noise factor was made against: the log rate of each arm wanders by an
 //! AR(1) process of a stated deviation and correlation time, of its own or shared by both arms.
+//!
+//! [`scenario::Scenario`] says what is true, [`release::Release`] is one release of it look by
+//! look, and [`release::past`] is the old version's history before it.
+
+pub mod draw;
+mod instance;
+pub mod latency;
+pub mod noise;
+mod plan;
+pub mod release;
+pub mod scenario;
+
+pub use latency::LatencyLaw;
+pub use noise::NoiseModel;
+pub use release::{Release, START, past};
+pub use scenario::{
+    Arrivals, Fault, FaultKind, Hits, LevelLaw, Scenario, Traffic, TrafficStep, Truth,
+};

@@ -21,6 +21,7 @@ mod recordings;
 mod rules;
 mod service;
 mod signal;
+mod simulation;
 mod source_prometheus;
 mod source_recording;
 mod source_server;
