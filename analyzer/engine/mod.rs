@@ -14,6 +14,8 @@ pub mod noise;
 pub mod observation;
 pub mod quantile;
 pub mod rule;
+pub mod tail;
 pub mod track;
 pub mod verdict;
+pub mod wager;
 pub mod window;

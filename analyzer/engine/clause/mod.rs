@@ -93,8 +93,8 @@ impl ClauseState {
             Test::Counted { .. } | Test::Slope { .. } => Judge::Counted,
             Test::HealthIs { .. } => Judge::Health { streak: 0, dwell: Dwell::default() },
             Test::BeyondBaseline { margin, .. } => match signal.kind {
-                SignalKind::Quantile { .. } => {
-                    Judge::Quantile(Box::new(QuantileEvidence::new(margin, horizon)))
+                SignalKind::Quantile { q } => {
+                    Judge::Quantile(Box::new(QuantileEvidence::new(q, margin)))
                 }
                 SignalKind::Ratio { floor } => {
                     Judge::Comparison(Box::new(ComparisonEvidence::new(margin, floor, horizon)))

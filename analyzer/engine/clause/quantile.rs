@@ -2,8 +2,9 @@
 
 use super::{LOOK_SECS_MIN, Look, evidence_finding, scarcity, used};
 use crate::engine::{
-    observation::{Arm, Missing, Reading, Value, Why},
-    quantile::{CALIBRATION_REQUESTS, QuantileEvidence},
+    observation::{Arm, Histogram, Missing, Reading, Value, Why},
+    quantile::QuantileEvidence,
+    tail::CALIBRATION_REQUESTS,
     verdict::ClauseFinding,
 };
 
@@ -13,13 +14,9 @@ pub(super) fn quantile_look(
     margin: f64,
     needed: f64,
 ) -> ClauseFinding {
-    let histogram = |reading: &'_ Reading| match reading {
-        Ok(Value::Histogram(histogram)) => Some(histogram.clone()),
-        Ok(_) | Err(_) => None,
-    };
     let (canary, baseline) = (histogram(&look.pair.canary), histogram(&look.pair.baseline));
     let secs = look.secs.max(LOOK_SECS_MIN);
-    evidence.step(canary.as_ref(), baseline.as_ref(), look.noise.kappa_secs, secs);
+    evidence.step(canary, baseline, look.noise.kappa_secs, secs);
     let missing = scarcity(look, true).or_else(|| {
         let seen = evidence.calibrating()?;
         let detail = if seen < CALIBRATION_REQUESTS {
@@ -47,5 +44,12 @@ pub(super) fn quantile_look(
             used(look, evidence.noise()),
             missing,
         )
+    }
+}
+
+fn histogram(reading: &Reading) -> Option<&Histogram> {
+    match reading {
+        Ok(Value::Histogram(histogram)) => Some(histogram),
+        Ok(_) | Err(_) => None,
     }
 }
