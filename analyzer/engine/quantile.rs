@@ -9,7 +9,7 @@
 //! `m_x = tail_b(x / factor) / tail_b(x)` times the baseline's, by [`super::tail`] from what the
 //! baseline showed before the present look. An alternative says that at one edge it is `rho` times
 //! the baseline's, for `rho` in `m_x` times [`EFFECTS`]. All alternatives at all edges share one
-//! wealth ([`super::wager`]); an edge joins as soon as the baseline has shown enough beyond it.
+//! wealth ([`super::stakes`]); an edge joins as soon as the baseline has shown enough beyond it.
 //!
 //! Of one look, `n` requests an arm, each falls to the canary with probability
 //! `theta(r) = r n_c / (r n_c + n_b)` where its kind is `r` times as frequent in the canary. Slow
@@ -30,8 +30,8 @@ use std::sync::Arc;
 use super::{
     noise::comparison_noise,
     observation::Histogram,
+    stakes::{Odds, Stakes},
     tail::Tail,
-    wager::{Odds, Wagers},
 };
 
 /// Shares of slow requests that are thought of at an edge, as multiples of what the margin allows.
@@ -79,7 +79,7 @@ pub struct QuantileEvidence {
     past: Option<Past>,
     edges: Vec<f64>,
     /// One alternative per edge and effect, effects innermost.
-    wagers: Wagers,
+    stakes: Stakes,
     odds: Vec<Odds>,
     noise: f64,
 }
@@ -97,12 +97,12 @@ impl QuantileEvidence {
     /// For the quantile `q`, in 0..1; `factor` is at least 1.
     pub fn new(q: f64, factor: f64) -> Self {
         let (edges, odds) = (Vec::new(), Vec::new());
-        Self { q, factor, past: None, edges, wagers: Wagers::default(), odds, noise: 1.0 }
+        Self { q, factor, past: None, edges, stakes: Stakes::default(), odds, noise: 1.0 }
     }
 
     /// ln of the e-value now.
     pub fn log_value(&self) -> f64 {
-        self.wagers.log_value()
+        self.stakes.log_value()
     }
 
     /// The noise factor at the edge that is most suspected.
@@ -147,7 +147,7 @@ impl QuantileEvidence {
             let is_new = self.edges.len() < EDGES_MAX && !self.edges.contains(&edge);
             if is_new && tail.is_usable(index) && edge_index(&canary.edges, edge).is_some() {
                 self.edges.push(edge);
-                self.wagers.join(EFFECTS.len());
+                self.stakes.join(EFFECTS.len());
             }
         }
     }
@@ -170,12 +170,12 @@ impl QuantileEvidence {
             }
             self.odds.extend(at_edge.map_or([Odds::default(); EFFECTS.len()], |it| it.odds()));
         }
-        self.wagers.step(&self.odds, secs);
+        self.stakes.step(&self.odds, secs);
     }
 
     fn leading(&self) -> Option<usize> {
         let chance = |edge: usize| -> f64 {
-            (0..EFFECTS.len()).map(|effect| self.wagers.chance(edge * EFFECTS.len() + effect)).sum()
+            (0..EFFECTS.len()).map(|effect| self.stakes.chance(edge * EFFECTS.len() + effect)).sum()
         };
         (0..self.edges.len()).max_by(|a, b| chance(*a).total_cmp(&chance(*b)))
     }

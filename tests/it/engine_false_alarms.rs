@@ -10,10 +10,11 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rollgate::{
     engine::{
         analysis::Analysis,
-        evidence::{ComparisonEvidence, Counts, Noise},
+        evidence::Counts,
         observation::{Histogram, Observation, Pair, Reading, Time, Value},
         rule::RuleSet,
         verdict::Verdict,
+        wager::{ComparisonEvidence, Noise},
     },
     rulefile,
 };
@@ -254,7 +255,7 @@ fn reaches(
         let (canary_events, canary_total) = canary.errors(&mut random);
         let (baseline_events, baseline_total) = baseline.errors(&mut random);
         let counts = Counts { canary_events, canary_total, baseline_events, baseline_total };
-        evidence.step(&counts, noise) >= -alpha.ln()
+        evidence.step(&counts, noise, None) >= -alpha.ln()
     })
 }
 

@@ -2,11 +2,12 @@
 
 use super::{LOOK_SECS_MIN, Look, evidence_finding, scarcity, used};
 use crate::engine::{
-    evidence::{ComparisonEvidence, Counts, Noise},
+    evidence::Counts,
     noise::{comparison_noise, limit_noise},
     observation::{Arm, Reading, Value},
     rule::SignalKind,
     verdict::ClauseFinding,
+    wager::{ComparisonEvidence, Noise},
 };
 
 pub(super) fn comparison_look(
@@ -39,7 +40,7 @@ pub(super) fn comparison_look(
         ),
         floor: limit_noise(look.noise.kappa_secs, per_sec(counts.canary_total, floor)),
     };
-    let log_value = evidence.step(&counts, noise);
+    let log_value = evidence.step(&counts, noise, (total > 0.0).then_some(share));
     let (canary, baseline) = (look.track.arm(Arm::Canary), look.track.arm(Arm::Baseline));
     let (estimate, reference) = match look.signal.kind {
         SignalKind::Rate => {

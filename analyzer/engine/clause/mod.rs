@@ -20,13 +20,13 @@ use quantile::quantile_look;
 use super::{
     calibration::SignalCalibration,
     dwell::Dwell,
-    evidence::{ComparisonEvidence, OnsetMixture},
     noise::NoiseUsed,
     observation::{Arm, Missing, Pair, Time, Why},
     quantile::QuantileEvidence,
     rule::{Clause, Signal, SignalKind, Test},
     track::Track,
     verdict::{ClauseFinding, Progress, Samples, State},
+    wager::{ComparisonEvidence, LimitWager},
 };
 
 /// Requests an arm must have seen before "no evidence" is called clear rather than not enough data.
@@ -65,7 +65,7 @@ pub struct ClauseState {
 #[derive(Clone, Debug)]
 enum Judge {
     Dwell(Dwell),
-    Limit(OnsetMixture),
+    Limit(LimitWager),
     Comparison(Box<ComparisonEvidence>),
     Quantile(Box<QuantileEvidence>),
     Counted,
@@ -89,7 +89,7 @@ impl ClauseState {
     pub fn new(clause: &Clause, signal: &Signal, alpha: f64, horizon: u32) -> Self {
         let judge = match clause.test {
             Test::Dwell { .. } | Test::HealthLatency { .. } => Judge::Dwell(Dwell::default()),
-            Test::BeyondConstant { .. } => Judge::Limit(OnsetMixture::new(horizon)),
+            Test::BeyondConstant { .. } => Judge::Limit(LimitWager::new(horizon)),
             Test::Counted { .. } | Test::Slope { .. } => Judge::Counted,
             Test::HealthIs { .. } => Judge::Health { streak: 0, dwell: Dwell::default() },
             Test::BeyondBaseline { margin, .. } => match signal.kind {

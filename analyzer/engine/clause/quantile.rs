@@ -2,6 +2,7 @@
 
 use super::{LOOK_SECS_MIN, Look, evidence_finding, scarcity, used};
 use crate::engine::{
+    noise::{KAPPA_LATENCY_PRIOR_SECS, NoiseUsed, Origin},
     observation::{Arm, Histogram, Missing, Reading, Value, Why},
     quantile::QuantileEvidence,
     tail::CALIBRATION_REQUESTS,
@@ -16,7 +17,11 @@ pub(super) fn quantile_look(
 ) -> ClauseFinding {
     let (canary, baseline) = (histogram(&look.pair.canary), histogram(&look.pair.baseline));
     let secs = look.secs.max(LOOK_SECS_MIN);
-    evidence.step(canary, baseline, look.noise.kappa_secs, secs);
+    let kappa_secs = match look.noise.origin {
+        Origin::Prior => KAPPA_LATENCY_PRIOR_SECS,
+        Origin::History { .. } | Origin::Analysis { .. } => look.noise.kappa_secs,
+    };
+    evidence.step(canary, baseline, kappa_secs, secs);
     let missing = scarcity(look, true).or_else(|| {
         let seen = evidence.calibrating()?;
         let detail = if seen < CALIBRATION_REQUESTS {
@@ -41,7 +46,7 @@ pub(super) fn quantile_look(
             look,
             evidence.log_value(),
             needed,
-            used(look, evidence.noise()),
+            NoiseUsed { kappa_secs, ..used(look, evidence.noise()) },
             missing,
         )
     }
