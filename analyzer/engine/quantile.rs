@@ -24,7 +24,7 @@ pub const CALIBRATION_REQUESTS: f64 = 400.0;
 
 /// Baseline requests that must lie above an edge for the edge to be used: the margin of an edge
 /// with fewer is mostly chance.
-const EDGE_EVENTS_MIN: f64 = 10.0;
+pub(super) const EDGE_EVENTS_MIN: f64 = 10.0;
 
 /// Edges whose baseline tail share lies in this range carry information about high quantiles.
 const TAIL_SHARES: std::ops::RangeInclusive<f64> = 0.005..=0.40;
@@ -215,18 +215,18 @@ pub fn edge_index(edges: &[f64], edge: f64) -> Option<usize> {
 }
 
 /// Share of requests beyond a latency, as a baseline showed it.
-struct Tail<'a> {
+pub(super) struct Tail<'a> {
     edges: &'a [f64],
     counts: &'a [f64],
     total: f64,
 }
 
 impl<'a> Tail<'a> {
-    fn new(edges: &'a [f64], counts: &'a [f64]) -> Self {
+    pub(super) fn new(edges: &'a [f64], counts: &'a [f64]) -> Self {
         Self { edges, counts, total: counts.iter().sum() }
     }
 
-    fn beyond(&self, index: usize) -> f64 {
+    pub(super) fn beyond(&self, index: usize) -> f64 {
         self.counts[index + 1..].iter().sum::<f64>() / self.total
     }
 
@@ -247,7 +247,7 @@ impl<'a> Tail<'a> {
     }
 
     /// ln tail is interpolated over ln x between edges; below the lowest edge everything counts.
-    fn interpolated(&self, x: f64) -> f64 {
+    pub(super) fn interpolated(&self, x: f64) -> f64 {
         let right = self.edges.partition_point(|&edge| edge < x);
         if right == 0 || self.edges[right - 1] <= 0.0 {
             return 1.0;

@@ -26,7 +26,7 @@ use super::{
     quantile::QuantileEvidence,
     rule::{Clause, Signal, SignalKind, Test},
     track::Track,
-    verdict::{ClauseFinding, Progress, Samples, State},
+    verdict::{ClauseFinding, Effect, Progress, Samples, State},
 };
 
 /// Requests an arm must have seen before "no evidence" is called clear rather than not enough data.
@@ -51,6 +51,8 @@ pub struct Look<'a> {
     pub track: &'a Track,
     /// How noisy it is taken to be.
     pub noise: SignalCalibration,
+    /// How far apart both arms are, where that is followed.
+    pub effect: Option<Effect>,
 }
 
 /// State of one clause.
