@@ -7,12 +7,17 @@
 pub mod analysis;
 pub mod calibration;
 pub mod clause;
+pub mod compared;
 pub mod dwell;
 pub mod evidence;
 pub mod interval;
 pub mod noise;
 pub mod observation;
+pub mod profile;
+pub mod promotion;
 pub mod quantile;
+pub mod quantile_profile;
+pub mod release;
 pub mod rule;
 pub mod stakes;
 pub mod tail;

@@ -12,9 +12,9 @@
 /// Prior noise intensity in seconds: a log-rate standard deviation of 11 % that lasts 10 s.
 pub const KAPPA_PRIOR_SECS: f64 = 0.25;
 
-/// The same for the share of requests beyond a quantile: 10 % that last 10 s, which is what latencies
-/// do that wander by 3 %. Their level is calmer than rare events are, and the margin of a comparison
-/// leaves room for more: identical arms that wander by 10 % for 10 s keep the stated rate.
+/// The same for the share of requests beyond a quantile: 7 % that last 10 s, which is what latencies
+/// do that wander by 2 %. They are calmer than rare events are, and the margin of a comparison leaves
+/// room: arms of 20 and 60 requests a second that wander by 10 % for 10 s keep the stated rate.
 pub const KAPPA_LATENCY_PRIOR_SECS: f64 = 0.1;
 
 /// A noise factor as used at one look, with its origin: part of every finding by evidence.

@@ -14,7 +14,7 @@ pub const CALIBRATION_REQUESTS: f64 = 400.0;
 
 /// Baseline requests that must lie above an edge for the edge to be used: the margin of an edge
 /// with fewer is mostly chance.
-const EDGE_EVENTS_MIN: f64 = 10.0;
+pub const EDGE_EVENTS_MIN: f64 = 10.0;
 
 /// Edges whose baseline tail share lies in this range carry information about high quantiles.
 const TAIL_SHARES: std::ops::RangeInclusive<f64> = 0.005..=0.40;
@@ -45,9 +45,7 @@ impl<'a> Tail<'a> {
 
     /// Whether enough has been seen to judge at edge number `index`.
     pub fn is_usable(&self, index: usize) -> bool {
-        self.is_known(index)
-            && self.edges[index] > 0.0
-            && TAIL_SHARES.contains(&(self.beyond[index] / self.total))
+        self.is_known(index) && self.edges[index] > 0.0 && TAIL_SHARES.contains(&self.share(index))
     }
 
     fn is_known(&self, index: usize) -> bool {
@@ -60,7 +58,7 @@ impl<'a> Tail<'a> {
         if !self.is_known(index) {
             return None;
         }
-        let share = self.beyond[index] / self.total;
+        let share = self.share(index);
         let allowed = self.share_beyond(self.edges[index] / factor).max(share);
         (allowed <= ALLOWED_SHARE_MAX).then_some((share, allowed / share))
     }
@@ -72,7 +70,7 @@ impl<'a> Tail<'a> {
         let Some(quantile) = self.quantile(q) else { return 1.0 };
         let steepness = |x: f64, share: f64| (self.share_beyond(x / STEEPNESS_FACTOR) / share).ln();
         let there = steepness(quantile, 1.0 - q);
-        let here = steepness(self.edges[index], self.beyond[index] / self.total);
+        let here = steepness(self.edges[index], self.share(index));
         // A tail that is flat at the quantile says nothing of its noise.
         if there <= 0.0 || !here.is_finite() {
             return 1.0;
@@ -80,8 +78,13 @@ impl<'a> Tail<'a> {
         (here / there).powi(2).clamp(NOISE_SHARES.0, NOISE_SHARES.1)
     }
 
-    /// Share beyond a latency. Below the lowest edge everything counts.
-    fn share_beyond(&self, x: f64) -> f64 {
+    /// Share of requests slower than edge number `index`.
+    pub fn share(&self, index: usize) -> f64 {
+        self.beyond[index] / self.total
+    }
+
+    /// Share of requests slower than `x`. Below the lowest edge everything counts.
+    pub fn share_beyond(&self, x: f64) -> f64 {
         let right = self.edges.partition_point(|&edge| edge < x);
         if right == 0 || self.edges[right - 1] <= 0.0 {
             return 1.0;
@@ -90,7 +93,7 @@ impl<'a> Tail<'a> {
             return self.beyond[right - 1] / self.total;
         };
         if x == x_right {
-            return self.beyond[right] / self.total;
+            return self.share(right);
         }
         let x_left = self.edges[right - 1];
         let (z_left, z_right) = (self.score(right - 1), self.score(right));
@@ -115,6 +118,18 @@ impl<'a> Tail<'a> {
         let beyond = self.beyond[index].clamp(0.5, (self.total - 0.5).max(0.5));
         -standard().inverse_cdf(beyond / self.total)
     }
+}
+
+/// Requests slower than each edge, of counts per bucket.
+pub fn slower(counts: &[f64]) -> Vec<f64> {
+    let mut sum = 0.0;
+    let from_last = counts.iter().skip(1).rev().map(|count| {
+        sum += count;
+        sum
+    });
+    let mut slower: Vec<f64> = from_last.collect();
+    slower.reverse();
+    slower
 }
 
 /// The standard normal distribution.

@@ -4,7 +4,7 @@
 //! or successes where more is better; a rate that somebody minds the lack of is traffic, another
 //! one is failures; what is only counted happens in a faulty release alone.
 
-use crate::engine::rule::{Better, Bound, Op, RuleSet, Signal, SignalKind, Test, Unit};
+use crate::engine::rule::{Better, Op, RuleSet, Signal, SignalKind, Test, Unit};
 
 /// What is simulated for a signal.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,7 +49,9 @@ fn plan(rules: &RuleSet, index: usize, signal: &Signal) -> SignalPlan {
         SignalKind::Rate | SignalKind::Count if is_good || is_minded_below(rules, index) => {
             SignalPlan::Throughput
         }
-        SignalKind::Count if !is_compared(rules, index) => SignalPlan::Excess,
+        SignalKind::Count if !tests_of(rules, index).any(Test::needs_baseline) => {
+            SignalPlan::Excess
+        }
         SignalKind::Rate | SignalKind::Count => SignalPlan::FailingOverTime,
         SignalKind::Quantile { .. } => SignalPlan::Latency,
         SignalKind::Gauge { limit } => {
@@ -85,20 +87,5 @@ fn is_minded_below(rules: &RuleSet, signal: usize) -> bool {
             Op::Above | Op::AtLeast => false,
         },
         Test::HealthIs { .. } | Test::HealthLatency { .. } => false,
-    })
-}
-
-/// Whether a rule compares a signal with the baseline's.
-fn is_compared(rules: &RuleSet, signal: usize) -> bool {
-    tests_of(rules, signal).any(|test| match test {
-        Test::BeyondBaseline { .. } => true,
-        Test::Dwell { bound, .. } | Test::Slope { bound, .. } => match bound {
-            Bound::TimesBaseline(_) | Bound::BaselinePlus(_) => true,
-            Bound::Constant(_) => false,
-        },
-        Test::BeyondConstant { .. }
-        | Test::Counted { .. }
-        | Test::HealthIs { .. }
-        | Test::HealthLatency { .. } => false,
     })
 }

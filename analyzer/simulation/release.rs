@@ -9,7 +9,7 @@ use super::{
     latency::EDGES,
     noise::{NoiseModel, Wander},
     plan::{SignalPlan, plans},
-    scenario::{Fault, Hits, Scenario, Traffic, Truth},
+    scenario::{Fault, Hits, Scenario, Traffic, TrafficStep, Truth},
 };
 use crate::engine::{
     calibration::Past,
@@ -80,6 +80,12 @@ impl Release {
             ),
             traffic: scenario.traffic.clone(),
         }
+    }
+
+    /// Sends so many requests a second to each arm from the next look on.
+    pub fn send(&mut self, canary_rps: f64, baseline_rps: f64) {
+        let at_secs = self.looks as f64 * self.interval_secs;
+        self.traffic.steps = vec![TrafficStep { at_secs, canary_rps, baseline_rps }];
     }
 }
 

@@ -53,6 +53,7 @@ pub(super) fn comparison_look(
         baseline: reference,
         bound: reference.map(|reference| (reference * margin).max(floor)),
         window: canary.window_counts,
+        effect: look.effect,
         ..evidence_finding(
             look,
             log_value,

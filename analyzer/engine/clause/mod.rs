@@ -25,7 +25,7 @@ use super::{
     quantile::QuantileEvidence,
     rule::{Clause, Signal, SignalKind, Test},
     track::Track,
-    verdict::{ClauseFinding, Progress, Samples, State},
+    verdict::{ClauseFinding, Effect, Progress, Samples, State},
     wager::{ComparisonEvidence, LimitWager},
 };
 
@@ -51,6 +51,8 @@ pub struct Look<'a> {
     pub track: &'a Track,
     /// How noisy it is taken to be.
     pub noise: SignalCalibration,
+    /// How far apart both arms are, where that is followed.
+    pub effect: Option<Effect>,
 }
 
 /// State of one clause.

@@ -39,6 +39,7 @@ pub(super) fn quantile_look(
         estimate: look.track.arm(Arm::Canary).estimate,
         baseline: reference,
         bound: reference.map(|reference| reference * margin),
+        effect: look.effect,
         note: evidence
             .leading_edge()
             .map(|(edge, edges)| format!("strongest at the bucket edge {edge}, of {edges} judged")),
