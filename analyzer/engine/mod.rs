@@ -7,6 +7,7 @@
 pub mod analysis;
 pub mod calibration;
 pub mod clause;
+pub mod dispersion;
 pub mod dwell;
 pub mod evidence;
 pub mod interval;
