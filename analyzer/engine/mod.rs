@@ -8,6 +8,7 @@ pub mod analysis;
 pub mod calibration;
 pub mod clause;
 pub mod compared;
+pub mod dispersion;
 pub mod dwell;
 pub mod evidence;
 pub mod interval;

@@ -28,7 +28,7 @@
 use std::sync::Arc;
 
 use super::{
-    noise::comparison_noise,
+    calibration::SignalCalibration,
     observation::Histogram,
     stakes::{Odds, Stakes},
     tail::Tail,
@@ -126,13 +126,13 @@ impl QuantileEvidence {
         &mut self,
         canary: Option<&Histogram>,
         baseline: Option<&Histogram>,
-        kappa_secs: f64,
+        noise: &SignalCalibration,
         secs: f64,
     ) {
         if let Some(canary) = canary {
             self.choose_edges(canary);
         }
-        self.judge(canary.zip(baseline), kappa_secs, secs);
+        self.judge(canary.zip(baseline), noise, secs);
         if let Some(baseline) = baseline {
             self.remember(baseline);
         }
@@ -152,7 +152,12 @@ impl QuantileEvidence {
         }
     }
 
-    fn judge(&mut self, both: Option<(&Histogram, &Histogram)>, kappa_secs: f64, secs: f64) {
+    fn judge(
+        &mut self,
+        both: Option<(&Histogram, &Histogram)>,
+        noise: &SignalCalibration,
+        secs: f64,
+    ) {
         let leading = self.leading();
         self.odds.clear();
         for (number, &edge) in self.edges.iter().enumerate() {
@@ -162,8 +167,8 @@ impl QuantileEvidence {
                 let (share, margin) = tail.margin(index, self.factor)?;
                 let counts =
                     SlowCounts::of(canary, edge)?.beside(SlowCounts::of(baseline, edge)?)?;
-                let kappa_secs = kappa_secs * tail.noise_share(index, self.q);
-                Some(AtEdge { counts, share, margin, noise: counts.noise(share, kappa_secs, secs) })
+                let noise = noise.times(tail.noise_share(index, self.q));
+                Some(AtEdge { counts, share, margin, noise: counts.noise(share, &noise, secs) })
             });
             if let (Some(at_edge), true) = (&at_edge, leading == Some(number)) {
                 self.noise = at_edge.noise;
@@ -237,9 +242,9 @@ struct BothCounts {
 }
 
 impl BothCounts {
-    fn noise(&self, share: f64, kappa_secs: f64, secs: f64) -> f64 {
+    fn noise(&self, share: f64, noise: &SignalCalibration, secs: f64) -> f64 {
         let expected = |arm: SlowCounts| share * arm.total / secs.max(f64::MIN_POSITIVE);
-        let poisson = comparison_noise(kappa_secs, expected(self.canary), expected(self.baseline));
+        let poisson = noise.comparison(expected(self.canary), expected(self.baseline));
         1.0 + (poisson - 1.0) / (1.0 - share)
     }
 }

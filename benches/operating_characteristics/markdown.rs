@@ -121,7 +121,8 @@ a minute.
         for outcome in &self.faulty {
             let delays = Delays::of(outcome);
             let found = share(delays.found, delays.runs - delays.early);
-            let bound = outcome.row.bound_secs.map_or("-".to_owned(), |bound| format!("{bound:.1} s"));
+            let bound =
+                outcome.row.bound_secs.map_or("-".to_owned(), |bound| format!("{bound:.1} s"));
             let ratio = delays.ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
             writeln!(
                 f,
@@ -192,10 +193,13 @@ history. Seconds are from the onset that the services reported to the rollback.
             INTERVALS.map(|secs| format!("looks of {secs} s")).join(" | ")
         )?;
         for recorded in &self.recordings {
-            let said = recorded.judged.iter().map(|judged| match (&judged.rule, judged.delay_secs) {
-                (Some(rule), Some(secs)) => format!("{} after {secs:.1} s by `{rule}`", judged.verdict),
-                _ => judged.verdict.clone(),
-            });
+            let said =
+                recorded.judged.iter().map(|judged| match (&judged.rule, judged.delay_secs) {
+                    (Some(rule), Some(secs)) => {
+                        format!("{} after {secs:.1} s by `{rule}`", judged.verdict)
+                    }
+                    _ => judged.verdict.clone(),
+                });
             let expected = recorded.expected.replace('_', " ");
             let said = said.collect::<Vec<_>>().join(" | ");
             writeln!(f, "| {} | {} | {expected} | {said} |", recorded.name, recorded.what)?;

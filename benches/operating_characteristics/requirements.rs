@@ -28,10 +28,15 @@ pub enum Standing {
 }
 
 impl Requirement {
-    fn new(name: &str, figure: String, required: String, reached: String, is_reached: bool) -> Self {
+    fn new(
+        name: &str,
+        figure: String,
+        required: String,
+        reached: String,
+        is_reached: bool,
+    ) -> Self {
         let why = || EXPLAINED.iter().find(|(row, _)| *row == name).map(|(_, why)| *why);
-        let standing =
-            if is_reached { Standing::Reached } else { Standing::Missed { why: why() } };
+        let standing = if is_reached { Standing::Reached } else { Standing::Missed { why: why() } };
         Self { figure, required, reached, standing }
     }
 }
@@ -68,7 +73,11 @@ fn delay(outcome: &Outcome<FaultRow>) -> Option<Requirement> {
     let (required, reached, is_reached) = match outcome.row.row.demand {
         Demand::Ratio(most) => {
             let ratio = delays.ratio?;
-            (format!("at most {most:.1} times the bound"), format!("{ratio:.2} times"), ratio <= most)
+            (
+                format!("at most {most:.1} times the bound"),
+                format!("{ratio:.2} times"),
+                ratio <= most,
+            )
         }
         Demand::Secs(most) => {
             let median = delays.median_secs;
@@ -98,14 +107,21 @@ fn recorded(recorded: &Recorded) -> Requirement {
 
 /// A count of runs with its share and 95 % interval (Clopper and Pearson).
 pub fn share(count: usize, runs: usize) -> String {
-    let Some((low, high)) = share_interval(count as f64, runs as f64) else { return "-".to_owned() };
+    let Some((low, high)) = share_interval(count as f64, runs as f64) else {
+        return "-".to_owned();
+    };
     let percent = |share: f64| match share {
         share if share == 0.0 || share == 1.0 => format!("{:.0} %", 100.0 * share),
         share if share < 0.1 => format!("{:.2} %", 100.0 * share),
         share => format!("{:.0} %", 100.0 * share),
     };
     let all = runs as f64;
-    format!("{count} of {runs}: {} ({} to {})", percent(count as f64 / all), percent(low), percent(high))
+    format!(
+        "{count} of {runs}: {} ({} to {})",
+        percent(count as f64 / all),
+        percent(low),
+        percent(high)
+    )
 }
 
 /// Delays of the runs that were not rolled back before the onset; one never found is infinite.

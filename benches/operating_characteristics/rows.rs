@@ -129,7 +129,8 @@ const GAMMA: LatencyLaw = LatencyLaw::Gamma { median_secs: 0.05, shape: 3.0 };
 
 /// Traffic that doubles on the baseline's side only, and quadruples on both.
 fn stepping() -> Traffic {
-    let step = |at_secs, canary_rps, baseline_rps| TrafficStep { at_secs, canary_rps, baseline_rps };
+    let step =
+        |at_secs, canary_rps, baseline_rps| TrafficStep { at_secs, canary_rps, baseline_rps };
     let steps = vec![step(300.0, 100.0, 200.0), step(600.0, 400.0, 800.0)];
     Traffic { steps, ..Traffic::new(100.0, 100.0) }
 }
@@ -164,16 +165,35 @@ pub fn healthy() -> Vec<Row> {
         e("errors, AR 0.3 / 10 s", even().with_noise(own(0.3, 10.0)), true),
         e("errors, AR 0.5 / 30 s", even().with_noise(own(0.5, 30.0)), true),
         e("errors, AR 0.8 / 60 s", even().with_noise(own(0.8, 60.0)), true),
-        e("errors, shared bursts 0.8 / 30 s", even().with_noise(NoiseModel::shared(0.8, 30.0)), true),
+        e(
+            "errors, shared bursts 0.8 / 30 s",
+            even().with_noise(NoiseModel::shared(0.8, 30.0)),
+            true,
+        ),
         e("errors, 95/5 split", split(10.0, 190.0), false),
-        e("errors, 95/5 split, AR 0.5 / 30 s", split(10.0, 190.0).with_noise(own(0.5, 30.0)), false),
-        e("errors, 95/5 split, AR 0.8 / 60 s", split(10.0, 190.0).with_noise(own(0.8, 60.0)), false),
+        e(
+            "errors, 95/5 split, AR 0.5 / 30 s",
+            split(10.0, 190.0).with_noise(own(0.5, 30.0)),
+            false,
+        ),
+        e(
+            "errors, 95/5 split, AR 0.8 / 60 s",
+            split(10.0, 190.0).with_noise(own(0.8, 60.0)),
+            false,
+        ),
         e("errors, 99/1 split", split(2.0, 198.0), false),
         e("errors, 99/1 split, AR 0.5 / 30 s", split(2.0, 198.0).with_noise(own(0.5, 30.0)), false),
         e("errors, 1 request/s an arm", split(1.0, 1.0), true),
         e("errors, 0.2 requests/s an arm", split(0.2, 0.2), false),
         e("errors, baseline without any, canary at the floor", zero, false),
-        row("errors, exactly at the margin, iid", &errors, margin, Known::Hour, false, Demand::RateAtMargin),
+        row(
+            "errors, exactly at the margin, iid",
+            &errors,
+            margin,
+            Known::Hour,
+            false,
+            Demand::RateAtMargin,
+        ),
         e("errors, five instances", five, false),
         e("errors, traffic steps", Scenario::healthy(stepping()), false),
         e(
@@ -202,7 +222,14 @@ pub fn healthy() -> Vec<Row> {
         l("latency, level AR 0.1 / 10 s", even().with_noise(level(0.1, 10.0)), true),
         l("latency, level AR 0.2 / 30 s", even().with_noise(level(0.2, 30.0)), false),
         l("latency, shared level 0.3 / 30 s", even().with_noise(shared_level(0.3, 30.0)), true),
-        row("latency, log-normal, no history", &latency, even(), Known::Nothing, false, Demand::Shown),
+        row(
+            "latency, log-normal, no history",
+            &latency,
+            even(),
+            Known::Nothing,
+            false,
+            Demand::Shown,
+        ),
         row(
             "latency, level AR 0.1 / 10 s, 20 and 60 requests/s, no history",
             &latency,
@@ -249,7 +276,14 @@ pub fn faulty() -> Vec<FaultRow> {
     error("errors 10x, from 5 min, 95/5 split", split(10.0, 190.0), 10.0, 300.0, false, shown);
     error("errors 10x, from 5 min, 99/1 split", split(2.0, 198.0), 10.0, 300.0, false, shown);
     error("errors 10x, from 5 min, 1 request/s an arm", split(1.0, 1.0), 10.0, 300.0, true, shown);
-    error("errors 50x, from 5 min, 0.2 requests/s an arm", split(0.2, 0.2), 50.0, 300.0, false, shown);
+    error(
+        "errors 50x, from 5 min, 0.2 requests/s an arm",
+        split(0.2, 0.2),
+        50.0,
+        300.0,
+        false,
+        shown,
+    );
     let resets = even().with(both(FaultKind::CounterResets { probability: 0.02 }));
     error("errors 10x, from 5 min, counters reset", resets, 10.0, 300.0, false, shown);
     let holes = even().with(both(FaultKind::MissingScrapes { probability: 0.1 }));
@@ -260,7 +294,8 @@ pub fn faulty() -> Vec<FaultRow> {
         let row = Row { name, rules: rules.clone(), scenario, known, peers: false, demand: shown };
         rows.push(FaultRow { row, onset_secs, bound_secs: None });
     };
-    let stepping = Scenario::healthy(stepping()).with_fault(FaultKind::Errors { factor: 10.0 }, 600.0);
+    let stepping =
+        Scenario::healthy(stepping()).with_fault(FaultKind::Errors { factor: 10.0 }, 600.0);
     plain("errors 10x, with a traffic step", &errors, stepping, Known::Hour, 600.0);
     let zero = Scenario { baseline: truth(0.0), canary: truth(0.05), ..even() };
     plain("errors 5 %, baseline without any, from the start", &errors, zero, Known::Hour, 0.0);
@@ -292,8 +327,20 @@ pub fn faulty() -> Vec<FaultRow> {
     slow("latency 1.5x, from 5 min, 20 and 60 requests/s", split(20.0, 60.0), 1.5, hour, false);
     slow("latency 2x, from 5 min, 20 and 60 requests/s", split(20.0, 60.0), 2.0, hour, false);
     let nothing = Known::Nothing;
-    slow("latency 2x, from 5 min, 20 and 60 requests/s, no history", split(20.0, 60.0), 2.0, nothing, false);
-    slow("latency 2x, from 5 min, level AR 0.1 / 10 s", even().with_noise(level(0.1, 10.0)), 2.0, hour, true);
+    slow(
+        "latency 2x, from 5 min, 20 and 60 requests/s, no history",
+        split(20.0, 60.0),
+        2.0,
+        nothing,
+        false,
+    );
+    slow(
+        "latency 2x, from 5 min, level AR 0.1 / 10 s",
+        even().with_noise(level(0.1, 10.0)),
+        2.0,
+        hour,
+        true,
+    );
     rows
 }
 

@@ -9,6 +9,7 @@ use std::path::Path;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rollgate::{
     engine::{
+        calibration::SignalCalibration,
         observation::Histogram,
         quantile::{EFFECTS, QuantileEvidence, estimate},
     },
@@ -50,12 +51,16 @@ fn quantile_evidence_equals_another_program() {
                 counts.clone().map(|counts| Histogram { edges: case.edges.clone().into(), counts })
             };
             let [canary, baseline] = [of(&seen[0]), of(&seen[1])];
-            evidence.step(canary.as_ref(), baseline.as_ref(), case.kappa_secs, case.secs);
+            evidence.step(canary.as_ref(), baseline.as_ref(), &noise(case.kappa_secs), case.secs);
             let found = evidence.log_value();
             let close = (found - expected).abs() <= 1e-7 * (1.0 + expected.abs());
             assert!(close, "{} look {look}: {found}, expected {expected}", case.name);
         }
     }
+}
+
+fn noise(kappa_secs: f64) -> SignalCalibration {
+    SignalCalibration { kappa_secs, ..SignalCalibration::default() }
 }
 
 /// The default buckets of the metrics libraries, in seconds.
@@ -236,7 +241,7 @@ fn quantile_evidence_equals_the_slow_reference() {
             let [canary, baseline] = seen
                 .clone()
                 .map(|counts| counts.map(|counts| Histogram { edges: EDGES.into(), counts }));
-            fast.step(canary.as_ref(), baseline.as_ref(), 0.25, 1.0);
+            fast.step(canary.as_ref(), baseline.as_ref(), &noise(0.25), 1.0);
             slow.seen.push(seen);
             let (a, b) = (fast.log_value(), slow.log_value());
             let close = (a - b).abs() <= 1e-7 * (1.0 + b.abs());

@@ -2,6 +2,7 @@
 
 use super::{LOOK_SECS_MIN, Look, evidence_finding, scarcity, used};
 use crate::engine::{
+    calibration::SignalCalibration,
     noise::{KAPPA_LATENCY_PRIOR_SECS, NoiseUsed, Origin},
     observation::{Arm, Histogram, Missing, Reading, Value, Why},
     quantile::QuantileEvidence,
@@ -17,11 +18,11 @@ pub(super) fn quantile_look(
 ) -> ClauseFinding {
     let (canary, baseline) = (histogram(&look.pair.canary), histogram(&look.pair.baseline));
     let secs = look.secs.max(LOOK_SECS_MIN);
-    let kappa_secs = match look.noise.origin {
-        Origin::Prior => KAPPA_LATENCY_PRIOR_SECS,
-        Origin::History { .. } | Origin::Analysis { .. } => look.noise.kappa_secs,
+    let noise = match look.noise.origin {
+        Origin::Prior => SignalCalibration { kappa_secs: KAPPA_LATENCY_PRIOR_SECS, ..look.noise },
+        Origin::History { .. } | Origin::Analysis { .. } => look.noise,
     };
-    evidence.step(canary, baseline, kappa_secs, secs);
+    evidence.step(canary, baseline, &noise, secs);
     let missing = scarcity(look, true).or_else(|| {
         let seen = evidence.calibrating()?;
         let detail = if seen < CALIBRATION_REQUESTS {
@@ -47,7 +48,7 @@ pub(super) fn quantile_look(
             look,
             evidence.log_value(),
             needed,
-            NoiseUsed { kappa_secs, ..used(look, evidence.noise()) },
+            NoiseUsed { kappa_secs: noise.kappa_secs, ..used(look, evidence.noise()) },
             missing,
         )
     }
