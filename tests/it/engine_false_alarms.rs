@@ -317,5 +317,5 @@ fn ten_times_the_errors_are_found_within_seconds() {
 
 #[test]
 fn twice_the_latency_is_found_within_seconds() {
-    check_detection(Service { median_secs: 0.1, ..HEALTHY }, 1, 14, 20);
+    check_detection(Service { median_secs: 0.1, ..HEALTHY }, 1, 5, 10);
 }

@@ -18,6 +18,7 @@ mod grafana;
 mod house;
 mod kill;
 mod page;
+mod peers;
 mod recordings;
 mod rules;
 mod service;
