@@ -67,11 +67,11 @@ pub struct FaultRow {
     pub bound_secs: Option<f64>,
 }
 
-fn rules(signal: &str, rule: &str, hold: &str) -> Arc<RuleSet> {
+fn rules(signal: &str, rule: &str, hold: &str, interval: &str) -> Arc<RuleSet> {
     let text = format!(
         "version: 1
 service: simulated
-observe: {{ interval: 1s, window: 1m, warmup: 1m }}
+observe: {{ interval: {interval}, window: 1m, warmup: 1m }}
 false_rollback_rate: 0.1%
 signals:
   {signal}
@@ -83,15 +83,15 @@ promote: {{ after: {hold}, deadline: 4h, otherwise: hold }}
     Arc::new(rulefile::load("simulated.yaml", &text).expect("valid rules").rules)
 }
 
-fn error_rules(hold: &str) -> Arc<RuleSet> {
+fn error_rules(hold: &str, interval: &str) -> Arc<RuleSet> {
     let (margin, floor) = ERROR_RULE;
     let signal = format!("errors: {{ ratio: 'failed_total / asked_total', floor: {floor} }}");
-    rules(&signal, &format!("errors > {margin}x baseline"), hold)
+    rules(&signal, &format!("errors > {margin}x baseline"), hold, interval)
 }
 
-fn latency_rules(hold: &str) -> Arc<RuleSet> {
+fn latency_rules(hold: &str, interval: &str) -> Arc<RuleSet> {
     let rule = format!("p95 > {LATENCY_MARGIN}x baseline");
-    rules("p95: { quantile: 0.95, of: latency_seconds }", &rule, hold)
+    rules("p95: { quantile: 0.95, of: latency_seconds }", &rule, hold, interval)
 }
 
 fn even() -> Scenario {
@@ -143,8 +143,8 @@ fn cold(kind: FaultKind) -> Fault {
 /// Releases that must not be rolled back.
 pub fn healthy() -> Vec<Row> {
     let hold = "15m";
-    let errors = error_rules(hold);
-    let latency = latency_rules(hold);
+    let errors = error_rules(hold, "1s");
+    let latency = latency_rules(hold, "1s");
     let row = |name, rules: &Arc<RuleSet>, scenario, known, peers, demand| Row {
         name,
         rules: rules.clone(),
@@ -247,7 +247,7 @@ fn both(kind: FaultKind) -> Fault {
 
 /// Faults that must be found. The hold is long, so that the slow ones can be.
 pub fn faulty() -> Vec<FaultRow> {
-    let (errors, latency) = (error_rules("2h"), latency_rules("2h"));
+    let (errors, latency) = (error_rules("2h", "1s"), latency_rules("2h", "1s"));
     let mut rows = Vec::new();
     let mut error = |name, scenario: Scenario, factor, onset_secs, peers, demand| {
         let bound = bound::errors(&scenario.traffic, ERRORS, ERRORS * factor, ERROR_RULE, ALPHA);
@@ -308,6 +308,15 @@ pub fn faulty() -> Vec<FaultRow> {
     plain("errors 50x on one instance of five, from 5 min", &errors, five, Known::Hour, 300.0);
     let cold_start = even().with(cold(FaultKind::Errors { factor: 10.0 }));
     plain("errors 10x in the first minute, no warm-up", &errors, cold_start, Known::Hour, 0.0);
+    let few = split(20.0, 60.0).with_truth(truth(0.002));
+    let few = few.with_fault(FaultKind::Errors { factor: 25.0 }, 302.0);
+    let often = "errors 0.2 % to 5 %, 20 and 60 requests/s, no history";
+    plain(often, &errors, few.clone(), Known::Nothing, 302.0);
+    let seldom = "errors 0.2 % to 5 %, 20 and 60 requests/s, no history, looks of 5 s";
+    plain(seldom, &error_rules("2h", "5s"), few, Known::Nothing, 302.0);
+    let slow = split(20.0, 60.0).with_fault(FaultKind::Latency { factor: 2.0 }, 302.0);
+    let seldom = "latency 2x, 20 and 60 requests/s, no history, looks of 5 s";
+    plain(seldom, &latency_rules("2h", "5s"), slow, Known::Nothing, 302.0);
     let late = even().with_fault(FaultKind::Errors { factor: 10.0 }, 300.0);
     plain("errors 10x, from 5 min, no history", &errors, late, Known::Nothing, 300.0);
 
