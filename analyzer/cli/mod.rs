@@ -13,12 +13,14 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{report::shape::Report, rulefile, source::exposition::Format};
 
+pub mod assume;
 pub mod check;
 pub mod demo;
 pub mod display;
 pub mod replay;
 pub mod run;
 pub mod serve;
+pub mod simulate;
 
 /// All is well, or promote.
 pub const PROMOTE: u8 = 0;
@@ -65,6 +67,8 @@ enum Command {
     Run(run::RunArgs),
     /// Judge a recording again.
     Replay(replay::ReplayArgs),
+    /// Measure what a rule file does, on simulated releases.
+    Simulate(simulate::SimulateArgs),
     /// Check rule files and say what they hold.
     Check {
         /// Rule files.
@@ -113,6 +117,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::main(args),
         Command::Run(args) => run::main(&args),
         Command::Replay(args) => replay::main(&args),
+        Command::Simulate(args) => simulate::main(&args),
         Command::Check { files } => {
             let colour = match io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
             {
