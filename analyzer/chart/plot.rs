@@ -49,7 +49,8 @@ pub fn curves(
             let (a, b) = place(*point);
             let _ = write!(path, "{}{a:.1} {b:.1}", if number == 0 { "M" } else { "L" });
         }
-        let _ = write!(svg, r#"<path class="line k{kind}" d="{path}"/>"#);
+        let class = if curve.dots { "line" } else { "line thin" };
+        let _ = write!(svg, r#"<path class="{class} k{kind}" d="{path}"/>"#);
         for point in curve.points.iter().filter(|_| curve.dots) {
             let (a, b) = place(*point);
             let _ = write!(svg, r#"<circle class="dot k{kind}" cx="{a:.1}" cy="{b:.1}" r="4"/>"#);
@@ -202,12 +203,21 @@ fn title_below(svg: &mut String, title: &str, height: f64) {
     );
 }
 
+/// Letters of a row's name and note together: more would run into each other.
+const ROW_LETTERS_MAX: usize = 52;
+
 fn row_text(svg: &mut String, top: f64, name: &str, note: &str) {
+    let room = ROW_LETTERS_MAX.saturating_sub(note.chars().count()).max(8);
+    let mut shown: String = name.chars().take(room).collect();
+    if name.chars().nth(room).is_some() {
+        shown.pop();
+        shown.push('…');
+    }
     let _ = write!(
         svg,
         r#"<text class="name" x="8" y="{:.1}">{}</text><text class="mark" x="{}" y="{:.1}" text-anchor="end">{}</text>"#,
         top + 15.0,
-        escape(name),
+        escape(&shown),
         WIDTH - 8.0,
         top + 15.0,
         escape(note)

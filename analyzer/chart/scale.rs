@@ -43,11 +43,11 @@ const TIMES: [(f64, &str); 16] = [
     (5.0, "5 s"),
     (10.0, "10 s"),
     (30.0, "30 s"),
-    (60.0, "1 min"),
-    (120.0, "2 min"),
-    (300.0, "5 min"),
-    (600.0, "10 min"),
-    (1800.0, "30 min"),
+    (60.0, "1 m"),
+    (120.0, "2 m"),
+    (300.0, "5 m"),
+    (600.0, "10 m"),
+    (1800.0, "30 m"),
     (3600.0, "1 h"),
     (7200.0, "2 h"),
     (21_600.0, "6 h"),
@@ -56,6 +56,9 @@ const TIMES: [(f64, &str); 16] = [
     (1_209_600.0, "14 d"),
 ];
 
+/// Least distance of two marks, as a share of the axis.
+const MARK_ROOM: f64 = 0.12;
+
 /// A logarithmic axis of times that holds everything from `low_secs` to `high_secs`.
 pub fn log_time(title: &str, low_secs: f64, high_secs: f64) -> Scale {
     let first = TIMES.iter().rposition(|(secs, _)| *secs <= low_secs).unwrap_or(0);
@@ -63,7 +66,21 @@ pub fn log_time(title: &str, low_secs: f64, high_secs: f64) -> Scale {
     let last = last.max(first + 1).min(TIMES.len() - 1);
     let first = first.min(last - 1);
     let marks = TIMES[first..=last].iter().map(|(secs, text)| (*secs, (*text).to_owned()));
-    Scale::log(title, [TIMES[first].0, TIMES[last].0], marks.collect())
+    let mut scale = Scale::log(title, [TIMES[first].0, TIMES[last].0], marks.collect());
+    let places: Vec<f64> = scale.marks.iter().map(|(secs, _)| scale.place(*secs)).collect();
+    // The upper end is kept, and of the others those that leave room for the next.
+    let mut next = f64::INFINITY;
+    let mut kept: Vec<bool> = Vec::new();
+    for place in places.iter().rev() {
+        let has_room = next - place >= MARK_ROOM;
+        if has_room {
+            next = *place;
+        }
+        kept.push(has_room);
+    }
+    let mut kept = kept.into_iter().rev();
+    scale.marks.retain(|_| kept.next().unwrap_or(true));
+    scale
 }
 
 /// A linear axis of times from zero.
@@ -74,18 +91,18 @@ pub fn linear_time(title: &str, high_secs: f64) -> Scale {
         (5.0, 1.0, "s"),
         (10.0, 1.0, "s"),
         (30.0, 1.0, "s"),
-        (60.0, 60.0, "min"),
-        (120.0, 60.0, "min"),
-        (300.0, 60.0, "min"),
-        (600.0, 60.0, "min"),
-        (1800.0, 60.0, "min"),
+        (60.0, 60.0, "m"),
+        (120.0, 60.0, "m"),
+        (300.0, 60.0, "m"),
+        (600.0, 60.0, "m"),
+        (1800.0, 60.0, "m"),
         (3600.0, 3600.0, "h"),
         (14_400.0, 3600.0, "h"),
         (43_200.0, 3600.0, "h"),
         (86_400.0, 86_400.0, "d"),
         (172_800.0, 86_400.0, "d"),
     ];
-    let enough = |(secs, _, _): &&(f64, f64, &str)| high / secs <= 6.0;
+    let enough = |(secs, _, _): &&(f64, f64, &str)| high / secs <= 5.0;
     let (step, unit, word) = *steps.iter().find(enough).unwrap_or(&steps[steps.len() - 1]);
     let count = (high / step + 1e-9).floor() as usize;
     let mark = |n: usize| {
@@ -118,7 +135,10 @@ mod tests {
         let marks = |high| -> Vec<String> {
             linear_time("t", high).marks.into_iter().map(|(_, text)| text).collect()
         };
-        assert_eq!(marks(1800.0), ["0", "5 min", "10 min", "15 min", "20 min", "25 min", "30 min"]);
+        assert_eq!(marks(1800.0), ["0", "10 m", "20 m", "30 m"]);
+        let crowded = log_time("t", 2.0, 600.0);
+        let texts: Vec<&str> = crowded.marks.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(texts, ["2 s", "5 s", "10 s", "30 s", "1 m", "2 m", "10 m"]);
         assert_eq!(marks(3.0), ["0", "1 s", "2 s", "3 s"]);
         assert!(marks(1e6).len() <= 8);
         assert_eq!(percent("p").place(0.25), 0.25);

@@ -15,9 +15,10 @@ use crate::{
     report::format,
 };
 
-/// Fills of the three endings.
-const ROLLED_BACK: usize = 1;
-const PROMOTED: usize = 2;
+/// Fills of an ending that should not be, that should, that may, and that is none.
+const WRONG: usize = 1;
+const RIGHT: usize = 2;
+const ALLOWED: usize = 0;
 const NO_VERDICT: usize = 4;
 
 /// Times whose curves are drawn; the last curve is "at all".
@@ -37,9 +38,10 @@ pub fn page(study: &Simulation) -> String {
     }
     page.heading("How releases end");
     page.text(
-        "Every release is simulated request by request and judged by the real engine. A healthy \
-         one should be promoted, one with a fault rolled back. \"At the bound\" is a version exactly \
-         as bad as a rule still allows: it must not be rolled back, and it is the hardest case.",
+        "Releases are simulated with all their chance and noise and judged by the same engine as real \
+         ones. A healthy one should be promoted, one with a fault rolled back. One that is exactly as \
+         bad as a rule still allows must not be rolled back, and is the hardest case; one exactly at \
+         a margin of promotion must not be promoted.",
     );
     page.plots(&[endings(study, false), endings(study, true)]);
     let found = found(study);
@@ -119,42 +121,53 @@ fn figures(study: &Simulation) -> Vec<Figure> {
 fn endings(study: &Simulation, is_fault: bool) -> Plot {
     let rows: Vec<Shares> = study
         .of_kind(is_fault)
-        .map(|release| Shares {
-            name: release.name.clone(),
-            note: ending_note(release, is_fault),
-            parts: vec![
-                (ROLLED_BACK, release.rolled_back.share),
-                (NO_VERDICT, release.inconclusive.share),
-                (PROMOTED, release.promoted.share),
-            ],
+        .map(|release| {
+            let (rolled_back, promoted) = fills(release);
+            Shares {
+                name: release.name.clone(),
+                note: ending_note(release, is_fault),
+                parts: vec![
+                    (rolled_back, release.rolled_back.share),
+                    (NO_VERDICT, release.inconclusive.share),
+                    (promoted, release.promoted.share),
+                ],
+            }
         })
         .collect();
-    let (title, caption) = match is_fault {
+    let key = |kind: usize, name: &str| (Key::Fill(kind), name.to_owned());
+    let (title, mut legend, caption) = match is_fault {
         true => (
             "With a fault",
+            vec![key(RIGHT, "rolled back: found"), key(WRONG, "promoted: missed")],
             format!(
-                "The fault begins {} into the release. A bar should be all \"rolled back\": what is \
-                 not was promoted, or had no verdict at the deadline.",
+                "The fault begins {} into the release, and a bar should be green all along.",
                 format::duration(study.assumed.onset_secs)
             ),
         ),
         false => (
             "Without a fault, or exactly at a bound",
+            vec![
+                key(RIGHT, "promoted, rightly"),
+                key(ALLOWED, "neither right nor wrong"),
+                key(WRONG, "rolled back or promoted, wrongly"),
+            ],
             format!(
-                "Of each, {} runs. \"No verdict\" is the deadline without enough evidence either way.",
+                "{} runs of each. The red part has to be as small as the rule file states.",
                 grouped(study.runs)
             ),
         ),
     };
-    Plot {
-        title: title.to_owned(),
-        svg: plot::shares(title, &rows),
-        legend: vec![
-            (Key::Fill(ROLLED_BACK), "rolled back".to_owned()),
-            (Key::Fill(NO_VERDICT), "no verdict".to_owned()),
-            (Key::Fill(PROMOTED), "promoted".to_owned()),
-        ],
-        caption,
+    legend.push(key(NO_VERDICT, "no verdict at the deadline"));
+    Plot { title: title.to_owned(), svg: plot::shares(title, &rows), legend, caption }
+}
+
+/// How a rollback and a promotion of such a release are filled.
+fn fills(release: &ReleaseShape) -> (usize, usize) {
+    match release.kind {
+        "fault" => (RIGHT, WRONG),
+        "healthy" => (WRONG, RIGHT),
+        "promotion_margin" => (ALLOWED, WRONG),
+        _ => (WRONG, ALLOWED),
     }
 }
 

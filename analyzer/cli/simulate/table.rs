@@ -6,10 +6,11 @@ use super::{
 };
 use crate::report::format;
 
-/// Columns of a release's name, of a share and of a time.
-const NAME: usize = 30;
-const SHARE: usize = 13;
-const TIME: usize = 11;
+/// Columns of a number.
+const NUMBER: usize = 12;
+
+/// Columns of a release's name at most.
+const NAME_MAX: usize = 36;
 
 /// Lines of prose at most, each.
 const PROSE_LINES_MAX: usize = 6;
@@ -108,7 +109,7 @@ fn harmless(study: &Simulation, columns: usize) -> Vec<Line> {
     let mut lines =
         vec![header("no fault", &["rolled back", "promoted", "no verdict"], "stated", columns)];
     for release in study.releases.iter().filter(|release| release.kind != "fault") {
-        let mut line = Line::of(format!(" {}", left(&clean(&release.name), NAME)), Tone::Plain);
+        let mut line = Line::of(format!(" {}", left(&clean(&release.name), names)), Tone::Plain);
         let kept = |of: &str| release.promise.filter(|promise| promise.of == of);
         line.push(percent(&release.rolled_back), tone_of(kept("rolled_back")));
         line.push(percent(&release.promoted), tone_of(kept("promoted")));
@@ -129,8 +130,8 @@ fn harmless(study: &Simulation, columns: usize) -> Vec<Line> {
 }
 
 fn stated(promise: PromiseShape) -> String {
-    let what = if promise.of == "promoted" { "promoted" } else { "rolled back" };
-    format!("at most {} {what}", format::quantity(promise.at_most, "share"))
+    let what = if promise.of == "promoted" { "promoted" } else { "back" };
+    format!("≤ {} {what}", format::quantity(promise.at_most, "share"))
 }
 
 fn tone_of(promise: Option<PromiseShape>) -> Tone {
@@ -144,7 +145,8 @@ fn tone_of(promise: Option<PromiseShape>) -> Tone {
 /// What must happen: finding a fault, and soon.
 fn faulty(releases: &[&ReleaseShape], columns: usize) -> Vec<Line> {
     let titles = ["found", "half within", "95 % within"];
-    let mut lines = vec![header("with a fault", &titles, "mostly by", columns)];
+    let names = names_width(releases);
+    let mut lines = vec![header("with a fault", names, &titles, "mostly by")];
     for release in releases {
         let found = release.rolled_back.share;
         let tone = match found {
@@ -152,12 +154,12 @@ fn faulty(releases: &[&ReleaseShape], columns: usize) -> Vec<Line> {
             found if found >= 0.5 => Tone::Warn,
             _ => Tone::Bad,
         };
-        let mut line = Line::of(format!(" {}", left(&clean(&release.name), NAME)), Tone::Plain);
+        let mut line = Line::of(format!(" {}", left(&clean(&release.name), names)), Tone::Plain);
         line.push(percent(&release.rolled_back), tone);
         let times = release.delay.map(|delay| [delay.median_secs, delay.p95_secs]);
         for place in 0..2 {
             let text = times.map_or("-".to_owned(), |times| format::duration(times[place]));
-            line.push(right(&text, SHARE), Tone::Plain);
+            line.push(right(&text, NUMBER), Tone::Plain);
         }
         if let Some(rule) = release.rules.first() {
             let room = columns.saturating_sub(line.width() + 3);
@@ -169,18 +171,22 @@ fn faulty(releases: &[&ReleaseShape], columns: usize) -> Vec<Line> {
     lines
 }
 
-fn header(first: &str, shares: &[&str], last: &str, columns: usize) -> Line {
-    let mut text = format!(" {}", left(first, NAME));
-    for share in shares {
-        text += &right(share, SHARE);
+/// Columns of the longest name and two more.
+fn names_width(releases: &[&ReleaseShape]) -> usize {
+    let longest = releases.iter().map(|release| width(&clean(&release.name))).max();
+    longest.unwrap_or(0).clamp(12, NAME_MAX) + 1
+}
+
+fn header(first: &str, names: usize, numbers: &[&str], last: &str) -> Line {
+    let mut text = format!(" {}", left(first, names));
+    for number in numbers {
+        text += &right(number, NUMBER);
     }
-    text += &format!("  {last}");
-    let blanks = columns.saturating_sub(width(&text)).min(TIME);
-    Line::of(text + &" ".repeat(blanks), Tone::Strong)
+    Line::of(text + &format!("  {last}"), Tone::Strong)
 }
 
 fn percent(share: &ShareShape) -> String {
-    right(&format::quantity(share.share, "share"), SHARE)
+    right(&format::quantity(share.share, "share"), NUMBER)
 }
 
 /// What the numbers come to, in sentences.
@@ -212,11 +218,7 @@ pub fn conclusions(study: &Simulation) -> Vec<String> {
             release.name,
             as_share(found.share),
             as_share(promise.at_most),
-            if study.assumed.history_secs.is_none() {
-                "Without history the noise is not known; try --history 1h."
-            } else {
-                "The noise is stronger than what was learnt of it."
-            },
+            reason(study, release),
         ));
     }
     let weak: Vec<&str> = study
@@ -233,6 +235,17 @@ pub fn conclusions(study: &Simulation) -> Vec<String> {
         ));
     }
     sentences
+}
+
+/// Why a promise may not hold.
+fn reason(study: &Simulation, release: &ReleaseShape) -> &'static str {
+    if study.assumed.history_secs.is_none() && study.assumed.noise_sigma > 0.0 {
+        return "Without history the service's noise is not known: watch it before (--history 1h).";
+    }
+    match release.kind {
+        "healthy" => "The service is noisier than what is learnt of it.",
+        _ => "Exactly at a bound is the hardest case; a healthy release is far from it.",
+    }
 }
 
 fn promoted(healthy: &ReleaseShape) -> String {
