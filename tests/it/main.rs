@@ -10,6 +10,7 @@ mod demo_service;
 mod display;
 mod engine_false_alarms;
 mod engine_golden;
+mod engine_quantile;
 mod engine_rules;
 mod exposition;
 mod fake_desk;
