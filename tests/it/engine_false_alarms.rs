@@ -47,7 +47,7 @@ promote: { after: 15m, deadline: 30m, otherwise: hold }
 }
 
 /// Counts of a Poisson or binomial law, drawn by inversion of a table.
-struct Law(Vec<f64>);
+pub struct Law(Vec<f64>);
 
 impl Law {
     /// From the probability of zero and the ratio of each probability to the one before.
@@ -61,7 +61,7 @@ impl Law {
         Self(table)
     }
 
-    fn poisson(mean: f64) -> Self {
+    pub fn poisson(mean: f64) -> Self {
         Self::new((-mean).exp(), |k| mean / k)
     }
 
@@ -70,7 +70,7 @@ impl Law {
         Self::new((1.0 - share).powf(trials), |k| (trials - k + 1.0).max(0.0) / k * odds)
     }
 
-    fn draw(&self, random: &mut StdRng) -> f64 {
+    pub fn draw(&self, random: &mut StdRng) -> f64 {
         let at: f64 = random.random();
         self.0.partition_point(|sum| *sum < at).min(self.0.len() - 1) as f64
     }
@@ -78,16 +78,16 @@ impl Law {
 
 /// One arm: requests a second, the share that fails, and the median of log-normal latencies.
 #[derive(Clone, Copy)]
-struct Service {
-    rps: f64,
-    failing: f64,
-    median_secs: f64,
+pub struct Service {
+    pub rps: f64,
+    pub failing: f64,
+    pub median_secs: f64,
 }
 
 const HEALTHY: Service = Service { rps: 100.0, failing: 0.005, median_secs: 0.05 };
 
 /// A service's laws, made once.
-struct Source {
+pub struct Source {
     total: f64,
     /// Given so many requests each second, or none: then they are Poisson as well.
     fixed: bool,
@@ -98,7 +98,7 @@ struct Source {
 }
 
 impl Source {
-    fn new(service: Service, fixed: bool) -> Self {
+    pub fn new(service: Service, fixed: bool) -> Self {
         let Service { rps, failing, median_secs } = service;
         let below = |edge: f64| 0.5 + 0.5 * erf((edge / median_secs).ln() / 0.6 / 2f64.sqrt());
         let mut shares: Vec<f64> = EDGES.iter().map(|edge| below(*edge)).collect();
@@ -115,12 +115,12 @@ impl Source {
         Self { total: rps, fixed, failed, served, buckets: buckets.collect(), edges: EDGES.into() }
     }
 
-    fn errors(&self, random: &mut StdRng) -> (f64, f64) {
+    pub fn errors(&self, random: &mut StdRng) -> (f64, f64) {
         let failed = self.failed.draw(random);
         (failed, if self.fixed { self.total } else { failed + self.served.draw(random) })
     }
 
-    fn histogram(&self, random: &mut StdRng) -> Histogram {
+    pub fn histogram(&self, random: &mut StdRng) -> Histogram {
         let counts = self.buckets.iter().map(|law| law.draw(random)).collect();
         Histogram { edges: self.edges.clone(), counts }
     }
@@ -131,7 +131,7 @@ impl Source {
     }
 }
 
-fn observe(secs: u64, canary: &Source, baseline: &Source, random: &mut StdRng) -> Observation {
+pub fn observe(secs: u64, canary: &Source, baseline: &Source, random: &mut StdRng) -> Observation {
     let at = Time(START.0 + i64::try_from(secs).expect("small") * 1000);
     let both = canary.readings(random).into_iter().zip(baseline.readings(random));
     let signals = both.map(|(canary, baseline)| Pair::new(canary, baseline)).collect();
@@ -172,7 +172,7 @@ fn rolled_back(
 
 /// The most alarms of `runs` that chance makes plausible at the rate `alpha`: more have a
 /// probability below [`DOUBT`] by the binomial law.
-fn alarms_max(runs: usize, alpha: f64) -> usize {
+pub fn alarms_max(runs: usize, alpha: f64) -> usize {
     let mut term = (1.0 - alpha).powf(runs as f64);
     let mut sum = term;
     let mut alarms = 0;
@@ -185,7 +185,7 @@ fn alarms_max(runs: usize, alpha: f64) -> usize {
 }
 
 /// How many of `runs` alarm, counted on both cores, and whether that is plausible at `alpha`.
-fn plausible(runs: usize, alpha: f64, alarm: impl Fn(u64) -> bool + Sync) -> (usize, bool) {
+pub fn plausible(runs: usize, alpha: f64, alarm: impl Fn(u64) -> bool + Sync) -> (usize, bool) {
     let count = |from: usize| (from..runs).step_by(2).filter(|run| alarm(*run as u64)).count();
     let alarms = std::thread::scope(|scope| {
         let odd = scope.spawn(|| count(1));
