@@ -17,6 +17,7 @@ pub mod assume;
 pub mod check;
 pub mod demo;
 pub mod display;
+pub mod plan;
 pub mod replay;
 pub mod run;
 pub mod serve;
@@ -69,6 +70,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Measure what a rule file does, on simulated releases.
     Simulate(simulate::SimulateArgs),
+    /// Say how long a rule file needs at given traffic.
+    Plan(plan::PlanArgs),
     /// Check rule files and say what they hold.
     Check {
         /// Rule files.
@@ -118,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::main(&args),
         Command::Replay(args) => replay::main(&args),
         Command::Simulate(args) => simulate::main(&args),
+        Command::Plan(args) => plan::main(&args),
         Command::Check { files } => {
             let colour = match io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
             {
@@ -181,6 +185,12 @@ fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
         }
         Some(_) | None => Err("expected a time such as 90s, 2m or 1h, at most a week".to_owned()),
     }
+}
+
+/// Requests a second as people write them.
+fn rate(rps: f64) -> String {
+    let rounded = if rps >= 1.0 { (rps * 10.0).round() / 10.0 } else { (rps * 1e4).round() / 1e4 };
+    rounded.to_string()
 }
 
 /// Prints the outcome and gives its exit code.

@@ -1,7 +1,10 @@
 //! A study in the terminal.
 
 use super::{
-    super::display::line::{Line, Tone, clean, left, right, width, wrap},
+    super::{
+        display::line::{Line, Tone, clean, left, right, width, wrap},
+        rate,
+    },
     shape::{PromiseShape, ReleaseShape, ShareShape, Simulation},
 };
 use crate::report::format;
@@ -85,12 +88,6 @@ pub fn assumptions(study: &Simulation) -> [String; 2] {
     [service, judged]
 }
 
-/// Requests a second as people write them.
-pub fn rate(rps: f64) -> String {
-    let rounded = if rps >= 1.0 { (rps * 10.0).round() / 10.0 } else { (rps * 1e4).round() / 1e4 };
-    rounded.to_string()
-}
-
 /// `12,000`.
 pub fn grouped(count: usize) -> String {
     let digits = count.to_string();
@@ -106,9 +103,12 @@ pub fn grouped(count: usize) -> String {
 
 /// What must not happen: rolling back a healthy release, promoting a bad one.
 fn harmless(study: &Simulation, columns: usize) -> Vec<Line> {
-    let mut lines =
-        vec![header("no fault", &["rolled back", "promoted", "no verdict"], "stated", columns)];
-    for release in study.releases.iter().filter(|release| release.kind != "fault") {
+    let releases: Vec<&ReleaseShape> =
+        study.releases.iter().filter(|release| release.kind != "fault").collect();
+    let names = names_width(&releases);
+    let titles = ["rolled back", "promoted", "no verdict"];
+    let mut lines = vec![header("no fault", names, &titles, "stated")];
+    for release in releases {
         let mut line = Line::of(format!(" {}", left(&clean(&release.name), names)), Tone::Plain);
         let kept = |of: &str| release.promise.filter(|promise| promise.of == of);
         line.push(percent(&release.rolled_back), tone_of(kept("rolled_back")));
