@@ -187,10 +187,15 @@ fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
     }
 }
 
-/// Requests a second as people write them.
-fn rate(rps: f64) -> String {
-    let rounded = if rps >= 1.0 { (rps * 10.0).round() / 10.0 } else { (rps * 1e4).round() / 1e4 };
-    rounded.to_string()
+/// Traffic as people say it: `50 requests/s`, `12.5 requests/min`, `3 requests/h`.
+fn traffic_text(rps: f64) -> String {
+    let (amount, unit) = match rps {
+        rps if rps >= 0.5 => (rps, "s"),
+        rps if rps >= 0.5 / 60.0 => (rps * 60.0, "min"),
+        _ => (rps * 3600.0, "h"),
+    };
+    let scale = if amount >= 100.0 { 1.0 } else { 10.0 };
+    format!("{} requests/{unit}", (amount * scale).round() / scale)
 }
 
 /// Prints the outcome and gives its exit code.

@@ -15,7 +15,7 @@ use super::{
         self,
         line::{Line, Tone, clean, left, right, width, wrap},
     },
-    rate,
+    traffic_text,
 };
 use crate::{
     engine::rule::{Action, Margin, Otherwise, RuleSet},
@@ -255,7 +255,7 @@ fn proof_warning(rules: &RuleSet, proof: &ProofOutlook, until: &str) -> Option<S
         Wait::About(_) | Wait::Unknown => return None,
     };
     let help = match proof.rps_needed {
-        Some(rps) => format!("about {} requests/s over both versions would do", rate(rps)),
+        Some(rps) => format!("about {} over both versions would do", traffic_text(rps)),
         None => "more traffic does not help: loosen the margin, or give it an `or`".to_owned(),
     };
     Some(format!(
@@ -275,9 +275,9 @@ fn table(plan: &Plan, color: bool, columns: usize) -> String {
             .and(format!("  {}", clean(&plan.file)), Tone::Dim),
         Line::of(
             format!(
-                " {} requests/s to the canary and {} to the baseline, {} errors",
-                rate(plan.canary_rps),
-                rate(plan.baseline_rps),
+                " {} to the canary and {} to the baseline, {} errors",
+                traffic_text(plan.canary_rps),
+                traffic_text(plan.baseline_rps),
                 format::quantity(plan.error_share, "share")
             ),
             Tone::Dim,
@@ -311,7 +311,8 @@ fn finding_lines(plan: &Plan) -> Vec<Line> {
             if last.is_some() {
                 lines.push(Line::default());
             }
-            let mut head = format!(" {}", left("a fault is found after about", names.max(29)));
+            let title = if last.is_none() { "a fault is found after about" } else { "" };
+            let mut head = format!(" {}", left(title, names.max(29)));
             for size in &sizes {
                 head += &right(size, TIME + 2);
             }

@@ -24,6 +24,7 @@ mod recordings;
 mod rules;
 mod service;
 mod signal;
+mod simulate;
 mod simulation;
 mod source_prometheus;
 mod source_recording;

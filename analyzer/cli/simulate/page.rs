@@ -125,7 +125,7 @@ fn endings(study: &Simulation, is_fault: bool) -> Plot {
             let (rolled_back, promoted) = fills(release);
             Shares {
                 name: release.name.clone(),
-                note: ending_note(release, is_fault),
+                note: ending_note(release),
                 parts: vec![
                     (rolled_back, release.rolled_back.share),
                     (NO_VERDICT, release.inconclusive.share),
@@ -171,12 +171,14 @@ fn fills(release: &ReleaseShape) -> (usize, usize) {
     }
 }
 
-fn ending_note(release: &ReleaseShape, is_fault: bool) -> String {
-    let rolled = as_share(release.rolled_back.share);
-    match is_fault {
-        true => format!("{rolled} found"),
-        false => format!("{rolled} back, {} promoted", as_share(release.promoted.share)),
-    }
+/// The share that matters most.
+fn ending_note(release: &ReleaseShape) -> String {
+    let (share, what) = match release.kind {
+        "fault" => (release.rolled_back, "found"),
+        "promotion_margin" => (release.promoted, "promoted"),
+        _ => (release.rolled_back, "rolled back"),
+    };
+    format!("{} {what}", as_share(share.share))
 }
 
 /// Share found over the size of the fault, one plot a kind of fault.
@@ -346,8 +348,8 @@ fn row(release: &ReleaseShape) -> Vec<String> {
         release.name.clone(),
         grouped(release.runs),
         with_interval(release.rolled_back),
-        with_interval(release.promoted),
-        with_interval(release.inconclusive),
+        as_share(release.promoted.share),
+        as_share(release.inconclusive.share),
         time(|delay| delay.median_secs),
         time(|delay| delay.p95_secs),
         stated,

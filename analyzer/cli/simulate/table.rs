@@ -3,7 +3,7 @@
 use super::{
     super::{
         display::line::{Line, Tone, clean, left, right, width, wrap},
-        rate,
+        traffic_text,
     },
     shape::{PromiseShape, ReleaseShape, ShareShape, Simulation},
 };
@@ -70,9 +70,9 @@ pub fn assumptions(study: &Simulation) -> [String; 2] {
         steps => format!(" in {steps} steps"),
     };
     let service = format!(
-        "{} requests/s to the canary and {} to the baseline, {} errors, median latency {}, {noise}, {history}.",
-        rate(of.canary_rps),
-        rate(of.baseline_rps),
+        "{} to the canary and {} to the baseline, {} errors, median latency {}, {noise}, {history}.",
+        traffic_text(of.canary_rps),
+        traffic_text(of.baseline_rps),
         format::quantity(of.error_share, "share"),
         format::quantity(of.latency_median_secs, "seconds"),
     );
