@@ -109,7 +109,7 @@ fn parse_traffic(text: &str) -> Result<f64, String> {
     let Some((amount, secs)) = found else { return Err(expected.to_owned()) };
     let amount: f64 = amount.trim().parse().map_err(|_| expected.to_owned())?;
     let rps = amount / secs;
-    if !(rps > 0.0) {
+    if rps.is_nan() || rps <= 0.0 {
         return Err("expected more than no traffic".to_owned());
     }
     if rps > TRAFFIC_RPS_MAX {

@@ -111,7 +111,7 @@ struct RulePlan {
 /// How soon one fault is found.
 #[derive(Debug, Serialize)]
 struct FaultPlan {
-    /// `errors`, `latency` or `down`.
+    /// `errors`, `latency`, `down` or `restart`.
     fault: &'static str,
     /// Multiple of what is healthy; null where there is no size.
     size: Option<f64>,
@@ -199,7 +199,8 @@ fn named(fault: FaultKind) -> (&'static str, Option<f64>) {
         FaultKind::Latency { factor } => ("latency", Some(factor)),
         FaultKind::Level { factor } => ("level", Some(factor)),
         FaultKind::Leak { bytes_per_sec } => ("leak", Some(bytes_per_sec)),
-        FaultKind::Crash { .. } => ("down", None),
+        FaultKind::Crash { down_secs, .. } if down_secs > 0.0 => ("down", None),
+        FaultKind::Crash { .. } => ("restart", None),
         FaultKind::MissingScrapes { .. } | FaultKind::CounterResets { .. } => ("scrapes", None),
     }
 }

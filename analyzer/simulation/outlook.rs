@@ -81,8 +81,9 @@ const MORE_TRAFFIC_MAX: f64 = 1000.0;
 const ERROR_FACTORS: [f64; 3] = [2.0, 5.0, 10.0];
 const LATENCY_FACTORS: [f64; 3] = [1.5, 2.0, 3.0];
 
-/// A process that is gone for good.
+/// A process that is gone for good, and one that is back at once.
 const GONE: FaultKind = FaultKind::Crash { every_secs: f64::INFINITY, down_secs: f64::INFINITY };
+const RESTART: FaultKind = FaultKind::Crash { every_secs: f64::INFINITY, down_secs: 0.0 };
 
 /// What is expected of a rule file under these assumptions.
 pub fn outlook(rules: &RuleSet, assumed: &Assumed, seed: u64) -> Outlook {
@@ -198,7 +199,8 @@ impl Eye<'_> {
                     let faults = LATENCY_FACTORS.into_iter();
                     faults.for_each(|factor| add(FaultKind::Latency { factor }));
                 }
-                SignalPlan::Health | SignalPlan::Restarts => add(GONE),
+                SignalPlan::Health => add(GONE),
+                SignalPlan::Restarts => add(RESTART),
                 SignalPlan::Level { .. } | SignalPlan::Throughput => {}
             }
         }
@@ -229,13 +231,11 @@ impl Eye<'_> {
             Test::BeyondConstant { op, limit } => self.until_limit(clause, fault, op, limit),
             Test::Dwell { op, bound, hold } => self.until_held(clause, fault, op, bound, hold),
             Test::Counted { limit, .. } => self.until_counted(clause, fault, limit),
-            Test::HealthIs { hold, .. } => match (fault, hold) {
-                (FaultKind::Crash { .. }, HealthHold::Checks(checks)) => {
-                    Wait::About(interval * checks)
-                }
-                (FaultKind::Crash { .. }, HealthHold::For(time)) => Wait::About(interval + time),
-                _ => Wait::Never,
+            Test::HealthIs { hold, .. } if fault == GONE => match hold {
+                HealthHold::Checks(checks) => Wait::About(interval * checks),
+                HealthHold::For(time) => Wait::About(interval + time),
             },
+            Test::HealthIs { .. } => Wait::Never,
             Test::Slope { .. } | Test::HealthLatency { .. } => Wait::Unknown,
         }
     }
@@ -402,8 +402,8 @@ impl Eye<'_> {
     fn until_counted(&self, clause: &Clause, fault: FaultKind, limit: f64) -> Wait {
         let interval = self.rules.observe.interval;
         let per_sec = match (self.plans[clause.signal], fault) {
-            (SignalPlan::Restarts, FaultKind::Crash { .. }) => {
-                return if limit <= 1.0 { Wait::About(interval) } else { Wait::Unknown };
+            (SignalPlan::Restarts, fault) if fault == RESTART => {
+                return if limit <= 1.0 { Wait::About(interval) } else { Wait::Never };
             }
             (SignalPlan::Excess, FaultKind::Errors { factor }) => factor - 1.0,
             (SignalPlan::FailingOverTime, FaultKind::Errors { factor }) => factor,

@@ -64,7 +64,7 @@ impl Simulation {
         self.file.rsplit(['/', '\\']).next().unwrap_or(&self.file)
     }
 
-    fn of_kind<'a>(&'a self, is_fault: bool) -> impl Iterator<Item = &'a ReleaseShape> {
+    fn of_kind(&self, is_fault: bool) -> impl Iterator<Item = &ReleaseShape> {
         self.releases.iter().filter(move |release| (release.kind == "fault") == is_fault)
     }
 }
