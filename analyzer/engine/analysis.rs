@@ -94,6 +94,11 @@ impl Analysis {
         &self.rules
     }
 
+    /// Index of the present step of a progressive release; 0 without steps.
+    pub fn release_step(&self) -> usize {
+        self.release.step()
+    }
+
     /// Looks taken so far.
     pub fn looks(&self) -> u64 {
         self.looks
@@ -148,7 +153,7 @@ impl Analysis {
                     .and_then(|compared| compared.proof(&look(signal, &[]))),
             })
             .collect();
-        let held = self.release.is_held(&rules, now);
+        let held = self.release.hold_left(&rules, now).is_zero();
         let unseen = if held { self.unseen_by_sleepers(now, &findings) } else { None };
         let canary_gap = observation.canary_gap.clone().or(unseen);
         let standing = Standing {
@@ -163,8 +168,17 @@ impl Analysis {
         if let Verdict::Advance { to } = verdict {
             self.release.advance(to, now);
         }
-        let (look, release_step) = (self.looks, self.release.step());
-        Step { look, at: now, elapsed, findings, estimates, canary_gap, verdict, release_step }
+        Step {
+            look: self.looks,
+            at: now,
+            elapsed,
+            findings,
+            estimates,
+            canary_gap,
+            verdict,
+            release_step: self.release.step(),
+            hold_left: self.release.hold_left(&self.rules, now),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A verdict in one or two sentences. Terminal, page, API and webhook all say these words.
 
 use super::{
-    format,
+    format, proofs,
     shape::{ClauseShape, FindingShape, Report},
 };
 use crate::engine::{
@@ -17,11 +17,17 @@ pub fn reason(rules: &RuleSet, step: &Step, report: &Report) -> String {
         }
         Verdict::Promote => {
             let hold = format::duration(rules.promote.after.as_secs_f64());
+            let shown = match proofs::shown(report) {
+                Some(shown) => shown,
+                None => "No margin was asked for, so nothing more was shown.".to_owned(),
+            };
             format!(
-                "Nothing fired in {}, the hold of {hold} is over and every signal had enough data.",
+                "Nothing fired in {}, the hold of {hold} is over and every signal had enough data. \
+                 {shown}",
                 format::duration(report.elapsed_secs)
             )
         }
+        Verdict::Advance { to } => advance(rules, to, report),
         Verdict::Inconclusive { otherwise } if report.findings.len() < rules.rules.len() => {
             format!(
                 "Judging this look failed inside rollgate, so nothing is concluded. The rule file says: \
@@ -36,7 +42,7 @@ pub fn reason(rules: &RuleSet, step: &Step, report: &Report) -> String {
             shortfall(report),
             otherwise,
         ),
-        Verdict::Watching | Verdict::Advance { .. } => watching(rules, report),
+        Verdict::Watching => watching(rules, step, report),
     }
 }
 
@@ -50,24 +56,48 @@ pub fn ended_early(report: &Report, hold_secs: f64) -> String {
     format!("It ended after {}: {lacking}", format::duration(report.elapsed_secs))
 }
 
-fn watching(rules: &RuleSet, report: &Report) -> String {
-    let hold = rules.promote.after.as_secs_f64();
-    if report.elapsed_secs < hold {
-        let left = format::duration(hold - report.elapsed_secs);
-        let lacking = lacking(report);
-        return match lacking.is_empty() {
-            true => format!("Nothing fires; {left} of the hold left."),
-            false => format!("Nothing fires; {left} of the hold left. {lacking}"),
-        };
+/// Why a release goes on to its next step.
+fn advance(rules: &RuleSet, to: usize, report: &Report) -> String {
+    let weight = |step: usize| {
+        let weight = rules.steps.get(step).map_or(0.0, |step| step.weight);
+        format::quantity(weight, "share")
+    };
+    let shown = proofs::shown(report).map(|shown| format!(" {shown}"));
+    format!(
+        "Nothing fires and the hold of step {to} of {} ({} of the traffic) is over.{} Go on to {}.",
+        rules.steps.len(),
+        weight(to.saturating_sub(1)),
+        shown.unwrap_or_default(),
+        weight(to),
+    )
+}
+
+fn watching(rules: &RuleSet, step: &Step, report: &Report) -> String {
+    let left = step.hold_left.as_secs_f64();
+    let of = match rules.steps.len() {
+        0 => "the hold".to_owned(),
+        steps => format!("the hold of step {} of {steps}", step.release_step + 1),
+    };
+    if left > 0.0 {
+        let mut sentence = format!("Nothing fires; {} of {of} left.", format::duration(left));
+        let proofs =
+            if proofs::outlast(report, left) { proofs::pending(report) } else { "".into() };
+        for more in [lacking(report), proofs].iter().filter(|more| !more.is_empty()) {
+            sentence.push_str(&format!(" {more}"));
+        }
+        return sentence;
     }
-    format!("The hold is over and promotion waits: {}", shortfall(report))
+    let goal =
+        if step.release_step + 1 < rules.steps.len() { "the next step" } else { "promotion" };
+    format!("{} is over and {goal} waits: {}", capitalised(&of), shortfall(report))
 }
 
 /// What keeps a release from being promoted, in words.
 fn shortfall(report: &Report) -> String {
-    let lacking = lacking(report);
-    if !lacking.is_empty() {
-        return lacking;
+    let told = [lacking(report), proofs::pending(report)];
+    let told: Vec<String> = told.into_iter().filter(|told| !told.is_empty()).collect();
+    if !told.is_empty() {
+        return told.join(" ");
     }
     let investigated = report
         .findings
@@ -128,7 +158,7 @@ fn firing(finding: &FindingShape) -> String {
     sentence
 }
 
-fn capitalised(text: &str) -> String {
+pub(super) fn capitalised(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }

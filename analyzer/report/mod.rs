@@ -6,4 +6,5 @@
 pub mod build;
 pub mod explain;
 pub mod format;
+mod proofs;
 pub mod shape;

@@ -82,6 +82,7 @@ export function ago(unixSecs) {
 const VERDICTS = {
   watching: { mark: "\u25cf", word: "Watching" },
   investigate: { mark: "!", word: "Investigate" },
+  advance: { mark: "\u2192", word: "Advance" },
   promote: { mark: "\u2713", word: "Promote" },
   rollback: { mark: "\u21b6", word: "Roll back" },
   inconclusive: { mark: "?", word: "Inconclusive" },

@@ -42,7 +42,8 @@ fn check_says_in_one_line_what_a_good_file_holds() {
     let said = String::from_utf8(out).expect("the line is text");
     assert_eq!((code, err.len(), said.lines().count()), (check::GOOD, 0, 1), "{said}");
     let expected = "good: any-http-service, 4 signals and 4 rules (4 rollback) looked at every 2s; \
-                    promotes after 10m at the earliest, and at 30m without enough data: hold\n";
+                    promotes after 10m at the earliest once error_rate is shown within 2x or 1 % and \
+                    p95_latency is shown within 1.5x, and at 30m without enough data or proof: hold\n";
     assert!(said.ends_with(expected), "{said}");
 }
 

@@ -68,7 +68,7 @@ fn decided(id: &str, number: u64, at: i64, mechanisms: &[&str]) -> Look {
         body: "{}".to_owned(),
     };
     let deliveries = mechanisms.iter().map(delivery).collect();
-    let decision = Some(Decision { at: Time(at), deliveries });
+    let decision = Some(Decision { at: Time(at), advance_to: None, deliveries });
     Look { verdict: "rollback".to_owned(), decision, ..look(id, number) }
 }
 
@@ -338,9 +338,9 @@ async fn what_is_no_store_is_refused_and_left_alone() {
 
     open(&path("newer.db")).await.close().await;
     let newer = sqlx::SqlitePool::connect(&url("newer.db")).await.expect("opens");
-    sqlx::query("PRAGMA user_version = 2").execute(&newer).await.expect("writes");
+    sqlx::query("PRAGMA user_version = 3").execute(&newer).await.expect("writes");
     newer.close().await;
-    refuse("newer.db", "a store of version 2 (this program knows 1)").await;
+    refuse("newer.db", "a store of version 3 (this program knows 2)").await;
 
     open(&path("damaged.db")).await.close().await;
     let mut bytes = std::fs::read(path("damaged.db")).expect("reads");

@@ -70,6 +70,7 @@ impl Story {
             hold_secs: HOLD_SECS,
             deadline_secs: 2.0 * HOLD_SECS,
             interval_secs: 1.0,
+            steps: Vec::new(),
             rules: RulesRef { name: "recommended".into(), sha256: "9f".repeat(32) },
             canary: self.canary.clone(),
             baseline: Some(arm("v2.30.2", 6)),
