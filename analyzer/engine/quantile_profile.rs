@@ -19,7 +19,8 @@ use super::{
     noise::comparison_noise,
     observation::Histogram,
     profile::{Interval, ODDS_MAX, Side, interval, log_mean_exp},
-    quantile::{CALIBRATION_REQUESTS, EDGE_EVENTS_MIN, Tail, edge_index},
+    quantile::edge_index,
+    tail::{CALIBRATION_REQUESTS, EDGE_EVENTS_MIN, Tail, slower},
 };
 
 /// Most edges that are judged, those nearest the quantile.
@@ -143,12 +144,13 @@ impl QuantileProfile {
             return;
         }
         self.tabled = total;
-        let tail = Tail::new(edges, counts);
+        let slower = slower(counts);
+        let tail = Tail::new(edges, &slower, total);
         if self.edges.is_empty() {
             let wanted = 1.0 - self.q;
             let near = wanted / SHARE_FACTOR..=(wanted * SHARE_FACTOR).min(0.5);
             let mut found: Vec<(f64, f64)> = (0..edges.len())
-                .map(|index| (edges[index], tail.beyond(index)))
+                .map(|index| (edges[index], tail.share(index)))
                 .filter(|&(edge, share)| {
                     near.contains(&share)
                         && share * total >= EDGE_EVENTS_MIN
@@ -276,11 +278,11 @@ impl Table {
         total: f64,
         margin: Option<(f64, Side)>,
     ) -> Option<Self> {
-        let share = tail.beyond(edge_index(edges, edge)?);
+        let share = tail.share(edge_index(edges, edge)?);
         if share * total < EDGE_EVENTS_MIN {
             return None;
         }
-        let ratio = |scale: f64| (tail.interpolated(edge / scale) / share).max(RATIO_MIN);
+        let ratio = |scale: f64| (tail.share_beyond(edge / scale) / share).max(RATIO_MIN);
         let ratios = LN_SCALES.map(|ln| if ln == 0.0 { 1.0 } else { ratio(ln.exp()) });
         let widened = 1.0 + 1.0 / (share * total).sqrt();
         let margin = match margin {

@@ -71,6 +71,15 @@ pub struct Look<'a> {
     pub effect: Option<Effect>,
 }
 
+impl Look<'_> {
+    /// The usual events per request (or instance and second): of the service's past and of what the
+    /// baseline showed before this look. None when there is neither.
+    fn usual(&self) -> Option<f64> {
+        let [events, total] = self.track.arm(Arm::Baseline).totals_before;
+        self.noise.usual.rate(events, total)
+    }
+}
+
 /// State of one clause.
 #[derive(Clone, Debug)]
 pub struct ClauseState {
@@ -138,8 +147,8 @@ impl ClauseState {
                 {
                     Judge::Below(Box::new(BelowEvidence::new(margin, horizon)))
                 }
-                SignalKind::Quantile { .. } => {
-                    Judge::Quantile(Box::new(QuantileEvidence::new(margin, horizon)))
+                SignalKind::Quantile { q } => {
+                    Judge::Quantile(Box::new(QuantileEvidence::new(q, margin)))
                 }
                 SignalKind::Ratio { floor } => {
                     Judge::Comparison(Box::new(ComparisonEvidence::new(margin, floor, horizon)))
