@@ -40,7 +40,7 @@ const PRIOR_CROSSINGS: f64 = 2.0;
 pub const CONFIDENCE: f64 = 0.95;
 
 /// Looks at which that interval is narrowest, for independent looks: where it is looked at most.
-const INTERVAL_LOOKS: f64 = 50.0;
+const INTERVAL_LOOKS: f64 = 10.0;
 
 /// Looks at which both levels were known before "no evidence" is called clear.
 pub const CLEAR_LOOKS_MIN: f64 = 20.0;

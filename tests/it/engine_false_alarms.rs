@@ -174,7 +174,7 @@ fn rolled_back(
 
 /// The most alarms of `runs` that chance makes plausible at the rate `alpha`: more have a
 /// probability below [`DOUBT`] by the binomial law.
-fn alarms_max(runs: usize, alpha: f64) -> usize {
+pub fn alarms_max(runs: usize, alpha: f64) -> usize {
     let mut term = (1.0 - alpha).powf(runs as f64);
     let mut sum = term;
     let mut alarms = 0;
@@ -187,7 +187,7 @@ fn alarms_max(runs: usize, alpha: f64) -> usize {
 }
 
 /// How many of `runs` alarm, counted on both cores, and whether that is plausible at `alpha`.
-fn plausible(runs: usize, alpha: f64, alarm: impl Fn(u64) -> bool + Sync) -> (usize, bool) {
+pub fn plausible(runs: usize, alpha: f64, alarm: impl Fn(u64) -> bool + Sync) -> (usize, bool) {
     let count = |from: usize| (from..runs).step_by(2).filter(|run| alarm(*run as u64)).count();
     let alarms = std::thread::scope(|scope| {
         let odd = scope.spawn(|| count(1));
