@@ -8,6 +8,7 @@ pub mod analysis;
 pub mod below;
 pub mod calibration;
 pub mod clause;
+pub mod dispersion;
 pub mod dwell;
 pub mod envelope;
 pub mod evidence;

@@ -28,7 +28,10 @@
 //!   In [`Pace::Drifting`] the rate may be anything, and only the split of events between the arms
 //!   counts: a burst that both arms share moves the forecast there, and the money stays in cash.
 //!
-//! Between looks the forecast leaks by fixed shares: from healthy into the effects, since a
+//! A tenth of the wealth is bet by a second forecaster who knows no pace at all, so that a usual rate
+//! that is wrong, or a burst that begins at once, costs no more than that much.
+//!
+//! Between looks the forecasts leak by fixed shares: from healthy into the effects, since a
 //! regression may begin when a cache fills; a little back; and between the paces. The loss while
 //! nothing happens is at most the leak, and nothing that happened long ago is needed.
 //!
@@ -43,6 +46,10 @@ use super::evidence::{Counts, EFFECTS, LN_EFFECTS};
 
 /// Prior share of the wealth that is bet at the first look: releases are often bad from the start.
 const START_SHARE: f64 = 0.5;
+
+/// Share of the wealth that is kept for a gambler who never trusts a pace: should the usual rate be
+/// wrong, this much is not lost by it.
+const CAUTIOUS_SHARE: f64 = 0.1;
 
 /// Prior share of the forecast under [`Pace::Drifting`].
 const DRIFT_SHARE: f64 = 0.1;
@@ -59,8 +66,9 @@ const DRIFT_COST: f64 = 0.1;
 /// What a drifting pace remembers from one look to the next: about five looks.
 const DRIFT_MEMORY: f64 = 0.8;
 
-/// One look counts for no more than this, far from the 709 nats at which `exp` overflows.
-const LOOK_NATS_MAX: f64 = 300.0;
+/// One look counts for no more than this: of three such factors, one of which is a loss, the product
+/// stays below the 709 nats at which `exp` overflows.
+const LOOK_NATS_MAX: f64 = 200.0;
 
 /// Healthy rates below this share of a limit are taken to be this share of it.
 const HEALTHY_SHARE_MIN: f64 = 0.01;
@@ -122,6 +130,11 @@ fn hazard(horizon: u32) -> f64 {
     1.0 / f64::from(horizon.max(2))
 }
 
+/// ln(e^a + e^b).
+fn log_add(a: f64, b: f64) -> f64 {
+    a.max(b) + (-(a - b).abs()).exp().ln_1p()
+}
+
 fn bounded_exp(nats: f64) -> f64 {
     nats.clamp(-LOOK_NATS_MAX, LOOK_NATS_MAX).exp()
 }
@@ -131,6 +144,11 @@ fn bounded_exp(nats: f64) -> f64 {
 pub struct RatioWager {
     known: Forecast,
     drifting: Forecast,
+    /// ln of the wealth that these two bet, of 1 at the start.
+    log_paced: f64,
+    cautious: Forecast,
+    /// The same for the cautious gambler.
+    log_cautious: f64,
     hazard: f64,
     log_wealth: f64,
     recent_events: f64,
@@ -156,6 +174,9 @@ impl RatioWager {
         Self {
             known: Forecast::new(1.0 - DRIFT_SHARE),
             drifting: Forecast::new(DRIFT_SHARE),
+            log_paced: 0.0,
+            cautious: Forecast::new(1.0),
+            log_cautious: 0.0,
             hazard: hazard(horizon),
             log_wealth: 0.0,
             recent_events: 0.0,
@@ -188,12 +209,19 @@ impl RatioWager {
             let nats = canary_events * ln_effect + events * (null / alternative).ln();
             *payoff = bounded_exp(nats / noise);
         }
-        self.log_wealth += (self.known.pays(&payoffs) + self.drifting.pays(&payoffs)).ln();
+        self.log_paced += (self.known.pays(&payoffs) + self.drifting.pays(&payoffs)).ln();
+        self.log_cautious += self.cautious.pays(&payoffs).ln();
+        self.log_wealth = log_add(
+            (1.0 - CAUTIOUS_SHARE).ln() + self.log_paced,
+            CAUTIOUS_SHARE.ln() + self.log_cautious,
+        );
 
         // Likelihoods from here on are relative to "healthy, at the usual pace".
         let ln_margin = margin.ln();
         let healthy = (events * (null / total).ln() - canary_events * ln_margin) / noise;
-        let mut drifted = 0.0;
+        let split = bounded_exp(-healthy);
+        self.cautious.weigh(1.0, payoffs.iter().map(|payoff| payoff * split));
+        let mut drifted = 1.0;
         if let Some(usual) = usual.filter(|usual| *usual > 0.0) {
             let expected = usual * canary_total;
             let likelihoods = EFFECTS.iter().zip(LN_EFFECTS).map(|(effect, ln_effect)| {
@@ -205,14 +233,12 @@ impl RatioWager {
             if self.recent_total > 0.0 {
                 let recent = (self.recent_events + 0.5) / (self.recent_total + 0.5 / usual);
                 let nats = events * (recent / usual).ln() - total * (recent - usual);
-                drifted = nats / noise - DRIFT_COST;
+                drifted = bounded_exp(nats / noise - DRIFT_COST);
             }
         } else {
-            let scale = bounded_exp(-healthy);
-            self.known.weigh(1.0, payoffs.iter().map(|payoff| payoff * scale));
+            self.known.weigh(1.0, payoffs.iter().map(|payoff| payoff * split));
         }
-        let scale = bounded_exp(drifted - healthy);
-        self.drifting.weigh(bounded_exp(drifted), payoffs.iter().map(|payoff| payoff * scale));
+        self.drifting.weigh(drifted, payoffs.iter().map(|payoff| payoff * split * drifted));
         self.leak();
         self.recent_events = self.recent_events * DRIFT_MEMORY + events;
         self.recent_total = self.recent_total * DRIFT_MEMORY + total;
@@ -223,6 +249,7 @@ impl RatioWager {
         let sum = self.known.sum() + self.drifting.sum();
         self.known.leak(sum, self.hazard);
         self.drifting.leak(sum, self.hazard);
+        self.cautious.leak(self.cautious.sum(), self.hazard);
         let exchange = |a: &mut f64, b: &mut f64| {
             let moved = PACE_LEAK * (*b - *a);
             *a += moved;

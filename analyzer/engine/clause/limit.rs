@@ -2,7 +2,6 @@
 
 use super::{LOOK_SECS_MIN, Look, evidence_finding, scarcity, used};
 use crate::engine::{
-    noise::limit_noise,
     observation::{Arm, Histogram, Missing, Value, Why},
     rule::{Op, SignalKind},
     verdict::ClauseFinding,
@@ -38,7 +37,7 @@ pub(super) fn limit_look(
     let secs = look.secs.max(LOOK_SECS_MIN);
     let mut noise = 1.0;
     if let Some((events, total, limit)) = counts {
-        noise = limit_noise(look.noise.kappa_secs, limit * total / secs);
+        noise = look.noise.limit(limit * total / secs);
         let limit = limit.max(f64::MIN_POSITIVE);
         evidence.step(events, total, &LimitTerms { limit, noise, usual: None });
     }
