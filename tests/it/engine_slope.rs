@@ -5,20 +5,22 @@
 //! passes the engine must fail a process that is known to be invalid: Sen's interval on the last
 //! readings, as it stands in the textbook, at every look.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rollgate::{
     engine::{
         analysis::Analysis,
+        calibration::{Past, calibrate},
         envelope::{Envelope, SCALES, WINDOW, width_secs},
         gauge::SignEvidence,
+        noise::Origin,
         observation::{
             Missing, Observation, Pair, Part, PartKind, Parts, Reading, Time, Value, Why,
         },
         rule::{Op, RuleSet},
         slope::{Level, Question, SlopeEvidence},
-        verdict::{EffectKind, State, Step, Verdict},
+        verdict::{EffectKind, Progress, State, Step, Verdict},
     },
     rulefile,
 };
@@ -262,11 +264,13 @@ fn only_what_neither_version_ever_had_can_be_done_without() {
 
 #[test]
 fn a_level_beyond_its_bound_more_often_than_not_is_shown_by_signs() {
-    let noise = |secs: u64| f64::from(u32::try_from(secs * 7919 % 101).expect("small")) / 101.0;
+    let mut random = StdRng::seed_from_u64(3);
+    let noises: Vec<f64> = (0..2000).map(|_| random.random()).collect();
+    let noise = |secs: u64| noises[usize::try_from(secs).expect("small")];
     let check = |rule: &str, canary: f64, expected: bool| {
         let steps = judge(rules(rule, 1, ""), 899, |secs| {
             let level = |mean: f64, salt| (mean * (0.9 + 0.2 * noise(secs + salt)), OLD);
-            (vec![level(canary, 50)], vec![level(100.0 * MB, 0)])
+            (vec![level(canary, 1000)], vec![level(100.0 * MB, 0)])
         });
         let found = rolled_back(&steps);
         assert_eq!(found.is_some(), expected, "{rule} at {canary}: {found:?}");
@@ -283,6 +287,28 @@ fn a_level_beyond_its_bound_more_often_than_not_is_shown_by_signs() {
     check("memory < 0.9x baseline", 100.0 * MB, false);
     check("memory > 120MB", 150.0 * MB, true);
     check("memory > 120MB", 100.0 * MB, false);
+}
+
+/// A past in which the level holds for long makes signs worth less; the finding says so.
+#[test]
+fn a_level_that_was_measured_brings_its_own_noise() {
+    let rules = rules("memory > 1.1x baseline", 1, "");
+    let past: Vec<Past> = (0..1200)
+        .map(|secs| Past {
+            at: Time(START.0 - 1_200_000 + secs * 1000),
+            secs: 1.0,
+            readings: vec![Ok(Value::Level(if secs / 60 % 2 == 0 { 90.0 } else { 110.0 }))],
+        })
+        .collect();
+    let calibration = calibrate(&rules, &past, Duration::ZERO);
+    let mut analysis = Analysis::calibrated(rules, START, &calibration);
+    let signals = vec![Pair::new(Ok(Value::Level(150.0)), Ok(Value::Level(100.0)))];
+    let step = analysis.step(&Observation { at: at(1), signals, canary_gap: None });
+    let Progress::Evidence { noise, .. } = step.findings[0].clauses[0].progress else {
+        panic!("a level without `for` is judged by evidence");
+    };
+    assert_eq!(noise.origin, Origin::History { secs: 1199.0 });
+    assert!((30.0..400.0).contains(&noise.kappa_secs) && noise.factor > 60.0, "{noise:?}");
 }
 
 /// How a level wanders. Amplitudes in bytes, times in seconds.
@@ -409,7 +435,7 @@ fn alike_levels_are_told_apart_no_more_often_than_stated() {
                 let mut evidence = SignEvidence::new(Op::Above, 450);
                 alarms(noise, seed, |_, new, old| {
                     evidence.step(new, old, 2.0, phi_known);
-                    evidence.learn(old);
+                    evidence.learn(old, old);
                     evidence.log_value() >= -ALPHA.ln()
                 })
             })
