@@ -154,6 +154,18 @@ fn signal_calibration(
     })
 }
 
+/// For how long a level holds, as its noise intensity.
+fn level_calibration(index: usize, past: &[Past]) -> Option<SignalCalibration> {
+    let level = |look: &Past| match look.readings.get(index)? {
+        Ok(Value::Level(level)) => Some((look.at, *level)),
+        Ok(_) | Err(_) => None,
+    };
+    let levels: Vec<(Time, f64)> = past.iter().filter_map(level).collect();
+    let (kappa_secs, secs) = holds_secs(&levels).filter(|(_, secs)| *secs >= HISTORY_SECS_MIN)?;
+    let origin = Origin::History { secs };
+    Some(SignalCalibration { kappa_secs, origin, ..SignalCalibration::default() })
+}
+
 /// What one past look says; none where it says nothing, which leaves a hole in time.
 fn slot(look: &Past, index: usize, edge: Option<f64>) -> Option<Slot> {
     let (events, total) = match (look.readings.get(index)?.as_ref().ok()?, edge) {
