@@ -235,8 +235,11 @@ pub fn holds_secs(past: &[(Time, f64)]) -> Option<(f64, f64)> {
     let middle = levels.len() / 2;
     let median = *levels.select_nth_unstable_by(middle, f64::total_cmp).1;
     let mut crossings = Crossings::default();
-    let sides = past.iter().filter(|(_, level)| *level != median);
-    sides.for_each(|(_, level)| crossings.sign(*level > median));
+    // Of a level that takes few values the median may be the highest.
+    let is_highest = past.iter().all(|(_, level)| *level <= median);
+    past.iter().for_each(|(_, level)| {
+        crossings.sign(*level > median || is_highest && *level == median);
+    });
     if crossings.crossed[0] < CROSSED_MIN {
         return None;
     }

@@ -74,6 +74,10 @@ const SILENT_SUBWINDOWS_MAX: f64 = 3.0;
 /// An instance that was not read for this long is forgotten.
 const FORGET_SECS: f64 = 600.0;
 
+/// Points of an envelope before "no evidence" is called clear. A window has more; who holds a
+/// release for less than a window does not want to wait for it.
+pub const CLEAR_POINTS_MIN: usize = 3;
+
 /// Confidence of the interval that is shown.
 pub const CONFIDENCE: f64 = 0.95;
 

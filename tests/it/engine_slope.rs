@@ -201,16 +201,20 @@ fn one_bad_instance_of_three_is_named_and_is_not_most() {
 
 #[test]
 fn a_restart_begins_a_new_life() {
-    // Dies every 40 s at 80 MB: no life is long enough to say anything.
-    let steps = judge(rules(BEYOND, 1, ""), 300, |secs| {
-        let life = secs / 40 * 40;
-        let began = i64::try_from(life).expect("small");
-        (vec![((secs - life) as f64 * 2.0 * MB, began)], vec![(0.0, OLD)])
-    });
-    assert!(steps.iter().all(|step| step.findings[0].state == State::NotEnoughData));
-    let missing = steps.last().expect("one").findings[0].clauses[0].missing.clone();
-    let missing = missing.expect("it says why");
-    assert!(missing.to_string().contains("of the 12 points"), "{missing}");
+    // Dies again and again: no life is long enough for a leak, and the shortest say nothing at all.
+    for (secs_alive, state) in [(40, State::Clear), (10, State::NotEnoughData)] {
+        let steps = judge(rules(BEYOND, 1, ""), 319, |secs| {
+            let life = secs / secs_alive * secs_alive;
+            let began = i64::try_from(life).expect("small");
+            (vec![((secs - life) as f64 * 2.0 * MB, began)], vec![(0.0, OLD)])
+        });
+        assert_eq!(rolled_back(&steps), None);
+        let finding = &steps.last().expect("one").findings[0];
+        assert_eq!(finding.state, state, "{secs_alive} s");
+        if let Some(missing) = &finding.clauses[0].missing {
+            assert!(missing.to_string().contains("of the 3 points"), "{missing}");
+        }
+    }
 }
 
 #[test]
