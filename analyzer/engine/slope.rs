@@ -302,8 +302,10 @@ impl SlopeEvidence {
         0.5 * part / (SCALES * split.max(1)) as f64
     }
 
-    /// The multiple of the error at which the shown interval ends.
+    /// The multiple of the error at which the shown interval ends; for the next smaller power of two,
+    /// since a quantile is costly and the share changes with every late test.
     fn multiple(&mut self, scale: usize, share: f64) -> f64 {
+        let share = share.log2().floor().exp2();
         let (known, multiple) = &mut self.multiples[scale];
         if *known != share {
             (*known, *multiple) = (share, quantile(0.5 * (1.0 - CONFIDENCE) * share));
