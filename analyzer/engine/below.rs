@@ -10,9 +10,13 @@
 //!
 //! with `f` taken from the looks before the present one, and from no fewer than
 //! [`LEARNT_REQUESTS`] of them, so that the bet stays fair; and one relative standard error smaller,
-//! which makes the multiple larger. A baseline that never misses would allow any multiple, so the
-//! canary's misses must also be shown to be above `1 - m`, which is what is allowed of the best
-//! baseline there is: the evidence is the smaller of both e-values.
+//! which makes the multiple larger. Of a baseline that has hardly missed yet (fewer than
+//! [`FEW_MISSES`]) there is no multiple to speak of; there the canary's misses are held against the
+//! share `1 - m (1 - f)` itself, with the larger `f` of the past and of the present look, each one
+//! standard error up: what befalls both arms at once is not held against one. Each look is a bet in
+//! one of the two ways, chosen before it, so that their gains multiply. And whatever the baseline
+//! does, the canary's misses must also be shown to be above `1 - m`, which is what is allowed of the
+//! best baseline there is: the evidence is the smaller of both e-values.
 //!
 //! **Rates.** `logins < m x baseline` means that the baseline's rate is above `1 / m` times the
 //! canary's: the arms change places.
@@ -25,11 +29,15 @@ use super::{
 /// Requests of the baseline that its share of misses is taken from, at least.
 pub const LEARNT_REQUESTS: f64 = 400.0;
 
+/// With fewer misses than this the baseline's share of them is too small to be multiplied.
+pub const FEW_MISSES: f64 = 20.0;
+
 /// Evidence that the canary's share or rate is below `margin` times the baseline's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BelowEvidence {
     margin: f64,
     versus_baseline: RatioWager,
+    versus_share: LimitWager,
     versus_best: LimitWager,
 }
 
@@ -52,6 +60,7 @@ impl BelowEvidence {
         Self {
             margin,
             versus_baseline: RatioWager::new(horizon),
+            versus_share: LimitWager::new(horizon),
             versus_best: LimitWager::new(horizon),
         }
     }
@@ -71,14 +80,16 @@ impl BelowEvidence {
             }
             false => f64::INFINITY,
         };
-        let baseline = match allowed_multiple(self.margin, before) {
-            Some(margin) => {
-                let usual = Some(1.0 - before.events / before.total);
-                let terms = Terms { margin, noise: before.noise, usual };
-                self.versus_baseline.step(&misses, &terms)
-            }
-            None => self.versus_baseline.log_value(),
-        };
+        if before.total - before.events < FEW_MISSES && before.total >= LEARNT_REQUESTS {
+            let limit = allowed_share(self.margin, &misses, before);
+            let terms = LimitTerms { limit, noise: before.limit_noise, usual: None };
+            self.versus_share.step(misses.canary_events, misses.canary_total, &terms);
+        } else if let Some(margin) = allowed_multiple(self.margin, before) {
+            let usual = Some(1.0 - before.events / before.total);
+            let terms = Terms { margin, noise: before.noise, usual };
+            self.versus_baseline.step(&misses, &terms);
+        }
+        let baseline = self.versus_baseline.log_value() + self.versus_share.log_value();
         baseline.min(best)
     }
 
@@ -101,10 +112,20 @@ pub fn allowed_multiple(margin: f64, before: &Before) -> Option<f64> {
     if before.total < LEARNT_REQUESTS {
         return None;
     }
-    // Of no misses at all half a one is made: the multiple stays finite.
-    let misses = (before.total - before.events).max(0.5);
-    let share = misses / before.total / (1.0 + 1.0 / misses.max(1.0).sqrt());
+    let misses = (before.total - before.events).max(1.0);
+    let share = misses / before.total / (1.0 + 1.0 / misses.sqrt());
     Some((1.0 - margin * (1.0 - share)) / share)
+}
+
+/// How large the canary's share of misses may be beside a baseline that hardly misses.
+fn allowed_share(margin: f64, misses: &Counts, before: &Before) -> f64 {
+    let one_up = |misses: f64, total: f64| (misses + misses.sqrt()) / total;
+    let past = one_up(before.total - before.events + 1.0, before.total);
+    let present = match misses.baseline_total > 0.0 {
+        true => one_up(misses.baseline_events, misses.baseline_total),
+        false => 1.0,
+    };
+    1.0 - margin * (1.0 - past.max(present).min(1.0))
 }
 
 #[cfg(test)]
@@ -164,7 +185,31 @@ mod tests {
             let reached = reaching(40, canary, baseline, 0.9, 0.01);
             assert!(reached <= 3, "{canary} of {baseline}: {reached} of 40");
         }
-        assert_eq!(reaching(40, 0.6, 0.85, 0.9, 0.001), 40);
-        assert_eq!(reaching(40, 0.8, 1.0, 0.9, 0.001), 40);
+        for (canary, baseline) in [(0.6, 0.85), (0.8, 1.0), (0.8, 0.999)] {
+            assert_eq!(reaching(40, canary, baseline, 0.9, 0.001), 40, "{canary} of {baseline}");
+        }
+    }
+
+    /// Both arms hit always, and from one look on hit half as often: nothing of it is the canary's.
+    #[test]
+    fn what_befalls_both_arms_is_not_held_against_one() {
+        let mut random = random();
+        let mut hits = |share: f64| (0..100).filter(|_| random() < share).count() as f64;
+        let mut evidence = BelowEvidence::new(0.9, 300);
+        let (mut events, mut total) = (0.0, 0.0);
+        for look in 0..300 {
+            let share = if look < 50 { 1.0 } else { 0.5 };
+            let counts = Counts {
+                canary_events: hits(share),
+                canary_total: 100.0,
+                baseline_events: hits(share),
+                baseline_total: 100.0,
+            };
+            let before = Before { events, total, noise: 1.0, limit_noise: 1.0 };
+            let value = evidence.step_share(&counts, &before);
+            assert!(value < f64::ln(100.0), "look {look}: {value}");
+            events += counts.baseline_events;
+            total += 100.0;
+        }
     }
 }

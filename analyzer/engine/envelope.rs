@@ -63,7 +63,9 @@ pub type Closed = [bool; SCALES];
 impl Envelope {
     /// An envelope that begins at this level.
     pub fn new(level: f64) -> Self {
-        Self { base: level, scales: std::array::from_fn(|_| Scale::default()) }
+        let points = || VecDeque::with_capacity(WINDOW + BEFORE);
+        let scales = std::array::from_fn(|_| Scale { points: points(), ..Scale::default() });
+        Self { base: level, scales }
     }
 
     /// Takes a reading, `secs` after the origin; says which scales got a new point.

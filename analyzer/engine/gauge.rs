@@ -12,12 +12,16 @@
 //! in a hold's looks at each look, since a level may change late. The sum never reaches `1 / alpha`
 //! with a probability above alpha (Ville 1939; sign tests by betting: Waudby-Smith and Ramdas 2024).
 //!
-//! **Noise.** A level of one second ago says most of what the present one is. With `f` the share of
-//! looks at which the *baseline's own* series crosses its median, a two-state chain has the variance
-//! factor `phi = (1 - f) / f`. Crossings are counted before the look, one standard error down,
-//! beside a prior of two: a level that holds for ten seconds. A signal whose past was measured
-//! brings its own time. The baseline's series, not the canary's: a canary that is always beyond
-//! never crosses, and must not call that noise.
+//! **Noise.** A level of one second ago says most of what the present one is. With `f_k` the share of
+//! looks at which the *baseline's own* series is on the other side of its median than `k` looks
+//! before, for `k` of 1 to 32, its signs' correlation is `r_k = 1 - 2 f_k`, and it holds for
+//! `-k / ln r_k` looks; the longest of these counts, since a level that trembles while it wanders
+//! crosses often and holds long. With `h` that time in looks and `r = exp(-1 / h)`, the variance of
+//! a sum of signs is `phi = (1 + r) / (1 - r)` times that of independent ones. Crossings are counted
+//! before the look, one standard error down, beside a prior of a level that holds for ten seconds.
+//! A signal whose past was measured brings its own time. What moves the baseline by less than a
+//! tenth of the way to the bound is not noise that matters, and is left out. The baseline's series,
+//! not the canary's: a canary that is always beyond never crosses, and must not call that noise.
 
 use super::{observation::Time, rule::Op};
 
@@ -33,14 +37,23 @@ const CAPITAL_MAX: f64 = 1e200;
 /// How long a level is taken to hold, in seconds, until the baseline's own series says otherwise.
 pub const HOLDS_PRIOR_SECS: f64 = 10.0;
 
-/// Crossings that the prior is worth.
-const PRIOR_CROSSINGS: f64 = 2.0;
+/// Looks that the prior is worth, in times that a level holds.
+const PRIOR_HOLDS: f64 = 4.0;
+
+/// Distances, in looks, at which signs are compared: powers of two up to this one.
+const LAGS: usize = 6;
+
+/// Correlations below this are chance and say nothing of how long a level holds.
+const CORRELATION_MIN: f64 = 0.1;
+
+/// A level that moves by less than this part of the way to its bound does not move.
+const MOVES_MIN: f64 = 0.1;
 
 /// Confidence of the interval that is shown.
 pub const CONFIDENCE: f64 = 0.95;
 
 /// Looks at which that interval is narrowest, for independent looks: where it is looked at most.
-const INTERVAL_LOOKS: f64 = 50.0;
+const INTERVAL_LOOKS: f64 = 10.0;
 
 /// Looks at which both levels were known before "no evidence" is called clear.
 pub const CLEAR_LOOKS_MIN: f64 = 20.0;
@@ -92,9 +105,9 @@ impl SignEvidence {
         }
     }
 
-    /// Learns from the baseline's level at this look, after the look was judged.
-    pub fn learn(&mut self, baseline: f64) {
-        self.crossings.take(baseline);
+    /// Learns from the baseline's level at this look, after the look was judged against this bound.
+    pub fn learn(&mut self, baseline: f64, bound: f64) {
+        self.crossings.take(baseline, bound);
     }
 
     /// ln of the e-value now.
@@ -127,21 +140,24 @@ impl SignEvidence {
     }
 }
 
-/// How often a series crosses its own median, which is followed by steps that shrink as in
-/// Robbins and Monro 1951: a look costs the same however many there were.
+/// How often a series is on the other side of its own median than some looks before. The median is
+/// followed by steps that shrink as in Robbins and Monro 1951: a look costs the same however many
+/// there were.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Crossings {
     seen: f64,
     median: f64,
     /// Mean distance from the median.
     spread: f64,
-    above: Option<bool>,
-    pairs: f64,
-    crossed: f64,
+    /// The last signs, the latest in the lowest bit, and how many there are.
+    signs: u64,
+    known: u32,
+    pairs: [f64; LAGS],
+    crossed: [f64; LAGS],
 }
 
 impl Crossings {
-    fn take(&mut self, level: f64) {
+    fn take(&mut self, level: f64, bound: f64) {
         self.seen += 1.0;
         if self.seen == 1.0 {
             self.median = level;
@@ -149,40 +165,64 @@ impl Crossings {
         }
         let away = level - self.median;
         self.spread += (away.abs() - self.spread) / self.seen;
-        self.median += 2.0 * away.signum() * self.spread.min(away.abs()) / self.seen.sqrt();
-        if away == 0.0 {
-            return;
+        self.median += (3.0 * self.spread / self.seen).min(away.abs()) * away.signum();
+        if away != 0.0 && away.abs() >= MOVES_MIN * (bound - self.median).abs() {
+            self.sign(away > 0.0);
         }
-        let above = away > 0.0;
-        if let Some(before) = self.above {
-            self.pairs += 1.0;
-            self.crossed += f64::from(u8::from(before != above));
+    }
+
+    fn sign(&mut self, is_above: bool) {
+        for (lag, (pairs, crossed)) in self.pairs.iter_mut().zip(&mut self.crossed).enumerate() {
+            let looks = 1u32 << lag;
+            if self.known >= looks {
+                let before = self.signs >> (looks - 1) & 1 == 1;
+                *pairs += 1.0;
+                *crossed += f64::from(u8::from(before != is_above));
+            }
         }
-        self.above = Some(above);
+        self.signs = self.signs << 1 | u64::from(is_above);
+        self.known = (self.known + 1).min(64);
+    }
+
+    /// For how many looks a level holds, beside a prior of so many; 0 when looks are independent.
+    fn holds_looks(&self, prior: Option<f64>) -> f64 {
+        let mut longest = 0.0f64;
+        for (lag, (pairs, crossed)) in self.pairs.iter().zip(self.crossed).enumerate() {
+            let looks = f64::from(1u32 << lag);
+            // Pairs within the time that a level holds are nearly the same pair.
+            let crossed = (crossed - (longest.max(1.0) * crossed).sqrt()).max(0.0);
+            let (weight, expected) = match prior {
+                Some(holds) => (PRIOR_HOLDS * holds, 0.5 * (1.0 - (-looks / holds).exp())),
+                None => (0.0, 0.0),
+            };
+            let share = (crossed + weight * expected) / (pairs + weight);
+            let correlation = 1.0 - 2.0 * share;
+            if correlation > CORRELATION_MIN && correlation < 1.0 {
+                longest = longest.max(-looks / correlation.ln());
+            }
+        }
+        longest
     }
 
     /// The variance factor of looks so far apart.
     fn noise(&self, secs: f64, holds_secs: Option<f64>) -> f64 {
-        let prior = held_noise(holds_secs.unwrap_or(HOLDS_PRIOR_SECS), secs);
-        if holds_secs.is_some() {
-            return prior;
-        }
-        let looks = PRIOR_CROSSINGS * (1.0 + prior) + self.pairs;
-        let crossed = PRIOR_CROSSINGS + (self.crossed - self.crossed.sqrt()).max(0.0);
-        ((looks - crossed) / crossed).max(1.0)
+        let holds = match holds_secs {
+            Some(holds) => holds / secs,
+            None => self.holds_looks(Some(HOLDS_PRIOR_SECS / secs)),
+        };
+        held_noise(holds)
     }
 }
 
-/// The variance factor of looks `secs` apart at a level that holds for so long: correlation
-/// `exp(-secs / holds)`, summed over all lags.
-fn held_noise(holds_secs: f64, secs: f64) -> f64 {
-    let r = (-secs / holds_secs.max(f64::MIN_POSITIVE)).exp();
+/// The variance factor of neighbouring looks at a level that holds for so many: correlation
+/// `exp(-1 / holds)`, summed over all lags.
+fn held_noise(holds_looks: f64) -> f64 {
+    let r = (-1.0 / holds_looks.max(f64::MIN_POSITIVE)).exp();
     ((1.0 + r) / (1.0 - r).max(1e-9)).max(1.0)
 }
 
-/// For how long a level holds, in seconds, from a past of at least fifty looks that crosses its
-/// median at least five times; with how many seconds of it there were. None where that is too
-/// little to say.
+/// For how long a level holds, in seconds, and how many seconds of a past that was taken from: at
+/// least fifty looks that cross their median at least five times. None where there is too little.
 pub fn holds_secs(past: &[(Time, f64)]) -> Option<(f64, f64)> {
     const LOOKS_MIN: usize = 50;
     const CROSSED_MIN: f64 = 5.0;
@@ -194,19 +234,19 @@ pub fn holds_secs(past: &[(Time, f64)]) -> Option<(f64, f64)> {
     let mut levels: Vec<f64> = past.iter().map(|(_, level)| *level).collect();
     let middle = levels.len() / 2;
     let median = *levels.select_nth_unstable_by(middle, f64::total_cmp).1;
-    let sides: Vec<bool> = past
-        .iter()
-        .filter(|(_, level)| *level != median)
-        .map(|(_, level)| *level > median)
-        .collect();
-    let crossed = sides.windows(2).filter(|pair| pair[0] != pair[1]).count() as f64;
-    if crossed < CROSSED_MIN {
+    let mut crossings = Crossings::default();
+    // Of a level that takes few values the median may be the highest.
+    let is_highest = past.iter().all(|(_, level)| *level <= median);
+    past.iter().for_each(|(_, level)| {
+        crossings.sign(*level > median || is_highest && *level == median);
+    });
+    if crossings.crossed[0] < CROSSED_MIN {
         return None;
     }
-    let share = ((crossed - crossed.sqrt()) / sides.len() as f64).clamp(1e-6, 0.49);
     let between = secs / (past.len() - 1) as f64;
-    // 1 - 2f is the correlation of looks so far apart.
-    Some((-between / (1.0 - 2.0 * share).ln(), secs))
+    // Looks that are hardly correlated hold for no longer than one.
+    let holds = crossings.holds_looks(None).max(0.1);
+    Some((holds * between, secs))
 }
 
 #[cfg(test)]
@@ -244,35 +284,42 @@ mod tests {
         assert!(evidence.log_value() > 20.0 && evidence.log_value().is_finite());
     }
 
+    /// A mean-reverting level that holds for `h` looks: the sum of its signs varies
+    /// `1 + 2 sum_k 2/pi asin(exp(-k / h))` times as much as independent ones.
     #[test]
-    fn noise_is_what_the_baseline_crosses() {
+    fn noise_is_that_of_the_baseline() {
         let mut state = 1u64;
         let mut random = move || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (state >> 33) as f64 / (1u64 << 31) as f64 - 0.5
+            let mut next = || {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 11) as f64 / (1u64 << 53) as f64
+            };
+            (0..12).map(|_| next()).sum::<f64>() - 6.0
         };
-        // Correlation r of neighbours: the signs' is 2/pi asin r, crossings (1 - that) / 2.
-        for r in [0.0f64, 0.5, 0.9] {
+        for holds in [0.01f64, 2.0, 10.0, 20.0] {
             let (mut crossings, mut level) = (Crossings::default(), 0.0);
-            let mut past = Vec::new();
+            let (mut past, keep) = (Vec::new(), (-1.0 / holds).exp());
             for look in 0..20_000 {
-                level = r * level + random();
-                crossings.take(100.0 + level);
+                level = keep * level + (1.0 - keep * keep).sqrt() * random();
+                crossings.take(100.0 + level, 100.0);
                 past.push((Time(look * 1000), 100.0 + level));
             }
-            let signs = 2.0 / std::f64::consts::PI * r.asin();
-            let expected = (1.0 + signs) / (1.0 - signs);
+            let lags = (1..2000).map(|lag| 2.0 / std::f64::consts::PI * keep.powi(lag).asin());
+            let expected = 1.0 + 2.0 * lags.sum::<f64>();
             let found = crossings.noise(1.0, None);
-            assert!((found / expected - 1.0).abs() < 0.2, "r {r}: {found}, not {expected}");
-            let (holds, secs) = holds_secs(&past).expect("twenty thousand looks");
-            let found = held_noise(holds, 1.0);
-            assert!((found / expected - 1.0).abs() < 0.2, "r {r}: {found}, not {expected}");
+            assert!((0.9..1.6).contains(&(found / expected)), "{holds}: {found}, {expected}");
+            let (known, secs) = holds_secs(&past).expect("twenty thousand looks");
+            let found = held_noise(known);
+            assert!((0.9..1.6).contains(&(found / expected)), "{holds}: {found}, {expected}");
             assert_eq!(secs, 19_999.0);
         }
         assert_eq!(holds_secs(&[(Time(0), 1.0); 100]), None);
-        let constant = Crossings::default();
-        assert!((19.0..21.0).contains(&constant.noise(1.0, None)));
+        let mut still = Crossings::default();
+        assert!((19.0..21.0).contains(&still.noise(1.0, None)));
+        // A page more now and then is nothing beside a bound that is a tenth away.
+        (0..900).for_each(|look| still.take(1e8 + f64::from(look / 100) * 4096.0, 1.1e8));
+        assert!((19.0..21.0).contains(&still.noise(1.0, None)));
     }
 }

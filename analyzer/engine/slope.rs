@@ -74,6 +74,10 @@ const SILENT_SUBWINDOWS_MAX: f64 = 3.0;
 /// An instance that was not read for this long is forgotten.
 const FORGET_SECS: f64 = 600.0;
 
+/// Points of an envelope before "no evidence" is called clear. A window has more; who holds a
+/// release for less than a window does not want to wait for it.
+pub const CLEAR_POINTS_MIN: usize = 3;
+
 /// Confidence of the interval that is shown.
 pub const CONFIDENCE: f64 = 0.95;
 
@@ -298,8 +302,10 @@ impl SlopeEvidence {
         0.5 * part / (SCALES * split.max(1)) as f64
     }
 
-    /// The multiple of the error at which the shown interval ends.
+    /// The multiple of the error at which the shown interval ends; for the next smaller power of two,
+    /// since a quantile is costly and the share changes with every late test.
     fn multiple(&mut self, scale: usize, share: f64) -> f64 {
+        let share = share.log2().floor().exp2();
         let (known, multiple) = &mut self.multiples[scale];
         if *known != share {
             (*known, *multiple) = (share, quantile(0.5 * (1.0 - CONFIDENCE) * share));

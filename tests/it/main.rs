@@ -15,6 +15,7 @@ mod engine_instances;
 mod engine_promotion;
 mod engine_quantile;
 mod engine_rules;
+mod engine_slope;
 mod engine_steps;
 mod exposition;
 mod fake_desk;

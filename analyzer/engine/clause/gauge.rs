@@ -28,14 +28,14 @@ pub(super) fn gauge_look(
         Bound::Constant(_) | Bound::BaselinePlus(_) => None,
     };
     let holds_secs = match look.noise.origin {
-        Origin::Prior => None,
-        Origin::History { .. } | Origin::Analysis { .. } => Some(look.noise.kappa_secs),
+        Origin::History { .. } => Some(look.noise.kappa_secs),
+        Origin::Prior | Origin::Analysis { .. } => None,
     };
     if let (Some(level), Some(bound), None) = (canary, bound, below_zero) {
         evidence.step(level, bound, look.secs.max(LOOK_SECS_MIN), holds_secs);
     }
-    if let Some(level) = baseline {
-        evidence.learn(level);
+    if let Some((level, bound)) = baseline.zip(bound) {
+        evidence.learn(level, bound);
     }
     let missing = outage(look, compares).or_else(|| {
         if let Some(level) = below_zero {

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use super::{Look, blank, outage};
 use crate::engine::{
-    envelope::WINDOW,
     noise::{NoiseUsed, Origin},
     observation::{Arm, Missing, PartKind, Value, Why},
     rule::{Bound, Clause, Op, Scope, SignalKind, Unit},
-    slope::{CONFIDENCE, Found, Growth, Level, Question, SlopeEvidence},
+    slope::{CLEAR_POINTS_MIN, CONFIDENCE, Found, Growth, Level, Question, SlopeEvidence},
     verdict::{Blame, BlameBy, ClauseFinding, Effect, EffectKind, Progress, State},
 };
 
@@ -44,16 +43,17 @@ pub(super) fn slope_look(
         levels(look, Arm::Baseline, whole),
         needed,
     );
-    let Some(found) = evidence.found() else {
-        let missing = outage(look, compares).or_else(|| Some(unfilled(evidence, compares)));
-        let progress = evidence_progress(0.0, needed, 1.0);
-        return ClauseFinding { missing, ..blank(look, State::NotEnoughData, progress) };
-    };
-    let missing = outage(look, compares);
-    let state = match (found.decades >= needed, &missing) {
+    let missing = outage(look, compares).or_else(|| unfilled(evidence, compares));
+    let decades = evidence.found().map_or(0.0, |found| found.decades);
+    let state = match (decades >= needed, &missing) {
         (true, _) => State::Fires,
         (false, None) => State::Clear,
         (false, Some(_)) => State::NotEnoughData,
+    };
+    let missing = missing.filter(|_| state == State::NotEnoughData);
+    let Some(found) = evidence.found() else {
+        let progress = evidence_progress(0.0, needed, 1.0);
+        return ClauseFinding { missing, ..blank(look, state, progress) };
     };
     let (estimate, low, high) = found.effect;
     let kind = if compares { EffectKind::SlopeDifference } else { EffectKind::Slope };
@@ -67,7 +67,7 @@ pub(super) fn slope_look(
         estimate: Some(found.slope),
         baseline: found.baseline,
         bound: Some(limit),
-        missing: missing.filter(|_| state == State::NotEnoughData),
+        missing,
         note: Some(note(look, found)),
         effect: Some(Effect { kind, estimate, low, high, confidence: CONFIDENCE }),
         blame: blame(found),
@@ -97,20 +97,21 @@ fn levels<'a>(
     parts.chain(whole)
 }
 
-fn unfilled(evidence: &SlopeEvidence, compares: bool) -> Missing {
+/// Why "no leak so far" would not mean "clear": hardly any point of one arm's envelope yet.
+fn unfilled(evidence: &SlopeEvidence, compares: bool) -> Option<Missing> {
     let ([canary, baseline], width_secs) = evidence.filled();
     let (arm, points) = if compares && baseline < canary {
         (Arm::Baseline, baseline)
     } else {
         (Arm::Canary, canary)
     };
-    Missing::new(
-        Why::WarmUp,
+    let detail = || {
         format!(
-            "{arm}: {points} of the {WINDOW} points, {width_secs} s or a look apart, that a slope is \
-             judged over"
-        ),
-    )
+            "{arm}: {points} of the {CLEAR_POINTS_MIN} points, {width_secs} s or a look apart, \
+                 that a slope has at least"
+        )
+    };
+    (points < CLEAR_POINTS_MIN).then(|| Missing::new(Why::WarmUp, detail()))
 }
 
 /// The p-value of the strongest test over its share of alpha, in decades; `rulefile` allows slopes
