@@ -167,7 +167,7 @@ fn read_weight(source: &str, node: &Node, before: Option<&ReleaseStep>) -> Resul
         .map_err(|complaint| complaint.moved(|span| scalar.place(source, span)))?;
     let share = matches!(literal.dimension, Dimension::Share | Dimension::Plain);
     let found = || format!("a step of weight `{}`", excerpt(&scalar.text));
-    if !share || !(literal.value > 0.0 && literal.value <= 1.0) {
+    if !(share && literal.value > 0.0 && literal.value <= 1.0) {
         let percent =
             literal.dimension == Dimension::Plain && literal.value > 1.0 && literal.value <= 100.0;
         let hint = percent.then(|| format!("did you mean `{}%`?", literal::short(literal.value)));
