@@ -1,7 +1,7 @@
 //! What `rollgate demo` can show: which arm turns bad, how and when, and what verdict is right.
 //!
-//! Every scenario ends within [`Plan::deadline`], and none takes more than forty seconds, so that
-//! two of them fit into a minute and a half.
+//! Every scenario ends within [`Plan::deadline`]. None takes more than forty seconds, so that two of
+//! them fit into a minute and a half; but for the leak, which takes a minute to be told from a rise.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -44,6 +44,8 @@ pub enum Scenario {
     Latency,
     /// The canary keeps dying.
     Crash,
+    /// The canary keeps a little memory of each request.
+    Leak,
     /// Both arms degrade together.
     Shared,
     /// The canary gets no requests.
@@ -89,11 +91,12 @@ pub struct Plan {
 
 impl Scenario {
     /// All of them, in the order of the help text.
-    pub const ALL: [Scenario; 12] = [
+    pub const ALL: [Scenario; 13] = [
         Scenario::Healthy,
         Scenario::Errors,
         Scenario::Latency,
         Scenario::Crash,
+        Scenario::Leak,
         Scenario::Shared,
         Scenario::Idle,
         Scenario::ColdStart,
@@ -111,6 +114,7 @@ impl Scenario {
             Scenario::Errors => "errors",
             Scenario::Latency => "latency",
             Scenario::Crash => "crash",
+            Scenario::Leak => "leak",
             Scenario::Shared => "shared",
             Scenario::Idle => "idle",
             Scenario::ColdStart => "cold-start",
@@ -136,6 +140,7 @@ impl Scenario {
             Scenario::Crash => {
                 "After 12 s the canary crashes, comes back, and crashes again 3 s later."
             }
+            Scenario::Leak => "After 8 s the canary keeps 64 KiB of every request.",
             Scenario::Shared => {
                 "After 12 s something both depend on breaks: 4 % of requests fail in either arm."
             }
@@ -160,9 +165,11 @@ impl Scenario {
             Scenario::Healthy | Scenario::ColdStart | Scenario::SawTooth | Scenario::Surge => {
                 &["promote"]
             }
-            Scenario::Errors | Scenario::Latency | Scenario::Crash | Scenario::Hang => {
-                &["rollback"]
-            }
+            Scenario::Errors
+            | Scenario::Latency
+            | Scenario::Crash
+            | Scenario::Leak
+            | Scenario::Hang => &["rollback"],
             Scenario::Shared => &["promote", "inconclusive"],
             // No counter tells a stalled canary from one that nobody asks: it is not promoted.
             Scenario::Idle | Scenario::Stall | Scenario::LowTraffic => &["inconclusive"],
@@ -189,6 +196,13 @@ impl Scenario {
             Scenario::Errors => from_onset(Fault::Errors { share: 0.06 }),
             Scenario::Latency => from_onset(Fault::Latency { factor: 2.0 }),
             Scenario::Crash => from_onset(Fault::Crash { every: CRASH_EVERY }),
+            // A rise has to last for three quarters of a minute before it is a leak.
+            Scenario::Leak => Plan {
+                onset: Some(Duration::from_secs(8)),
+                hold: Duration::from_secs(60),
+                deadline: Duration::from_secs(66),
+                ..from_onset(Fault::Leak { bytes_per_request: 64 * 1024 })
+            },
             Scenario::Shared => {
                 let fault = Fault::Errors { share: 0.04 };
                 Plan { baseline_fault: fault, ..from_onset(fault) }
@@ -265,8 +279,8 @@ mod tests {
         }
         assert_eq!(
             "eror".parse::<Scenario>().expect_err("no such scenario").to_string(),
-            "there is no scenario \"eror\": expected one of healthy, errors, latency, crash, shared, \
-             idle, cold-start, saw-tooth, surge, hang, stall, low-traffic"
+            "there is no scenario \"eror\": expected one of healthy, errors, latency, crash, leak, \
+             shared, idle, cold-start, saw-tooth, surge, hang, stall, low-traffic"
         );
     }
 
@@ -274,7 +288,8 @@ mod tests {
     fn every_plan_fits_its_time_and_faults_have_an_onset() {
         for scenario in Scenario::ALL {
             let plan = scenario.plan();
-            assert!(plan.deadline <= Duration::from_secs(40), "{scenario}");
+            let most = if scenario == Scenario::Leak { 70 } else { 40 };
+            assert!(plan.deadline <= Duration::from_secs(most), "{scenario}");
             assert!(plan.hold < plan.deadline, "{scenario}");
             let faulty = plan.canary_fault != Fault::None || plan.baseline_fault != Fault::None;
             assert_eq!(faulty || plan.surge != 1.0, plan.onset.is_some(), "{scenario}");

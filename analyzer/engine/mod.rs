@@ -5,15 +5,30 @@
 //! in; the files below it hold one idea each.
 
 pub mod analysis;
+pub mod below;
+pub mod blame;
 pub mod calibration;
 pub mod clause;
+pub mod compared;
+pub mod dispersion;
 pub mod dwell;
+pub mod envelope;
 pub mod evidence;
+pub mod gauge;
 pub mod interval;
 pub mod noise;
 pub mod observation;
+pub mod profile;
+pub mod promotion;
 pub mod quantile;
+pub mod quantile_profile;
+pub mod release;
 pub mod rule;
+pub mod slope;
+pub mod stakes;
+pub mod tail;
+pub mod theil_sen;
 pub mod track;
 pub mod verdict;
+pub mod wager;
 pub mod window;

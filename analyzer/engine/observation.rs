@@ -186,6 +186,21 @@ pub enum Value {
     Restarts(u32),
 }
 
+impl Value {
+    /// Whether every number in it is: finite numbers may have a sum that is not.
+    pub fn is_finite(&self) -> bool {
+        match self {
+            Value::Share { events, total } => events.is_finite() && total.is_finite(),
+            Value::Events { events, instance_secs, .. } => {
+                events.is_finite() && instance_secs.is_finite()
+            }
+            Value::Histogram(histogram) => histogram.total().is_finite(),
+            Value::Level(level) => level.is_finite(),
+            Value::Health { .. } | Value::Restarts(_) => true,
+        }
+    }
+}
+
 /// Increments of a classic histogram. `counts` has one entry per edge and one more for `+Inf`;
 /// entries are per bucket, not cumulative.
 #[derive(Clone, Debug, PartialEq)]

@@ -45,37 +45,67 @@ pub struct ArmTrack {
     /// Slowest health answer at this look, in seconds.
     pub latency_secs: Option<f64>,
     window: Window<3>,
-    buckets: BucketWindow,
+    buckets: Option<Box<Buckets>>,
+}
+
+/// The window of a histogram, which other kinds of signal do without.
+#[derive(Clone, Debug)]
+struct Buckets {
+    window: BucketWindow,
     edges: Arc<[f64]>,
-    scratch: Vec<f64>,
+    sums: Vec<f64>,
+}
+
+/// What is remembered of a signal on both sides: of the arms, or of one instance against the
+/// baseline arm.
+#[derive(Clone, Copy, Debug)]
+pub struct Arms<'a> {
+    /// The new version's side.
+    pub canary: &'a ArmTrack,
+    /// The old version's side.
+    pub baseline: &'a ArmTrack,
+}
+
+impl<'a> Arms<'a> {
+    /// One of both sides.
+    pub fn arm(&self, arm: Arm) -> &'a ArmTrack {
+        match arm {
+            Arm::Canary => self.canary,
+            Arm::Baseline => self.baseline,
+        }
+    }
+
+    /// Whether neither version has ever exposed the signal, as far as one can see.
+    pub fn is_absent(&self) -> bool {
+        let why = |arm: &ArmTrack| match (&arm.missing, arm.last_data) {
+            (Some(missing), None) => Some(missing.why),
+            (Some(_) | None, _) => None,
+        };
+        let nowhere = [Some(Why::AbsentSeries), Some(Why::NotObserved)];
+        why(self.canary) == Some(Why::AbsentSeries) && nowhere.contains(&why(self.baseline))
+    }
 }
 
 impl Track {
     /// An empty track.
     pub fn new(kind: SignalKind, window: Duration) -> Self {
-        let arm = ArmTrack {
-            totals: [0.0; 2],
-            totals_before: [0.0; 2],
-            estimate: None,
-            window_counts: None,
-            first_requests: None,
-            last_data: None,
-            missing: None,
-            latency_secs: None,
-            window: Window::new(window),
-            buckets: BucketWindow::new(window),
-            edges: Arc::new([]),
-            scratch: Vec::new(),
-        };
+        let arm = ArmTrack::new(window);
         Self { kind, canary: arm.clone(), baseline: arm }
     }
 
     /// One arm's side.
     pub fn arm(&self, arm: Arm) -> &ArmTrack {
-        match arm {
-            Arm::Canary => &self.canary,
-            Arm::Baseline => &self.baseline,
-        }
+        self.arms().arm(arm)
+    }
+
+    /// Both sides, for reading.
+    pub fn arms(&self) -> Arms<'_> {
+        Arms { canary: &self.canary, baseline: &self.baseline }
+    }
+
+    /// Whether neither version has ever exposed the signal, as far as one can see.
+    pub fn is_absent(&self) -> bool {
+        self.arms().is_absent()
     }
 
     /// Takes one look.
@@ -86,25 +116,46 @@ impl Track {
 }
 
 impl ArmTrack {
-    fn absorb(&mut self, kind: SignalKind, now: Time, reading: &Reading) {
+    /// An empty track of one arm, or of one instance.
+    pub fn new(window: Duration) -> Self {
+        Self {
+            totals: [0.0; 2],
+            totals_before: [0.0; 2],
+            estimate: None,
+            window_counts: None,
+            first_requests: None,
+            last_data: None,
+            missing: None,
+            latency_secs: None,
+            window: Window::new(window),
+            buckets: None,
+        }
+    }
+
+    /// Takes one look.
+    pub fn absorb(&mut self, kind: SignalKind, now: Time, reading: &Reading) {
         self.totals_before = self.totals;
         self.latency_secs = None;
         self.missing = None;
         match reading {
             Ok(value) => {
                 self.last_data = Some(now);
-                self.take(now, value);
+                self.take(kind, now, value);
             }
             Err(missing) => self.missing = Some(missing.clone()),
         }
         self.read(kind, now);
     }
 
-    fn take(&mut self, now: Time, value: &Value) {
+    fn take(&mut self, kind: SignalKind, now: Time, value: &Value) {
+        // Counts and restarts are taken since the analysis began: no window is read of them.
+        let has_window = matches!(kind, SignalKind::Ratio { .. } | SignalKind::Rate);
         let mut add = |events: f64, total: f64, third: f64| {
             self.totals[0] += events;
             self.totals[1] += total;
-            self.window.push(now, [events, total, third]);
+            if has_window {
+                self.window.push(now, [events, total, third]);
+            }
         };
         match value {
             Value::Share { events, total } => {
@@ -120,11 +171,15 @@ impl ArmTrack {
             Value::Histogram(histogram) => {
                 self.totals[1] += histogram.total();
                 self.first_requests = self.first_requests.or(Some(now));
-                if *self.edges != *histogram.edges {
-                    self.edges = histogram.edges.clone();
-                    self.buckets.clear();
+                let buckets = self.buckets.get_or_insert_with(|| {
+                    let window = BucketWindow::new(self.window.length());
+                    Box::new(Buckets { window, edges: histogram.edges.clone(), sums: Vec::new() })
+                });
+                if *buckets.edges != *histogram.edges {
+                    buckets.edges = histogram.edges.clone();
+                    buckets.window.clear();
                 }
-                self.buckets.push(now, &histogram.counts);
+                buckets.window.push(now, &histogram.counts);
             }
         }
     }
@@ -145,9 +200,10 @@ impl ArmTrack {
                 self.estimate = self.last_data.map(|_| self.totals[0]);
             }
             SignalKind::Quantile { q } => {
-                let filled = self.buckets.sums_into(now, &mut self.scratch);
-                self.estimate =
-                    if filled { quantile::estimate(q, &self.edges, &self.scratch) } else { None };
+                self.estimate = self.buckets.as_mut().and_then(|buckets| {
+                    let filled = buckets.window.sums_into(now, &mut buckets.sums);
+                    if filled { quantile::estimate(q, &buckets.edges, &buckets.sums) } else { None }
+                });
             }
             SignalKind::Gauge { .. } if self.missing.is_some() => self.estimate = None,
             SignalKind::Gauge { .. } | SignalKind::Health => {}

@@ -21,6 +21,8 @@ use serde_json::Value;
 const ERRORS: &str = "error_rate > 1.5x baseline";
 const LATENCY: &str = "p95_latency > 1.2x baseline";
 
+const LEAK: &str = "slope(memory) > baseline + 1MB/min";
+
 /// The hold, in seconds: the recordings last three minutes.
 const HOLD_SECS: f64 = 120.0;
 
@@ -79,12 +81,17 @@ fn a_healthy_release_is_promoted() {
 
 #[test]
 fn errors_are_rolled_back() {
-    check_rollback("error5", &[ERRORS], 16.0);
+    check_rollback("error5", &[ERRORS], 15.0);
 }
 
 #[test]
 fn doubled_latency_is_rolled_back() {
-    check_rollback("latency2x", &[LATENCY], 22.0);
+    check_rollback("latency2x", &[LATENCY], 15.0);
+}
+
+#[test]
+fn a_leak_is_rolled_back() {
+    check_rollback("leak", &[LEAK], 70.0);
 }
 
 #[test]
@@ -171,7 +178,7 @@ fn check_program(name: &str, code: i32) -> Value {
     assert!(report["elapsed_secs"].as_f64().is_some_and(|secs| secs > 0.0), "{report}");
     assert!(report["reason"].as_str().is_some_and(|reason| reason.len() > 20), "{report}");
     let findings = report["findings"].as_array().expect("findings");
-    assert_eq!(findings.len(), 4);
+    assert_eq!(findings.len(), 5);
     for finding in findings {
         let state = finding["state"].as_str().expect("a state");
         assert!(["fires", "clear", "not_enough_data", "asleep"].contains(&state), "{state}");
@@ -190,7 +197,7 @@ fn the_program_exits_with_the_verdict() {
     assert_eq!(rolled_back["findings"][0]["state"], "fires");
     let onset = meta("error5")["onset"].as_f64().unwrap();
     let decided = rolled_back["decided_at"].as_f64().expect("decided");
-    assert!((0.0..=16.0).contains(&(decided - onset)), "{decided} after {onset}");
+    assert!((0.0..=15.0).contains(&(decided - onset)), "{decided} after {onset}");
 
     let idle = check_program("zero_traffic", 4);
     assert!(idle["reason"].as_str().unwrap().contains("no traffic"), "{idle}");

@@ -19,6 +19,7 @@ use rollgate::{
 };
 
 mod counters;
+mod parts;
 mod random;
 mod readings;
 

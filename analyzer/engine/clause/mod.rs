@@ -3,30 +3,42 @@
 //! A clause that exists here is of a form the engine can judge (`rule.rs`); what it finds carries
 //! estimate, bound, progress and samples, or the reason why nothing can be said.
 
+mod below;
 mod comparison;
 mod counted;
 mod dwell;
+mod gauge;
+mod instances;
 mod limit;
 mod quantile;
+mod slope;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use below::below_look;
 use comparison::comparison_look;
 use counted::{counted_look, health_look};
 use dwell::{dwell_look, latency_look};
+use gauge::gauge_look;
+use instances::Instances;
 use limit::limit_look;
 use quantile::quantile_look;
+use slope::{question, slope_look};
 
 use super::{
+    below::BelowEvidence,
+    blame::Suspects,
     calibration::SignalCalibration,
     dwell::Dwell,
-    evidence::{ComparisonEvidence, OnsetMixture},
+    gauge::SignEvidence,
     noise::NoiseUsed,
     observation::{Arm, Missing, Pair, Time, Why},
     quantile::QuantileEvidence,
-    rule::{Clause, Signal, SignalKind, Test},
-    track::Track,
-    verdict::{ClauseFinding, Progress, Samples, State},
+    rule::{Bound, Clause, Op, Signal, SignalKind, Test},
+    slope::SlopeEvidence,
+    track::Arms,
+    verdict::{ClauseFinding, Effect, Progress, Samples, State},
+    wager::{ComparisonEvidence, LimitWager},
 };
 
 /// Requests an arm must have seen before "no evidence" is called clear rather than not enough data.
@@ -35,7 +47,11 @@ pub const CLEAR_REQUESTS_MIN: f64 = 100.0;
 /// Shortest look taken as a base for rates; two looks at one moment must not divide by zero.
 const LOOK_SECS_MIN: f64 = 0.001;
 
+/// Evidence, in decades, from which on it is said what is to blame for it.
+const BLAME_DECADES_MIN: f64 = 1.0;
+
 /// What one look offers to a clause.
+#[derive(Clone, Copy)]
 pub struct Look<'a> {
     /// When.
     pub now: Time,
@@ -48,9 +64,20 @@ pub struct Look<'a> {
     /// What both arms said of it.
     pub pair: &'a Pair,
     /// What is remembered of it, this look included.
-    pub track: &'a Track,
+    pub track: Arms<'a>,
     /// How noisy it is taken to be.
     pub noise: SignalCalibration,
+    /// How far apart both arms are, where that is followed.
+    pub effect: Option<Effect>,
+}
+
+impl Look<'_> {
+    /// The usual events per request (or instance and second): of the service's past and of what the
+    /// baseline showed before this look. None when there is neither.
+    fn usual(&self) -> Option<f64> {
+        let [events, total] = self.track.arm(Arm::Baseline).totals_before;
+        self.noise.usual.rate(events, total)
+    }
 }
 
 /// State of one clause.
@@ -60,16 +87,25 @@ pub struct ClauseState {
     /// log10 of 1/alpha for this clause.
     needed: f64,
     judge: Judge,
+    suspects: Option<Box<Suspects>>,
 }
 
 #[derive(Clone, Debug)]
 enum Judge {
     Dwell(Dwell),
-    Limit(OnsetMixture),
+    Limit(LimitWager),
     Comparison(Box<ComparisonEvidence>),
+    Below(Box<BelowEvidence>),
     Quantile(Box<QuantileEvidence>),
+    Sign(Box<SignEvidence>),
+    /// With the name of what is judged where instances are not told apart.
+    Slope(Box<SlopeEvidence>, Arc<str>),
     Counted,
-    Health { streak: u32, dwell: Dwell },
+    Health {
+        streak: u32,
+        dwell: Dwell,
+    },
+    Instances(Box<Instances>),
 }
 
 impl ClauseState {
@@ -89,30 +125,70 @@ impl ClauseState {
     pub fn new(clause: &Clause, signal: &Signal, alpha: f64, horizon: u32) -> Self {
         let judge = match clause.test {
             Test::Dwell { .. } | Test::HealthLatency { .. } => Judge::Dwell(Dwell::default()),
-            Test::BeyondConstant { .. } => Judge::Limit(OnsetMixture::new(horizon)),
-            Test::Counted { .. } | Test::Slope { .. } => Judge::Counted,
+            Test::BeyondConstant { op, .. } => match signal.kind {
+                SignalKind::Gauge { .. } => Judge::Sign(Box::new(SignEvidence::new(op, horizon))),
+                SignalKind::Ratio { .. }
+                | SignalKind::Rate
+                | SignalKind::Count
+                | SignalKind::Quantile { .. }
+                | SignalKind::Health
+                | SignalKind::Restarts => Judge::Limit(LimitWager::new(horizon)),
+            },
+            Test::Slope { op, bound } => {
+                let evidence = SlopeEvidence::new(question(clause, op, bound), horizon);
+                Judge::Slope(Box::new(evidence), "the arm".into())
+            }
+            Test::Counted { .. } => Judge::Counted,
             Test::HealthIs { .. } => Judge::Health { streak: 0, dwell: Dwell::default() },
-            Test::BeyondBaseline { margin, .. } => match signal.kind {
-                SignalKind::Quantile { .. } => {
-                    Judge::Quantile(Box::new(QuantileEvidence::new(margin, horizon)))
+            Test::BeyondBaseline { op, margin } => match signal.kind {
+                SignalKind::Gauge { .. } => Judge::Sign(Box::new(SignEvidence::new(op, horizon))),
+                SignalKind::Ratio { .. } | SignalKind::Rate
+                    if matches!(op, Op::Below | Op::AtMost) =>
+                {
+                    Judge::Below(Box::new(BelowEvidence::new(margin, horizon)))
+                }
+                SignalKind::Quantile { q } => {
+                    Judge::Quantile(Box::new(QuantileEvidence::new(q, margin)))
                 }
                 SignalKind::Ratio { floor } => {
                     Judge::Comparison(Box::new(ComparisonEvidence::new(margin, floor, horizon)))
                 }
                 SignalKind::Rate
                 | SignalKind::Count
-                | SignalKind::Gauge { .. }
                 | SignalKind::Health
                 | SignalKind::Restarts => {
                     Judge::Comparison(Box::new(ComparisonEvidence::new(margin, 0.0, horizon)))
                 }
             },
         };
-        Self { test: clause.test, needed: -alpha.log10(), judge }
+        let judge = match Instances::of(clause, signal, alpha, horizon) {
+            Some(instances) => Judge::Instances(Box::new(instances)),
+            None => judge,
+        };
+        let suspects = Suspects::of(clause, signal).map(Box::new);
+        Self { test: clause.test, needed: -alpha.log10(), judge, suspects }
     }
 
     /// Takes one look.
     pub fn look(&mut self, look: &Look<'_>) -> ClauseFinding {
+        let mut found = self.judged(look);
+        if let Some(suspects) = &mut self.suspects {
+            suspects.absorb(look.pair, look.track.arm(Arm::Baseline).totals_before, look.secs);
+            if let Progress::Evidence { decades, .. } = found.progress
+                && decades >= BLAME_DECADES_MIN
+            {
+                found.blame = suspects.blame(look.noise.kappa_secs);
+            }
+        }
+        if !(look.signal.optional && look.track.is_absent() && found.state == State::NotEnoughData)
+        {
+            return found;
+        }
+        let note = found.missing.as_ref().map(|missing| format!("judged without it: {missing}"));
+        ClauseFinding { state: State::Clear, missing: None, note, ..found }
+    }
+
+    fn judged(&mut self, look: &Look<'_>) -> ClauseFinding {
         let needed = self.needed;
         match (&mut self.judge, self.test) {
             (Judge::Dwell(dwell), Test::Dwell { op, bound, hold }) => {
@@ -127,13 +203,26 @@ impl ClauseState {
             (Judge::Comparison(evidence), Test::BeyondBaseline { margin, .. }) => {
                 comparison_look(evidence, look, margin, needed)
             }
+            (Judge::Below(evidence), Test::BeyondBaseline { margin, .. }) => {
+                below_look(evidence, look, margin, needed)
+            }
             (Judge::Quantile(evidence), Test::BeyondBaseline { margin, .. }) => {
                 quantile_look(evidence, look, margin, needed)
+            }
+            (Judge::Sign(evidence), Test::BeyondConstant { limit, .. }) => {
+                gauge_look(evidence, look, Bound::Constant(limit), needed)
+            }
+            (Judge::Sign(evidence), Test::BeyondBaseline { margin, .. }) => {
+                gauge_look(evidence, look, Bound::TimesBaseline(margin), needed)
+            }
+            (Judge::Slope(evidence, whole), Test::Slope { bound, .. }) => {
+                slope_look(evidence, look, bound, needed, whole)
             }
             (Judge::Counted, Test::Counted { op, limit }) => counted_look(look, op, limit),
             (Judge::Health { streak, dwell }, Test::HealthIs { status, hold }) => {
                 health_look(streak, dwell, look, status, hold)
             }
+            (Judge::Instances(instances), _) => instances.look(look),
             // `new` pairs each test with its judge.
             (_, test) => unreachable!("{test:?} is judged by another judge"),
         }

@@ -8,19 +8,21 @@ use std::{
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use rollgate::{
     engine::observation::{
-        Arm, Health, Histogram, Missing, Observation, Pair, Reading, Time, Value, Why,
+        Arm, Health, Histogram, Missing, Observation, Pair, Part, PartKind, Parts, Reading, Time,
+        Value, Why,
     },
     signal::{
         carry::{Carry, InstanceCarry},
         sample::Labels,
     },
     store::{
-        AttemptRecord, Created, DeliveryCounts, DeliveryState, Filter, Look, NewAnalysis, PAGE_MAX,
-        Store, StoreError, StoredAnalysis, StoredDelivery, StoredState, sqlite::SqliteStore,
+        AttemptRecord, Created, Decision, DeliveryCounts, DeliveryState, Filter, Look, NewAnalysis,
+        PAGE_MAX, Store, StoreError, StoredAnalysis, StoredDelivery, StoredState,
+        sqlite::SqliteStore,
     },
 };
 
-use super::{decided, folder, look, new, open};
+use super::{advanced, decided, folder, look, new, open};
 
 /// What a store is, in the slowest and most obvious way.
 #[derive(Default)]
@@ -59,7 +61,7 @@ impl Model {
             let is_over = analysis.state != StoredState::Running;
             let entry = last.entry(&look.analysis).or_insert((analysis.last_look, is_over));
             let accepted = !entry.1 && look.look == entry.0 + 1;
-            *entry = (look.look, look.decision.is_some());
+            *entry = (look.look, look.decision.as_ref().is_some_and(Decision::is_final));
             accepted
         })
     }
@@ -74,9 +76,12 @@ impl Model {
             self.journal.entry(id.clone()).or_default().push((look.look, look.observation));
             self.carry.insert(id.clone(), look.carry);
             let Some(decision) = look.decision else { continue };
-            analysis.state = StoredState::Finished;
-            analysis.verdict = Some(look.verdict);
-            analysis.ended = Some(decision.at);
+            if decision.is_final() {
+                analysis.state = StoredState::Finished;
+                analysis.verdict = Some(look.verdict);
+                analysis.ended = Some(decision.at);
+            }
+            take_back(&mut self.deliveries, &id);
             self.deliveries.extend(decision.deliveries.into_iter().map(|new| StoredDelivery {
                 analysis: id.clone(),
                 new,
@@ -92,6 +97,7 @@ impl Model {
     fn cancel(&mut self, id: &str, note: &str, at: Time) -> bool {
         match self.analyses.get_mut(id) {
             Some(analysis) if analysis.state == StoredState::Running => {
+                take_back(&mut self.deliveries, id);
                 analysis.state = StoredState::Cancelled;
                 analysis.cancel_note = Some(note.to_owned());
                 analysis.ended = Some(at);
@@ -200,10 +206,26 @@ impl Random {
     fn observation(&mut self) -> Observation {
         let edges: Arc<[f64]> = (0..self.0.random_range(0..5)).map(f64::from).collect();
         let signals = (0..self.0.random_range(0..4))
-            .map(|_| Pair::new(self.reading(&edges), self.reading(&edges)))
+            .map(|_| {
+                let pair = Pair::new(self.reading(&edges), self.reading(&edges));
+                let parts = Parts { canary: self.parts(&edges), baseline: self.parts(&edges) };
+                Pair { parts, ..pair }
+            })
             .collect();
         let at = Time(self.0.random_range(-5..i64::MAX / 2));
         Observation { at, signals, canary_gap: self.reading(&edges).err() }
+    }
+
+    fn parts(&mut self, edges: &Arc<[f64]>) -> Vec<Part> {
+        let mut parts = Vec::new();
+        for _ in 0..self.0.random_range(0..4) {
+            let Ok(value) = self.reading(edges) else { continue };
+            let kind = [PartKind::Instance, PartKind::Route][self.0.random_range(0..2usize)];
+            let name = format!("GET /\u{e4} \"{}\"", self.0.random_range(0..3)).into();
+            let started = self.0.random::<bool>().then(|| Time(self.0.random()));
+            parts.push(Part { kind, name, started, value });
+        }
+        parts
     }
 
     fn carry(&mut self) -> Carry {
@@ -219,6 +241,7 @@ impl Random {
                 first_seen: Time(self.0.random()),
                 last_read: self.0.random::<bool>().then_some(Time(7)),
                 process_start_secs: self.0.random::<bool>().then(|| self.number()),
+                life_began: self.0.random::<bool>().then(|| Time(self.0.random())),
                 been_up: vec![1, 4],
                 counters,
             };
@@ -236,11 +259,25 @@ impl Random {
                 .choose(&mut self.0)
                 .copied()
                 .expect("not empty");
-            decided(id, number, at, mechanisms)
+            match self.0.random_bool(0.5) {
+                true => decided(id, number, at, mechanisms),
+                // Looks only go up, so that each advance is to another step.
+                false => advanced(id, number, number as usize, mechanisms),
+            }
         } else {
             look(id, number)
         };
         Look { observation: self.observation(), carry: self.carry(), ..base }
+    }
+}
+
+/// Ends what is pending of an analysis.
+fn take_back(deliveries: &mut [StoredDelivery], id: &str) {
+    for row in deliveries {
+        if row.analysis == id && row.state == DeliveryState::Pending {
+            row.state = DeliveryState::Dead;
+            row.last_answer = Some("taken back: a later decision stands".to_owned());
+        }
     }
 }
 
