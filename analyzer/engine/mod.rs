@@ -14,6 +14,7 @@ pub mod interval;
 pub mod noise;
 pub mod observation;
 pub mod quantile;
+pub mod residual;
 pub mod rule;
 pub mod track;
 pub mod verdict;
