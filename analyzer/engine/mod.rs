@@ -23,6 +23,7 @@ pub mod promotion;
 pub mod quantile;
 pub mod quantile_profile;
 pub mod release;
+pub mod residual;
 pub mod rule;
 pub mod slope;
 pub mod stakes;

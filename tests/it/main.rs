@@ -9,6 +9,7 @@ mod deliver;
 mod demo_service;
 mod display;
 mod engine_blame;
+mod engine_evidence;
 mod engine_false_alarms;
 mod engine_golden;
 mod engine_instances;

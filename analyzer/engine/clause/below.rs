@@ -1,6 +1,6 @@
 //! Evidence that a share or a rate is below a fraction of the baseline's.
 
-use super::{LOOK_SECS_MIN, Look, comparison::arm_counts, evidence_finding, scarcity, used};
+use super::{LOOK_SECS_MIN, Look, evidence_finding, scarcity, used};
 use crate::engine::{
     below::{Before, BelowEvidence, LEARNT_REQUESTS},
     evidence::Counts,
@@ -16,12 +16,7 @@ pub(super) fn below_look(
     margin: f64,
     needed: f64,
 ) -> ClauseFinding {
-    let mut counts = Counts::default();
-    let both = arm_counts(&look.pair.canary).zip(arm_counts(&look.pair.baseline));
-    if let Some((canary, baseline)) = both {
-        (counts.canary_events, counts.canary_total) = canary;
-        (counts.baseline_events, counts.baseline_total) = baseline;
-    }
+    let counts = Counts::of(look.pair).unwrap_or_default();
     let is_rate = look.signal.kind == SignalKind::Rate;
     let [events, total] = look.track.arm(Arm::Baseline).totals_before;
     // Of shares the misses are counted, of rates the events.
