@@ -309,7 +309,7 @@ fn numbers(page: &mut Page, study: &Simulation) {
     let harmless: Vec<Vec<String>> = study.of_kind(false).map(harmless_row).collect();
     let columns =
         ["no fault", "runs", "rolled back", "promoted", "no verdict", "half within", "stated"];
-    page.table(&columns, &harmless, false);
+    page.table(&columns, &harmless, true);
     let faulty: Vec<Vec<String>> = study.of_kind(true).map(faulty_row).collect();
     let columns = [
         "with a fault",
