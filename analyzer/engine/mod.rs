@@ -10,6 +10,7 @@ pub mod clause;
 pub mod dwell;
 pub mod evidence;
 pub mod interval;
+pub mod native;
 pub mod noise;
 pub mod observation;
 pub mod quantile;

@@ -7,6 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
+    native::NativeWindow,
     observation::{Arm, Missing, Pair, Reading, Time, Value, Why},
     quantile,
     rule::SignalKind,
@@ -38,8 +39,11 @@ pub struct ArmTrack {
     pub missing: Option<Missing>,
     /// Slowest health answer at this look, in seconds.
     pub latency_secs: Option<f64>,
+    /// Whether this quantile comes from a summary, which tells the quantile and no counts.
+    pub reads_summary: bool,
     window: Window<3>,
     buckets: BucketWindow,
+    natives: NativeWindow,
     edges: Arc<[f64]>,
     scratch: Vec<f64>,
 }
@@ -55,8 +59,10 @@ impl Track {
             last_data: None,
             missing: None,
             latency_secs: None,
+            reads_summary: false,
             window: Window::new(window),
             buckets: BucketWindow::new(window),
+            natives: NativeWindow::new(window),
             edges: Arc::new([]),
             scratch: Vec::new(),
         };
@@ -86,14 +92,14 @@ impl ArmTrack {
         match reading {
             Ok(value) => {
                 self.last_data = Some(now);
-                self.take(now, value);
+                self.take(kind, now, value);
             }
             Err(missing) => self.missing = Some(missing.clone()),
         }
         self.read(kind, now);
     }
 
-    fn take(&mut self, now: Time, value: &Value) {
+    fn take(&mut self, kind: SignalKind, now: Time, value: &Value) {
         let mut add = |events: f64, total: f64, third: f64| {
             self.totals[0] += events;
             self.totals[1] += total;
@@ -105,15 +111,26 @@ impl ArmTrack {
                 add(*events, *instance_secs, instance_secs / f64::from((*instances).max(1)));
             }
             Value::Restarts(restarts) => add(f64::from(*restarts), 0.0, 0.0),
-            Value::Level(level) => self.estimate = Some(*level),
+            Value::Level(level) => {
+                self.estimate = Some(*level);
+                self.reads_summary = matches!(kind, SignalKind::Quantile { .. });
+            }
             Value::Health { latency_secs, .. } => self.latency_secs = *latency_secs,
             Value::Histogram(histogram) => {
                 self.totals[1] += histogram.total();
+                self.natives.clear();
+                self.reads_summary = false;
                 if *self.edges != *histogram.edges {
                     self.edges = histogram.edges.clone();
                     self.buckets.clear();
                 }
                 self.buckets.push(now, &histogram.counts);
+            }
+            Value::Native(histogram) => {
+                self.totals[1] += histogram.total();
+                self.buckets.clear();
+                self.reads_summary = false;
+                self.natives.push(now, histogram);
             }
         }
     }
@@ -133,10 +150,17 @@ impl ArmTrack {
             SignalKind::Count | SignalKind::Restarts => {
                 self.estimate = self.last_data.map(|_| self.totals[0]);
             }
+            // Of a summary: its own quantile, which is as old as its reading.
+            SignalKind::Quantile { .. } if self.reads_summary => {
+                self.estimate = self.estimate.filter(|_| self.missing.is_none());
+            }
             SignalKind::Quantile { q } => {
                 let filled = self.buckets.sums_into(now, &mut self.scratch);
-                self.estimate =
-                    if filled { quantile::estimate(q, &self.edges, &self.scratch) } else { None };
+                self.estimate = match self.natives.sum(now) {
+                    Some(sum) => sum.estimate(q),
+                    None if filled => quantile::estimate(q, &self.edges, &self.scratch),
+                    None => None,
+                };
             }
             SignalKind::Gauge { .. } if self.missing.is_some() => self.estimate = None,
             SignalKind::Gauge { .. } | SignalKind::Health => {}

@@ -283,7 +283,9 @@ impl<'t> Definition<'t, '_> {
         let of = self.selection(node, "`of`")?;
         let checked = check_histogram(&of, node.span.clone());
         let scale = self.out.keep(checked)?;
-        Some(Defined { kind: SignalKind::Quantile { q: q? }, scale, reads: Reads::Histogram(of) })
+        let q = q?;
+        let reads = Reads::Histogram { of, q };
+        Some(Defined { kind: SignalKind::Quantile { q }, scale, reads })
     }
 
     fn gauge(&mut self, value: &'t Node) -> Option<Defined> {

@@ -15,11 +15,13 @@ use super::{
     buckets::Cumulative,
     carry::{Carry, InstanceCarry},
     increments::{Increments, Life, Series},
+    quantile::{Latencies, latencies},
     sample::{Gathered, InstanceReading, Probe},
     spec::{HealthTarget, PROCESS_START_TIME, Reads, Reduce, Selection, SignalSpec},
 };
-use crate::engine::observation::{
-    Arm, Health, Missing, Observation, Pair, Reading, Time, Value, Why,
+use crate::engine::{
+    native::NativeHistogram,
+    observation::{Arm, Health, Missing, Observation, Pair, Reading, Time, Value, Why},
 };
 
 /// A process start that moved by more than this is another process; less is clock arithmetic.
@@ -54,8 +56,19 @@ enum Part {
     Share { events: f64, total: f64 },
     Events { events: f64, secs: f64 },
     Buckets(Cumulative),
+    Native(NativeHistogram),
     Level(f64),
     Restarts(u32),
+}
+
+impl From<Latencies> for Part {
+    fn from(latencies: Latencies) -> Self {
+        match latencies {
+            Latencies::Buckets(buckets) => Part::Buckets(buckets),
+            Latencies::Native(native) => Part::Native(native),
+            Latencies::Level(level) => Part::Level(level),
+        }
+    }
 }
 
 impl Reducer {
@@ -118,6 +131,7 @@ impl Reducer {
                 process_start_secs: None,
                 been_up: Vec::new(),
                 counters: BTreeMap::new(),
+                natives: BTreeMap::new(),
             };
             let mut carry = self.carry.instances.remove(&key).unwrap_or(blank);
             self.instance_parts(reading, &mut carry, &mut parts);
@@ -140,7 +154,7 @@ impl Reducer {
                 Reads::Promql(_) => level_of(signal, instances),
                 Reads::Ratio { .. }
                 | Reads::Counter(_)
-                | Reads::Histogram(_)
+                | Reads::Histogram { .. }
                 | Reads::Gauge { .. }
                 | Reads::Restarts(_) => {
                     let reduce = match &spec.reads {
@@ -204,7 +218,9 @@ impl Reducer {
                     counted.and_then(|()| ratio_part(&increments, events, total))
                 }
                 Reads::Counter(of) => counted.and_then(|()| counter_part(&increments, of, secs)),
-                Reads::Histogram(of) => counted.and_then(|()| buckets_part(&increments, of)),
+                Reads::Histogram { of, q } => {
+                    counted.and_then(|()| latencies(&increments, of, *q).map(Part::from))
+                }
             };
             parts.push(part.map_err(|missing| named(&missing)));
         }
@@ -272,10 +288,6 @@ fn counter_part(increments: &Increments<'_>, of: &Selection, secs: f64) -> Resul
     Ok(Part::Events { events: increments.sum(&increments.selected(of, "")?)?, secs })
 }
 
-fn buckets_part(increments: &Increments<'_>, of: &Selection) -> Result<Part, Missing> {
-    let buckets = increments.selected(of, "_bucket")?;
-    Cumulative::read(increments, &buckets).map(Part::Buckets)
-}
 
 fn gauge_part(
     increments: &Increments<'_>,
@@ -389,6 +401,7 @@ fn level_of(signal: usize, instances: &[InstanceReading]) -> Reading {
 fn join(parts: Vec<Result<Part, Missing>>, reduce: Reduce, edges: &mut Arc<[f64]>) -> Reading {
     let (mut shares, mut counted, mut restarts) = ((0.0, 0.0), (0.0, 0.0, 0u32), None);
     let (mut buckets, mut levels): (Option<Cumulative>, Vec<f64>) = (None, Vec::new());
+    let mut natives: Option<NativeHistogram> = None;
     let (mut saw_share, mut reasons) = (false, BTreeSet::new());
     for part in parts {
         match part {
@@ -405,6 +418,10 @@ fn join(parts: Vec<Result<Part, Missing>>, reduce: Reduce, edges: &mut Arc<[f64]
                     None => one,
                 });
             }
+            Ok(Part::Native(one)) => match &mut natives {
+                Some(sum) => sum.add(&one),
+                None => natives = Some(one),
+            },
             Ok(Part::Level(level)) => levels.push(level),
             Ok(Part::Restarts(one)) => {
                 restarts = Some(restarts.unwrap_or(0u32).saturating_add(one))
@@ -415,6 +432,14 @@ fn join(parts: Vec<Result<Part, Missing>>, reduce: Reduce, edges: &mut Arc<[f64]
         }
     }
     let quiet = || Missing::new(Why::NoTraffic, "no requests since the last look");
+    // Some instances are of a build that has buckets, some of one that has native histograms.
+    let (buckets, natives) = match (buckets, natives) {
+        (Some(sum), Some(native)) => (Some(sum.plus(Cumulative::of_native(&native))), None),
+        (buckets, natives) => (buckets, natives),
+    };
+    if let Some(native) = natives {
+        return if native.total() > 0.0 { finite(Value::Native(native)) } else { Err(quiet()) };
+    }
     if let Some(cumulative) = buckets {
         return if cumulative.total() > 0.0 {
             cumulative.histogram(edges).map(Value::Histogram).and_then(finite)
@@ -450,6 +475,7 @@ fn finite(value: Value) -> Reading {
             events.is_finite() && instance_secs.is_finite()
         }
         Value::Histogram(histogram) => histogram.total().is_finite(),
+        Value::Native(histogram) => histogram.total().is_finite(),
         Value::Level(level) => level.is_finite(),
         Value::Health { .. } | Value::Restarts(_) => true,
     };

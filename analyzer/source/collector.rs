@@ -1,11 +1,12 @@
 //! One look at everything an analysis watches, all at once.
 //!
 //! Invariants: [`Collector::gather`] never fails and returns within its time, whatever the targets
-//! do; every instance that was to be asked is in the result, with samples or with a reason. It
-//! deliberately keeps nothing between two looks: differences are `signal/`'s work.
+//! do; every instance that was to be asked is in the result, with samples or with a reason. Between
+//! two looks it keeps nothing but the format that each target is best asked in: differences are
+//! `signal/`'s work.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,7 +19,7 @@ use super::{
     health,
     limits::SourceLimits,
     prometheus::PrometheusServer,
-    scrape::{self, Keep},
+    scrape::{self, Dialect, Keep},
     selector_arm::{self, SelectorArm},
     target::Target,
 };
@@ -69,6 +70,7 @@ pub struct Collector {
     client: Client,
     options: CollectorOptions,
     wanted: Arc<Wanted>,
+    dialects: Arc<BTreeMap<Arc<str>, Dialect>>,
     telemetry: Telemetry,
 }
 
@@ -81,7 +83,13 @@ impl Collector {
             }
         }
         let wanted = Arc::new(Wanted::names(spec::wanted_names(&options.specs)));
-        Self { client, options, wanted, telemetry }
+        let arms = [Some(&options.canary), options.baseline.as_ref()];
+        let targets = arms.into_iter().flatten().flat_map(|arm| match arm {
+            ArmSource::Targets(targets) => targets.as_slice(),
+            ArmSource::Selector { .. } => &[],
+        });
+        let dialects = targets.map(|target| (target.name().clone(), Dialect::default())).collect();
+        Self { client, options, wanted, dialects: Arc::new(dialects), telemetry }
     }
 
     /// Asks everything at once and waits for the last, or for the time to run out.
@@ -151,13 +159,15 @@ impl Collector {
             wanted: &self.wanted,
             limits: &self.options.limits.exposition,
         };
+        let unknown = Dialect::default();
+        let dialect = self.dialects.get(target.name()).unwrap_or(&unknown);
         let paths = self.health_paths().map(|(signal, path)| async move {
             let url = target.health_url(path);
             let answer = health::probe(&self.client, &url, bounds, &self.telemetry).await;
             Probe { signal, answer }
         });
         let (scraped, probes) = tokio::join!(
-            scrape::scrape(&self.client, target, keep, bounds, &self.telemetry),
+            scrape::scrape(&self.client, (target, dialect), keep, bounds, &self.telemetry),
             join_all(paths),
         );
         InstanceReading { probes, ..scrape::reading(target.name().clone(), now, scraped) }
@@ -265,7 +275,7 @@ pub(super) fn promql_signals(specs: &[SignalSpec]) -> impl Iterator<Item = (usiz
         Reads::Health(_)
         | Reads::Ratio { .. }
         | Reads::Counter(_)
-        | Reads::Histogram(_)
+        | Reads::Histogram { .. }
         | Reads::Gauge { .. }
         | Reads::Restarts(_) => None,
     })

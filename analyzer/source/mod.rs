@@ -12,6 +12,7 @@ pub mod health_body;
 pub mod limits;
 pub mod prometheus;
 mod prometheus_answer;
+mod prometheus_native;
 pub mod recording;
 mod recording_file;
 pub mod scrape;

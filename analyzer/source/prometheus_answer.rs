@@ -1,17 +1,19 @@
 //! Answers of the Prometheus HTTP API, as Prometheus, Thanos, Mimir and VictoriaMetrics give them.
 //!
 //! Invariants: values are read from strings (`"NaN"`, `"+Inf"`); of a range only the newest points
-//! are held; an answer that says it is partial is a failure. Native histograms are recognised and
-//! not read.
+//! are held; an answer that says it is partial is a failure.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer,
     de::{Error as _, IgnoredAny, SeqAccess, Visitor},
 };
 
-use super::excerpt::{excerpt, excerpt_bytes};
+use super::{
+    excerpt::{excerpt, excerpt_bytes},
+    prometheus_native::HistogramPoint,
+};
 
 /// Points of a series that are held: enough to step back to the scrape that all queries saw, and
 /// to tell how often it is scraped.
@@ -50,15 +52,20 @@ impl Data {
 pub(super) struct Series {
     pub metric: BTreeMap<String, String>,
     #[serde(default)]
-    pub values: Newest,
+    pub values: Newest<Point>,
     pub value: Option<Point>,
-    histograms: Option<IgnoredAny>,
-    histogram: Option<IgnoredAny>,
+    #[serde(default)]
+    pub histograms: Newest<HistogramPoint>,
 }
 
 impl Series {
-    pub(super) fn is_native_histogram(&self) -> bool {
-        self.histograms.is_some() || self.histogram.is_some()
+    /// When its newest points were taken, oldest first.
+    pub(super) fn times(&self) -> Vec<i64> {
+        let numbers = self.values.0.iter().map(|point| point.at_ms);
+        let histograms = self.histograms.0.iter().map(|point| point.at_ms);
+        let mut times: Vec<i64> = numbers.chain(histograms).collect();
+        times.sort_unstable();
+        times
     }
 }
 
@@ -80,18 +87,24 @@ impl<'de> Deserialize<'de> for Point {
 }
 
 /// The newest points of a range, oldest first.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Newest(pub Vec<Point>);
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Newest<P>(pub Vec<P>);
 
-impl<'de> Deserialize<'de> for Newest {
+impl<P> Default for Newest<P> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, P: Deserialize<'de>> Deserialize<'de> for Newest<P> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Tail;
-        impl<'de> Visitor<'de> for Tail {
-            type Value = Newest;
+        struct Tail<P>(PhantomData<P>);
+        impl<'de, P: Deserialize<'de>> Visitor<'de> for Tail<P> {
+            type Value = Newest<P>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of [time, \"value\"]")
+                f.write_str("a list of points, each with its time")
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Newest, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Newest<P>, A::Error> {
                 let mut points = Vec::with_capacity(POINTS_KEPT);
                 while let Some(point) = seq.next_element()? {
                     if points.len() == POINTS_KEPT {
@@ -102,7 +115,7 @@ impl<'de> Deserialize<'de> for Newest {
                 Ok(Newest(points))
             }
         }
-        deserializer.deserialize_seq(Tail)
+        deserializer.deserialize_seq(Tail(PhantomData))
     }
 }
 
@@ -217,13 +230,16 @@ mod tests {
     }
 
     #[test]
-    fn recognises_native_histograms() {
-        for body in [
-            r#"{"resultType":"matrix","result":[{"metric":{},"histograms":[[1,{"count":"3"}]]}]}"#,
-            r#"{"resultType":"vector","result":[{"metric":{},"histogram":[1,{"count":"3"}]}]}"#,
-        ] {
-            assert!(answered(body).data.series()[0].is_native_histogram(), "{body}");
-        }
+    fn native_histograms_have_points_too() {
+        let points: Vec<_> = (0..9).map(|i| format!("[{i},{{\"count\":\"3\"}}]")).collect();
+        let points = points.join(",");
+        let data = answered(&format!(
+            r#"{{"resultType":"matrix","result":[{{"metric":{{}},"histograms":[{points}]}}]}}"#
+        ));
+        assert_eq!(data.data.series()[0].times(), [5000, 6000, 7000, 8000]);
+        // An expression may give one where a number is expected.
+        let body = r#"{"resultType":"vector","result":[{"metric":{},"histogram":[1,{}]}]}"#;
+        assert_eq!(answered(body).data.series()[0].value, None);
     }
 
     #[test]

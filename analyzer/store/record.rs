@@ -8,6 +8,8 @@
 //!
 //! Deliberately absent: migration of old records. Version 1 is the only one; another is unreadable.
 
+mod native;
+
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -21,6 +23,8 @@ use crate::{
         sample::Labels,
     },
 };
+
+use native::NativeRecord;
 
 /// Version of both shapes.
 const VERSION: u32 = 1;
@@ -84,8 +88,9 @@ pub(super) fn read_carry(record: &str) -> Result<Carry, String> {
     };
     let mut instances = BTreeMap::new();
     for record in records {
-        let mut counters = BTreeMap::new();
-        for (name, labels, value) in record.counters {
+        let (mut counters, mut natives) = (BTreeMap::new(), BTreeMap::new());
+        let mut records = record.natives.into_iter().peekable();
+        for (place, (name, labels, value)) in record.counters.into_iter().enumerate() {
             let (pairs, []) = labels.as_chunks::<2>() else {
                 return Err("a label has no value".to_owned());
             };
@@ -93,7 +98,11 @@ pub(super) fn read_carry(record: &str) -> Result<Carry, String> {
                 .iter()
                 .map(|[label, value]| Ok((word(*label)?, word(*value)?)))
                 .collect::<Result<Vec<_>, String>>()?;
-            counters.insert((word(name)?, Labels::new(pairs)), value.0);
+            let key = (word(name)?, Labels::new(pairs));
+            if let Some((_, native)) = records.next_if(|(at, _)| *at as usize == place) {
+                natives.insert(key.clone(), Arc::new(native.histogram()?));
+            }
+            counters.insert(key, value.0);
         }
         let carry = InstanceCarry {
             first_seen: Time(record.first_seen),
@@ -101,6 +110,7 @@ pub(super) fn read_carry(record: &str) -> Result<Carry, String> {
             process_start_secs: record.process_start_secs.map(|start| start.0),
             been_up: record.been_up,
             counters,
+            natives,
         };
         instances.insert((record.arm.into(), word(record.instance)?), carry);
     }
@@ -150,6 +160,8 @@ enum ReadingRecord {
     Histogram(u32, Vec<Exact>),
     #[serde(rename = "l")]
     Level(Exact),
+    #[serde(rename = "n")]
+    Native(NativeRecord),
     #[serde(rename = "p")]
     Probe(HealthRecord, Option<Exact>),
     #[serde(rename = "r")]
@@ -187,6 +199,9 @@ struct InstanceRecord {
     /// Name, labels and their values in turn, value.
     #[serde(rename = "c")]
     counters: Vec<(u32, Vec<u32>, Exact)>,
+    /// Buckets of the native histograms among them, by their place in the list.
+    #[serde(rename = "h", default, skip_serializing_if = "Vec::is_empty")]
+    natives: Vec<(u32, NativeRecord)>,
 }
 
 /// Writes one enum of the engine as words that stay when its variants are renamed.
@@ -281,6 +296,11 @@ fn instance_record(
         (name, pairs.map(|word| words.index(word)).collect(), Exact(*value))
     });
     let counters = counters.collect();
+    let natives = carry.counters.keys().enumerate().filter_map(|(place, key)| {
+        let native = carry.natives.get(key)?;
+        Some((place as u32, NativeRecord::raw(native)))
+    });
+    let natives = natives.collect();
     InstanceRecord {
         arm: arm.into(),
         instance: words.index(instance),
@@ -289,6 +309,7 @@ fn instance_record(
         process_start_secs: carry.process_start_secs.map(Exact),
         been_up: carry.been_up.clone(),
         counters,
+        natives,
     }
 }
 
@@ -311,6 +332,7 @@ fn reading_record(reading: &Reading, edges: &mut Edges) -> Result<ReadingRecord,
             ReadingRecord::Histogram(edges.index(layout), exact(counts))
         }
         Value::Level(level) => ReadingRecord::Level(finite(*level)?),
+        Value::Native(native) => ReadingRecord::Native(NativeRecord::of(native)?),
         Value::Health { status, latency_secs } => {
             ReadingRecord::Probe((*status).into(), latency_secs.map(finite).transpose()?)
         }
@@ -333,6 +355,7 @@ fn reading(record: ReadingRecord, edges: &[Arc<[f64]>]) -> Result<Reading, Strin
             Value::Histogram(Histogram { edges: Arc::clone(edges), counts })
         }
         ReadingRecord::Level(level) => Value::Level(level.0),
+        ReadingRecord::Native(native) => Value::Native(native.histogram()?),
         ReadingRecord::Probe(status, latency) => {
             Value::Health { status: status.into(), latency_secs: latency.map(|secs| secs.0) }
         }

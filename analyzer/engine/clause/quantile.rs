@@ -1,8 +1,10 @@
 //! Evidence that a quantile is beyond a multiple of the baseline's.
 
+use std::borrow::Cow;
+
 use super::{LOOK_SECS_MIN, Look, evidence_finding, scarcity, used};
 use crate::engine::{
-    observation::{Arm, Missing, Reading, Value, Why},
+    observation::{Arm, Histogram, Missing, Reading, Value, Why},
     quantile::{CALIBRATION_REQUESTS, QuantileEvidence},
     verdict::ClauseFinding,
 };
@@ -13,13 +15,12 @@ pub(super) fn quantile_look(
     margin: f64,
     needed: f64,
 ) -> ClauseFinding {
-    let histogram = |reading: &'_ Reading| match reading {
-        Ok(Value::Histogram(histogram)) => Some(histogram.clone()),
-        Ok(_) | Err(_) => None,
-    };
+    fn histogram(reading: &Reading) -> Option<Cow<'_, Histogram>> {
+        reading.as_ref().ok().and_then(Value::histogram)
+    }
     let (canary, baseline) = (histogram(&look.pair.canary), histogram(&look.pair.baseline));
     let secs = look.secs.max(LOOK_SECS_MIN);
-    evidence.step(canary.as_ref(), baseline.as_ref(), look.noise.kappa_secs, secs);
+    evidence.step(canary.as_deref(), baseline.as_deref(), look.noise.kappa_secs, secs);
     let missing = scarcity(look, true).or_else(|| {
         let seen = evidence.calibrating()?;
         let detail = if seen < CALIBRATION_REQUESTS {
