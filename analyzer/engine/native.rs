@@ -263,7 +263,7 @@ pub fn index_of(schema: i32, value: f64) -> i32 {
     let near = (value.log2() * per_doubling).ceil();
     // Of zero and below the logarithm is no number, or lower than that of any bound.
     let near = if value > 0.0 { near as i32 } else { i32::MIN };
-    let near = near.clamp(-INDEX_MAX, INDEX_MAX);
+    let near = near.clamp(1 - INDEX_MAX, INDEX_MAX - 1);
     // The logarithm of a bound may come out on the wrong side of it.
     (near - 1..=near + 1).find(|index| upper_edge(schema, *index) >= value).unwrap_or(near)
 }
@@ -379,5 +379,51 @@ impl NativeWindow {
             _ => live().skip(1).for_each(|one| sum.add(one)),
         }
         Some(sum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// 40 requests of look number `look`, in as many buckets as `spread`.
+    fn look(look: i64, schema: i32, spread: i32) -> NativeHistogram {
+        let buckets =
+            (0..spread).map(|bucket| (2 * bucket + look as i32 % 2, 40.0 / f64::from(spread)));
+        let zero = f64::from(u8::from(look == 0));
+        let buckets = buckets.collect();
+        NativeHistogram { schema, zero_threshold: 0.0, zero_count: zero, buckets }
+    }
+
+    #[test]
+    fn a_window_sums_its_looks_and_stays_small() {
+        let mut window = NativeWindow::new(Duration::from_secs(60));
+        assert_eq!(window.sum(Time(0)), None);
+        for number in 0..400 {
+            // Few buckets at first, then many; one look of several is of another resolution.
+            let schema = if number % 90 == 30 { 2 } else { 3 };
+            let spread = if number < 200 { 5 } else { 160 };
+            window.push(Time(number * 1000), &look(number, schema, spread));
+            let held: usize = window.slots.iter().map(|(_, _, sum)| sum.buckets.len()).sum();
+            let held_max = WINDOW_BUCKETS + (SLOTS_MIN as usize + 2) * NATIVE_BUCKETS_MAX;
+            assert!(held <= held_max, "{held} buckets");
+            let sum = window.sum(Time(number * 1000)).expect("just filled");
+            if number < 200 {
+                // A slot for each second: exact, and the same as adding one by one.
+                let mut expected = NativeHistogram::empty();
+                for one in (number - 59).max(0)..=number {
+                    expected.add(&look(one, if one % 90 == 30 { 2 } else { 3 }, 5));
+                }
+                assert_eq!(sum, expected, "look {number}");
+            }
+            assert!(sum.total() <= 68.0 * 40.0 + 1.0, "look {number}: {}", sum.total());
+            assert!(number < 60 || sum.total() >= 53.0 * 40.0, "look {number}: {}", sum.total());
+        }
+        assert_eq!(window.sum(Time(399_000 + 60_000)), None);
+        window.push(Time(500_000), &look(1, 3, 5));
+        window.clear();
+        assert_eq!(window.sum(Time(500_000)), None);
     }
 }

@@ -90,13 +90,13 @@ impl Cumulative {
 
     /// The sum of two, on the edges they share.
     pub fn plus(mut self, other: Self) -> Self {
+        if self.is_sparse || other.is_sparse {
+            return self.plus_known(&other);
+        }
         self.total += other.total;
         if self.edges == other.edges {
             self.counts.iter_mut().zip(other.counts).for_each(|(sum, count)| *sum += count);
             return self;
-        }
-        if self.is_sparse || other.is_sparse {
-            return self.plus_known(&other);
         }
         let mut shared = (Vec::new(), Vec::new());
         for (edge, count) in self.edges.iter().zip(&self.counts) {
@@ -108,17 +108,16 @@ impl Cumulative {
         Self { edges: shared.0, counts: shared.1, total: self.total, is_sparse: false }
     }
 
-    /// The same on every edge at which both counts are known; `self.total` is already the sum.
+    /// The same on every edge at which both counts are known.
     fn plus_known(self, other: &Self) -> Self {
-        let total = self.total;
-        let ours = Self { total: total - other.total, ..self };
-        let mut edges = ours.edges.clone();
+        let mut edges = self.edges.clone();
         edges.extend(&other.edges);
         edges.sort_by(f64::total_cmp);
         edges.dedup();
-        let at = |edge: &f64| Some((*edge, ours.known_at(*edge)? + other.known_at(*edge)?));
+        let at = |edge: &f64| Some((*edge, self.known_at(*edge)? + other.known_at(*edge)?));
         let (edges, counts) = edges.iter().filter_map(at).unzip();
-        Self { edges, counts, total, is_sparse: ours.is_sparse && other.is_sparse }
+        let (total, is_sparse) = (self.total + other.total, self.is_sparse && other.is_sparse);
+        Self { edges, counts, total, is_sparse }
     }
 
     /// The count up to an edge, when it is an own one or lies where nothing was counted.
@@ -157,7 +156,7 @@ impl Cumulative {
             for (series, count) in group.iter().zip(counts) {
                 listed.push((bound(series, Sample::LOWER)?, bound(series, "le")?, count));
             }
-            let one = Self::of_listed(&listed);
+            let one = Self::of_listed(listed);
             sum = Some(match sum {
                 Some(sum) => sum.plus(one),
                 None => one,
@@ -167,17 +166,21 @@ impl Cumulative {
     }
 
     /// Cumulative counts of `(lower, upper, count)` that do not overlap.
-    fn of_listed(listed: &[(f64, f64, f64)]) -> Self {
+    fn of_listed(mut listed: Vec<(f64, f64, f64)>) -> Self {
+        listed.sort_by(|a, b| a.1.total_cmp(&b.1));
         let bounds = listed.iter().flat_map(|(lower, upper, _)| [*lower, *upper]);
         let mut edges: Vec<f64> = bounds.filter(|edge| edge.is_finite()).collect();
         edges.sort_by(f64::total_cmp);
         edges.dedup();
-        let up_to = |edge: &f64| {
-            let below = listed.iter().filter(|(_, upper, _)| upper <= edge);
-            below.map(|(.., count)| count).sum()
-        };
-        let counts = edges.iter().map(up_to).collect();
-        let total = listed.iter().map(|(.., count)| count).sum();
+        let (mut rest, mut sum) = (listed.iter().peekable(), 0.0);
+        let mut counts = Vec::with_capacity(edges.len());
+        for edge in &edges {
+            while let Some((.., count)) = rest.next_if(|(_, upper, _)| upper <= edge) {
+                sum += count;
+            }
+            counts.push(sum);
+        }
+        let total = rest.fold(sum, |sum, (.., count)| sum + count);
         Self { edges, counts, total, is_sparse: true }
     }
 

@@ -51,7 +51,15 @@ pub fn latencies(
     if !told.is_empty() {
         return worst(&told, q).map(Latencies::Level);
     }
-    Cumulative::read(increments, &buckets?).map(Latencies::Buckets)
+    let buckets = buckets?;
+    let read = Cumulative::read(increments, &buckets)?;
+    match buckets.first() {
+        Some(only) => {
+            let detail = format!("no bucket but +Inf of {}", only.sample.name);
+            Err(Missing::new(Why::BucketLayout, detail))
+        }
+        None => Ok(Latencies::Buckets(read)),
+    }
 }
 
 /// Sum over routes; a bad series costs only itself when others are good.

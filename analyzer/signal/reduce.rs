@@ -288,7 +288,6 @@ fn counter_part(increments: &Increments<'_>, of: &Selection, secs: f64) -> Resul
     Ok(Part::Events { events: increments.sum(&increments.selected(of, "")?)?, secs })
 }
 
-
 fn gauge_part(
     increments: &Increments<'_>,
     of: &Selection,

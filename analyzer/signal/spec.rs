@@ -262,6 +262,8 @@ pub fn lacks_buckets(specs: &[SignalSpec], samples: &[Sample]) -> bool {
 /// match is right and nothing has happened yet.
 pub fn retain_wanted(specs: &[SignalSpec], samples: &mut Vec<Sample>) {
     let mut selections: Vec<(&Selection, &str, Witnesses)> = Vec::new();
+    // Quantiles that a summary tells; no witness is needed of what only stands in.
+    let mut summaries: Vec<&Selection> = Vec::new();
     for spec in specs {
         let mut add = |of, suffix| selections.push((of, suffix, Witnesses::default()));
         match &spec.reads {
@@ -273,7 +275,7 @@ pub fn retain_wanted(specs: &[SignalSpec], samples: &mut Vec<Sample>) {
             Reads::Histogram { of, .. } => {
                 add(of, "_bucket");
                 add(of, NATIVE);
-                add(of, "");
+                summaries.push(of);
             }
             Reads::Gauge { of, per, .. } => {
                 add(of, "");
@@ -287,6 +289,9 @@ pub fn retain_wanted(specs: &[SignalSpec], samples: &mut Vec<Sample>) {
     samples.iter_mut().for_each(Sample::write_bound_plainly);
     samples.retain(|sample| {
         let mut wanted = &*sample.name == PROCESS_START_TIME;
+        if !summaries.is_empty() && !sample.labels.value("quantile").is_empty() {
+            wanted |= summaries.iter().any(|of| of.matches(&sample.name, &sample.labels));
+        }
         for (of, suffix, witnesses) in &mut selections {
             if let Some(name) = sample.name.strip_suffix(*suffix) {
                 wanted |=

@@ -9,9 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, de};
 
 use crate::{
-    engine::native::{
-        NATIVE_BUCKETS_MAX, NativeHistogram, SCHEMAS, index_of, upper_edge,
-    },
+    engine::native::{NATIVE_BUCKETS_MAX, NativeHistogram, SCHEMAS, index_of, upper_edge},
     signal::sample::{Labels, Sample},
 };
 
@@ -179,10 +177,12 @@ mod tests {
         let zero = r#"[[1,"-2","-1","4"],[3,"-0.001","0.001","5"],[0,"1","2","3"]]"#;
         check(zero, 0, (0.001, 9.0), &[(1, 3.0)]);
         check("[]", 8, (0.0, 0.0), &[]);
-        check(r#"[[0,"1","65536","1"],[0,"65536","4294967296","2"]]"#, -4, (0.0, 0.0), &[
-            (1, 1.0),
-            (2, 2.0),
-        ]);
+        check(
+            r#"[[0,"1","65536","1"],[0,"65536","4294967296","2"]]"#,
+            -4,
+            (0.0, 0.0),
+            &[(1, 1.0), (2, 2.0)],
+        );
         for schema in SCHEMAS {
             let bound = |index| upper_edge(schema, index).to_string();
             let bucket = |index| format!("[0,\"{}\",\"{}\",\"1\"]", bound(index - 1), bound(index));

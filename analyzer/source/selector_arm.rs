@@ -235,9 +235,11 @@ fn bare(matchers: &str) -> &str {
 /// other answers tell how often there is one.
 fn bare_questions(plan: &Plan, book: &mut Book) -> Vec<BareQuestion> {
     let mut questions = Vec::new();
-    let answers = plan.samples.iter().filter_map(|planned| book.answers[planned.answer].as_ref().ok());
+    let answers =
+        plan.samples.iter().filter_map(|planned| book.answers[planned.answer].as_ref().ok());
     let gaps = answers.flat_map(Data::series).filter_map(|series| scrape_gap(&series.times()));
-    let enough = gaps.max().map(|gap| Duration::from_millis(gap.unsigned_abs()) * BARE_RANGE_SCRAPES);
+    let enough =
+        gaps.max().map(|gap| Duration::from_millis(gap.unsigned_abs()) * BARE_RANGE_SCRAPES);
     let range = enough.map_or(plan.server.range(), |enough| {
         enough.max(STALE_AGE_MIN * 2).min(plan.server.range())
     });
@@ -350,7 +352,8 @@ impl<'a> Instance<'a> {
         let least_gap = least.unwrap_or(range_ms / i64::from(STALE_INTERVALS));
         let gap = |series: &Series| known(series).unwrap_or(least_gap);
         let last = |series: &Series| series.times().last().copied();
-        let Some(newest) = self.series.iter().filter_map(|(_, _, series)| last(series)).max() else {
+        let Some(newest) = self.series.iter().filter_map(|(_, _, series)| last(series)).max()
+        else {
             return (now, Ok(Vec::new()));
         };
         let age = now.since(Time(newest));

@@ -438,6 +438,7 @@ impl<'de> Deserialize<'de> for Exact {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::native::NativeHistogram;
 
     fn one(reading: Reading) -> Observation {
         let pair = Pair::new(reading.clone(), reading);
@@ -464,6 +465,13 @@ mod tests {
             &twice(r#"{"e":["1e300","-0.0",7]}"#),
         );
         check(Ok(Value::Level(-2.0)), &twice(r#"{"l":-2}"#));
+        let native = NativeHistogram {
+            schema: 3,
+            zero_threshold: 0.001,
+            zero_count: 4.0,
+            buckets: vec![(-20, 7.0), (-19, 1.0), (2, 0.5)],
+        };
+        check(Ok(Value::Native(native)), &twice(r#"{"n":[3,"0.001",4,[-20,1,21],[7,1,"0.5"]]}"#));
         check(Ok(Value::Restarts(2)), &twice(r#"{"r":2}"#));
         check(
             Ok(Value::Health { status: Health::Degraded, latency_secs: None }),
@@ -520,6 +528,12 @@ mod tests {
         check(r#"{"v":1,"at":1,"s":[[{"l":"inf"},{"l":1}]]}"#, "invalid value: string \"inf\"");
         check(r#"{"v":1,"at":1,"s":[[{"h":[0,[1]]},{"l":1}]]}"#, "bucket layout 0");
         check(r#"{"v":1,"at":1,"e":[[1]],"s":[[{"h":[0,[1]]},{"l":1}]]}"#, "a histogram has 1");
+        let native =
+            |native: &str| format!(r#"{{"v":1,"at":1,"s":[[{{"n":{native}}},{{"l":1}}]]}}"#);
+        check(&native("[9,0,0,[],[]]"), "a native histogram of schema 9");
+        check(&native("[3,0,0,[1,1],[1]]"), "a native histogram of schema 3 with 2 buckets");
+        check(&native("[3,0,0,[1,0],[1,1]]"), "buckets of a native histogram are not in order");
+        check(&native("[3,0,0,[2147483647,1],[1,1]]"), "buckets of a native histogram are not");
         let labels = r#"{"v":1,"w":["a"],"i":[{"a":"c","n":0,"f":0,"c":[[0,[0],1]]}]}"#;
         assert_eq!(read_carry(labels).expect_err("odd"), "a label has no value");
         let word = r#"{"v":1,"w":[],"i":[{"a":"c","n":4,"f":0,"c":[]}]}"#;
@@ -532,13 +546,22 @@ mod tests {
         let counters = BTreeMap::from([
             (("m_bucket".into(), labels), 0.1),
             (("m_count".into(), Labels::default()), f64::INFINITY),
+            (("n (native)".into(), Labels::default()), 3.0),
         ]);
+        let native = NativeHistogram {
+            schema: -4,
+            zero_threshold: 0.0,
+            zero_count: 0.25,
+            buckets: vec![(0, f64::INFINITY)],
+        };
+        let natives = [(("n (native)".into(), Labels::default()), Arc::new(native))].into();
         let carry = InstanceCarry {
             first_seen: Time(-5),
             last_read: Some(Time(9)),
             process_start_secs: Some(1.7e9 + 0.25),
             been_up: vec![0, 3],
             counters,
+            natives,
         };
         let empty = InstanceCarry {
             first_seen: Time(0),
@@ -546,6 +569,7 @@ mod tests {
             process_start_secs: None,
             been_up: vec![],
             counters: BTreeMap::new(),
+            natives: BTreeMap::new(),
         };
         let instances = BTreeMap::from([
             ((Arm::Canary, "10.0.0.7:8080".into()), carry),

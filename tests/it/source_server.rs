@@ -167,7 +167,7 @@ impl Prometheus {
         Self::scraping("shop", targets).await
     }
 
-    /// Starts one that scrapes these targets once a second.
+    /// Starts one that scrapes these targets once a second, and native histograms of them.
     pub async fn scraping(job: &str, targets: serde_json::Value) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let address = closed_port().await;
@@ -216,6 +216,7 @@ fn spawn(config: &Path, dir: &Path, address: SocketAddr) -> Child {
         .arg(format!("--config.file={}", config.display()))
         .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
         .arg(format!("--web.listen-address={address}"))
+        .arg("--enable-feature=native-histograms")
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -248,7 +249,7 @@ pub fn specs() -> Vec<SignalSpec> {
                 total: selector("requests_total", &[]),
             },
         ),
-        spec("latency", Reads::Histogram(selector("seconds", &[]))),
+        spec("latency", Reads::Histogram { of: selector("seconds", &[]), q: 0.95 }),
         spec("app", Reads::Health(HealthTarget::Path("/health".to_owned()))),
         spec(
             "born",

@@ -224,6 +224,7 @@ fn carrying(look: Look) -> Look {
         process_start_secs: None,
         been_up: vec![],
         counters,
+        natives: BTreeMap::new(),
     };
     let instances = BTreeMap::from([((Arm::Canary, "i".into()), instance)]);
     Look { carry: Carry { instances }, ..look }

@@ -60,8 +60,8 @@ pub fn read_protobuf(body: &[u8], wanted: &Wanted, limits: &Limits) -> Result<Bo
         let family = families.delimited()?;
         reader.family(family)?;
     }
-    let refused = (reader.refused > 0)
-        .then_some(RefusedLines { lines: reader.refused, first: reader.first });
+    let refused =
+        (reader.refused > 0).then_some(RefusedLines { lines: reader.refused, first: reader.first });
     Ok(Body { samples: reader.samples, refused, lines: reader.metrics })
 }
 

@@ -221,6 +221,7 @@ impl Random {
                 process_start_secs: self.0.random::<bool>().then(|| self.number()),
                 been_up: vec![1, 4],
                 counters,
+                natives: BTreeMap::new(),
             };
             carry.instances.insert((arm, "10.0.0.7:8080".into()), instance);
         }
