@@ -1,13 +1,17 @@
-//! Native histograms against single values, which are the slow and obvious reference, and against
-//! numbers of real servers.
+//! Native histograms against single values, which are the slow and obvious reference, against numbers
+//! of real servers, and as a rule judges them.
 
 use std::collections::BTreeMap;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use rollgate::engine::native::{
-    INDEX_MAX, NATIVE_BUCKETS_MAX, NativeHistogram, SCHEMAS, index_of, upper_edge,
+use rollgate::engine::{
+    native::{INDEX_MAX, NATIVE_BUCKETS_MAX, NativeHistogram, SCHEMAS, index_of, upper_edge},
+    observation::{Observation, Pair, Reading, Value, Why},
+    verdict::State::{Clear, Fires, NotEnoughData},
 };
+
+use super::engine_rules::{P95, check, histogram, judge, rules};
 
 /// Counts each value where it belongs.
 fn of(schema: i32, zero_threshold: f64, values: &[f64]) -> NativeHistogram {
@@ -189,4 +193,106 @@ fn resolution_is_given_up_for_a_bounded_size() {
     native.bound(NATIVE_BUCKETS_MAX);
     assert!(native.buckets.len() <= NATIVE_BUCKETS_MAX && native.buckets.len() > 60);
     assert_eq!(native, of(native.schema, 0.0, &values));
+}
+
+/// 100 requests of one look: between 20 and 200 ms, the 95th percentile at 178 ms.
+fn requests(secs: u64, scale: f64) -> Vec<f64> {
+    let spread = |i: u64| 10_f64.powf(((i * 37 + secs * 11) % 100) as f64 / 100.0);
+    (0..100).map(|i| scale * 0.02 * spread(i)).collect()
+}
+
+fn sparse(schema: i32, secs: u64, scale: f64) -> Reading {
+    Ok(Value::Native(of(schema, 0.0, &requests(secs, scale))))
+}
+
+/// The canary is `scale` times as slow from second 30 on, at another resolution than the baseline.
+fn slower(scale: f64) -> impl Fn(u64, &mut Observation) {
+    move |secs, observation| {
+        let scale = if secs >= 30 { scale } else { 1.0 };
+        observation.signals[P95] = Pair::new(sparse(4, secs, scale), sparse(3, secs, 1.0));
+    }
+}
+
+#[test]
+fn rules_judge_native_histograms_as_they_judge_buckets() {
+    check("p95 > 300ms for 5s", slower(2.0), &[(29, Clear), (45, Fires)]);
+    check("p95 > 1.5x baseline for 5s", slower(2.0), &[(29, Clear), (45, Fires)]);
+    check("p95 > 1.5x baseline for 5s", slower(1.2), &[(29, Clear), (110, Clear)]);
+    check("p95 > 300ms", slower(2.0), &[(29, Clear), (45, Fires)]);
+    check("p95 > 1.2x baseline", slower(2.0), &[(29, Clear), (60, Fires)]);
+    check("p95 > 1.2x baseline", slower(1.0), &[(29, Clear), (119, Clear)]);
+    let steps = judge(rules(&["when: p95 > 300ms, then: investigate"]), 20, slower(1.0));
+    let finding = &steps[19].findings[0].clauses[0];
+    // Of schema 4 the lowest bound at or above 300 ms is 2^(-27/16).
+    let note = finding.note.as_deref().unwrap();
+    assert!(note.starts_with("judged at the bucket edge 0.310"), "{note}");
+    let estimate = finding.estimate.unwrap();
+    assert!((0.17..0.186).contains(&estimate), "{estimate}");
+}
+
+/// Buckets of one arm, native histograms of the other.
+#[test]
+fn arms_of_different_kinds_meet_where_both_are_exact() {
+    let classic = |edges: &[f64], secs: u64, scale: f64| {
+        let mut counts = vec![0.0; edges.len() + 1];
+        for value in requests(secs, scale) {
+            counts[edges.partition_point(|edge| *edge < value)] += 1.0;
+        }
+        histogram(edges, &counts)
+    };
+    let arms = |edges: &'static [f64], scale: f64| {
+        move |secs, observation: &mut Observation| {
+            let scale = if secs >= 30 { scale } else { 1.0 };
+            observation.signals[P95] = Pair::new(classic(edges, secs, scale), sparse(3, secs, 1.0));
+        }
+    };
+    // The native one has a bound at each power of two, and the usual buckets at 125 ms.
+    const SHARED: &[f64] = &[0.01, 0.05, 0.1, 0.125, 0.5];
+    check("p95 > 1.2x baseline", arms(SHARED, 3.0), &[(29, Clear), (60, Fires)]);
+    check("p95 > 1.2x baseline", arms(SHARED, 1.0), &[(29, Clear), (119, Clear)]);
+    const FOREIGN: &[f64] = &[0.01, 0.05, 0.1, 0.3];
+    check("p95 > 1.2x baseline", arms(FOREIGN, 3.0), &[(60, NotEnoughData)]);
+    let steps = judge(rules(&["when: p95 > 1.2x baseline, then: ok"]), 60, arms(FOREIGN, 3.0));
+    let missing = steps[59].findings[0].clauses[0].missing.as_ref().unwrap();
+    assert_eq!(missing.why, Why::BucketLayout, "{missing}");
+    // A point estimate needs no bound in common.
+    check("p95 > 1.5x baseline for 5s", arms(FOREIGN, 3.0), &[(29, Clear), (60, Fires)]);
+}
+
+#[test]
+fn a_summary_is_judged_by_for_and_says_why_it_is_not_by_evidence() {
+    let told = |secs: u64, observation: &mut Observation| {
+        let slow = if secs >= 30 { 0.4 } else { 0.2 };
+        let level = |level| Ok(Value::Level(level));
+        observation.signals[P95] = Pair::new(level(slow), level(0.2));
+    };
+    check("p95 > 300ms for 5s", told, &[(29, Clear), (36, Fires)]);
+    check("p95 > 1.5x baseline for 5s", told, &[(29, Clear), (36, Fires)]);
+    for rule in ["p95 > 300ms", "p95 > 1.5x baseline"] {
+        check(rule, told, &[(29, NotEnoughData), (100, NotEnoughData)]);
+        let steps = judge(rules(&[&format!("when: {rule}, then: ok")]), 60, told);
+        let missing = steps[59].findings[0].clauses[0].missing.as_ref().unwrap().to_string();
+        assert!(
+            missing.contains("canary: a summary tells its quantile and no counts"),
+            "{missing}"
+        );
+    }
+}
+
+#[test]
+fn a_change_of_kind_begins_a_new_window() {
+    let change = |secs: u64, observation: &mut Observation| {
+        let kinds: [Reading; 3] = [
+            sparse(3, secs, 4.0),
+            histogram(&[0.1, 0.2], &[0.0, 100.0, 0.0]),
+            Ok(Value::Level(0.15)),
+        ];
+        let kind = (secs / 20) as usize % kinds.len();
+        observation.signals[P95].canary = kinds[kind].clone();
+    };
+    let steps = judge(rules(&["when: p95 > 1s for 5s, then: ok"]), 100, change);
+    let estimate = |secs: usize| steps[secs - 1].findings[0].clauses[0].estimate.unwrap();
+    for (secs, from, to) in [(19, 0.6, 0.8), (20, 0.19, 0.2), (41, 0.15, 0.15), (60, 0.6, 0.8)] {
+        assert!((from..=to).contains(&estimate(secs)), "second {secs}: {}", estimate(secs));
+    }
 }

@@ -230,7 +230,7 @@ fn linear(native: &NativeHistogram, q: f64) -> (f64, f64, f64) {
 async fn a_real_server_and_our_own_scrape_give_the_same_and_its_quantile() {
     let (canary, baseline) = (Service::new(3), Service::new(2));
     let services = [&canary, &baseline];
-    services.map(|service| service.hit(&[0.05, 4.0]));
+    services.iter().for_each(|service| service.hit(&[0.05, 4.0]));
     let (canary_at, baseline_at) = (canary.start().await, baseline.start().await);
     let prometheus = Prometheus::start(canary_at, baseline_at).await;
     let server = PrometheusOptions {
