@@ -108,7 +108,7 @@ impl Analysis {
                     window: rules.observe.window,
                     signal: &rules.signals[signal],
                     pair: pair(signal),
-                    track: &tracks[signal],
+                    track: tracks[signal].arms(),
                     noise: noise[signal],
                 };
                 state.look(rule, elapsed, now, looks)

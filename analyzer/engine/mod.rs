@@ -5,12 +5,14 @@
 //! in; the files below it hold one idea each.
 
 pub mod analysis;
+pub mod blame;
 pub mod calibration;
 pub mod clause;
 pub mod dwell;
 pub mod evidence;
 pub mod interval;
 pub mod native;
+pub mod native_window;
 pub mod noise;
 pub mod observation;
 pub mod quantile;

@@ -192,6 +192,20 @@ pub enum Value {
 }
 
 impl Value {
+    /// Whether every number in it is: finite numbers may have a sum that is not.
+    pub fn is_finite(&self) -> bool {
+        match self {
+            Value::Share { events, total } => events.is_finite() && total.is_finite(),
+            Value::Events { events, instance_secs, .. } => {
+                events.is_finite() && instance_secs.is_finite()
+            }
+            Value::Histogram(histogram) => histogram.total().is_finite(),
+            Value::Native(histogram) => histogram.total().is_finite(),
+            Value::Level(level) => level.is_finite(),
+            Value::Health { .. } | Value::Restarts(_) => true,
+        }
+    }
+
     /// Requests per bucket, for what counts requests beyond bounds. A native histogram's bounds are
     /// those of its fixed layout, the same at every look and in every arm.
     pub fn histogram(&self) -> Option<Cow<'_, Histogram>> {

@@ -214,6 +214,12 @@ pub fn edge_index(edges: &[f64], edge: f64) -> Option<usize> {
     edges.binary_search_by(|probe| probe.total_cmp(&edge)).ok()
 }
 
+/// By how much the share of requests beyond `edge` may exceed the baseline's, when latencies may be
+/// `factor` times as long; none when the baseline has shown too few.
+pub fn allowed_tail(edges: &[f64], counts: &[f64], edge: f64, factor: f64) -> Option<f64> {
+    Tail::new(edges, counts).margin(edge, factor).map(|(allowed, _)| allowed)
+}
+
 /// Share of requests beyond a latency, as a baseline showed it.
 struct Tail<'a> {
     edges: &'a [f64],

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    native::NativeWindow,
+    native_window::NativeWindow,
     observation::{Arm, Missing, Pair, Reading, Time, Value, Why},
     quantile,
     rule::SignalKind,
@@ -48,10 +48,54 @@ pub struct ArmTrack {
     scratch: Vec<f64>,
 }
 
+/// What is remembered of a signal on both sides: of the arms, or of one instance against the
+/// baseline arm.
+#[derive(Clone, Copy, Debug)]
+pub struct Arms<'a> {
+    /// The new version's side.
+    pub canary: &'a ArmTrack,
+    /// The old version's side.
+    pub baseline: &'a ArmTrack,
+}
+
+impl<'a> Arms<'a> {
+    /// One of both sides.
+    pub fn arm(&self, arm: Arm) -> &'a ArmTrack {
+        match arm {
+            Arm::Canary => self.canary,
+            Arm::Baseline => self.baseline,
+        }
+    }
+}
+
 impl Track {
     /// An empty track.
     pub fn new(kind: SignalKind, window: Duration) -> Self {
-        let arm = ArmTrack {
+        let arm = ArmTrack::new(window);
+        Self { kind, canary: arm.clone(), baseline: arm }
+    }
+
+    /// One arm's side.
+    pub fn arm(&self, arm: Arm) -> &ArmTrack {
+        self.arms().arm(arm)
+    }
+
+    /// Both sides, for reading.
+    pub fn arms(&self) -> Arms<'_> {
+        Arms { canary: &self.canary, baseline: &self.baseline }
+    }
+
+    /// Takes one look.
+    pub fn absorb(&mut self, now: Time, pair: &Pair) {
+        self.canary.absorb(self.kind, now, &pair.canary);
+        self.baseline.absorb(self.kind, now, &pair.baseline);
+    }
+}
+
+impl ArmTrack {
+    /// An empty track of one arm, or of one instance.
+    pub fn new(window: Duration) -> Self {
+        Self {
             totals: [0.0; 2],
             totals_before: [0.0; 2],
             estimate: None,
@@ -65,27 +109,11 @@ impl Track {
             natives: NativeWindow::new(window),
             edges: Arc::new([]),
             scratch: Vec::new(),
-        };
-        Self { kind, canary: arm.clone(), baseline: arm }
-    }
-
-    /// One arm's side.
-    pub fn arm(&self, arm: Arm) -> &ArmTrack {
-        match arm {
-            Arm::Canary => &self.canary,
-            Arm::Baseline => &self.baseline,
         }
     }
 
     /// Takes one look.
-    pub fn absorb(&mut self, now: Time, pair: &Pair) {
-        self.canary.absorb(self.kind, now, &pair.canary);
-        self.baseline.absorb(self.kind, now, &pair.baseline);
-    }
-}
-
-impl ArmTrack {
-    fn absorb(&mut self, kind: SignalKind, now: Time, reading: &Reading) {
+    pub fn absorb(&mut self, kind: SignalKind, now: Time, reading: &Reading) {
         self.totals_before = self.totals;
         self.latency_secs = None;
         self.missing = None;
@@ -100,10 +128,14 @@ impl ArmTrack {
     }
 
     fn take(&mut self, kind: SignalKind, now: Time, value: &Value) {
+        // Counts and restarts are taken since the analysis began: no window is read of them.
+        let has_window = matches!(kind, SignalKind::Ratio { .. } | SignalKind::Rate);
         let mut add = |events: f64, total: f64, third: f64| {
             self.totals[0] += events;
             self.totals[1] += total;
-            self.window.push(now, [events, total, third]);
+            if has_window {
+                self.window.push(now, [events, total, third]);
+            }
         };
         match value {
             Value::Share { events, total } => add(*events, *total, 0.0),

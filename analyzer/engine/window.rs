@@ -1,7 +1,9 @@
 //! A fixed ring of looks for point estimates over the last minute or so.
 //!
 //! Reads take `now`, so that a silent target ages instead of freezing. Memory is bounded whatever
-//! the interval: neighbouring looks share a slot once there would be more than [`SLOTS`] of them.
+//! the interval: neighbouring looks share a slot once there would be more than the window has.
+//! Slots hold single precision, which is exact for counts up to 16 million a slot and keeps six
+//! digits beyond: a window is for showing and for `for`, never for evidence.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -10,11 +12,40 @@ use super::observation::Time;
 /// Most slots a window keeps; a one-minute window at one look a second is exact.
 pub const SLOTS: usize = 60;
 
+/// When the looks of a slot were taken.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Span {
+    last: Time,
+    /// From its first look to its last.
+    length_ms: u32,
+}
+
+impl Span {
+    fn of(at: Time) -> Self {
+        Self { last: at, length_ms: 0 }
+    }
+
+    /// Takes in a look at `at`, unless the slot would then be as long as `width`.
+    fn extend(&mut self, at: Time, width: Duration) -> bool {
+        let length = Duration::from_millis(self.length_ms.into()) + at.since(self.last);
+        if length >= width {
+            return false;
+        }
+        self.length_ms = u32::try_from(length.as_millis()).unwrap_or(u32::MAX);
+        self.last = at;
+        true
+    }
+
+    fn is_over(&self, now: Time, length: Duration) -> bool {
+        now.since(self.last) >= length
+    }
+}
+
 /// Sums of `N` quantities over the last `length`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Window<const N: usize> {
     length: Duration,
-    slots: VecDeque<(Time, Time, [f64; N])>,
+    slots: VecDeque<(Span, [f32; N])>,
 }
 
 impl<const N: usize> Window<N> {
@@ -25,25 +56,28 @@ impl<const N: usize> Window<N> {
 
     /// Adds what happened up to `at`.
     pub fn push(&mut self, at: Time, values: [f64; N]) {
-        while self.slots.front().is_some_and(|(_, end, _)| at.since(*end) >= self.length) {
+        // A clock that was set back leaves slots that nothing would ever push out.
+        if self.slots.back().is_some_and(|(span, _)| at < span.last) {
+            self.slots.clear();
+        }
+        while self.slots.front().is_some_and(|(span, _)| span.is_over(at, self.length)) {
             self.slots.pop_front();
         }
         let width = self.length / SLOTS as u32;
-        match self.slots.back_mut() {
-            Some((start, end, sums)) if at.since(*start) < width => {
-                *end = at;
-                sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
-            }
-            Some(_) | None => self.slots.push_back((at, at, values)),
+        if !self.slots.back_mut().is_some_and(|(span, _)| span.extend(at, width)) {
+            self.slots.push_back((Span::of(at), [0.0; N]));
+        }
+        if let Some((_, sums)) = self.slots.back_mut() {
+            add(sums, &values);
         }
     }
 
     /// Sums over the looks that ended within the window before `now`; none when there are none.
     pub fn sums(&self, now: Time) -> Option<[f64; N]> {
-        let mut live = self.slots.iter().filter(|(_, end, _)| now.since(*end) < self.length);
-        let mut sums = live.next()?.2;
-        for (_, _, values) in live {
-            sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+        let mut live = self.slots.iter().filter(|(span, _)| !span.is_over(now, self.length));
+        let mut sums = live.next()?.1.map(f64::from);
+        for (_, values) in live {
+            sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += f64::from(*value));
         }
         Some(sums)
     }
@@ -53,52 +87,65 @@ impl<const N: usize> Window<N> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct BucketWindow {
     length: Duration,
-    slots: VecDeque<(Time, Time, Vec<f64>)>,
+    spans: VecDeque<Span>,
+    buckets: usize,
+    /// One slot after the other, each of as many numbers as there are buckets.
+    counts: VecDeque<f32>,
 }
 
 impl BucketWindow {
     /// A window of this length.
     pub fn new(length: Duration) -> Self {
-        Self { length, slots: VecDeque::new() }
+        Self { length, spans: VecDeque::new(), buckets: 0, counts: VecDeque::new() }
     }
 
     /// Adds what happened up to `at`. A change of the number of buckets empties the window.
     pub fn push(&mut self, at: Time, counts: &[f64]) {
-        if self.slots.back().is_some_and(|(_, _, sums)| sums.len() != counts.len()) {
-            self.slots.clear();
+        let set_back = self.spans.back().is_some_and(|span| at < span.last);
+        if set_back || self.buckets != counts.len() {
+            self.clear();
+            self.buckets = counts.len();
         }
-        while self.slots.front().is_some_and(|(_, end, _)| at.since(*end) >= self.length) {
-            self.slots.pop_front();
+        while self.spans.front().is_some_and(|span| span.is_over(at, self.length)) {
+            self.spans.pop_front();
+            self.counts.drain(..self.buckets);
         }
         let width = self.length / SLOTS as u32;
-        match self.slots.back_mut() {
-            Some((start, end, sums)) if at.since(*start) < width => {
-                *end = at;
-                sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
-            }
-            Some(_) | None => self.slots.push_back((at, at, counts.to_vec())),
+        if !self.spans.back_mut().is_some_and(|span| span.extend(at, width)) {
+            self.spans.push_back(Span::of(at));
+            self.counts.resize(self.counts.len() + self.buckets, 0.0);
         }
+        let slot = self.counts.len() - self.buckets;
+        add(self.counts.iter_mut().skip(slot), counts);
     }
 
     /// Forgets everything: the bucket layout changed.
     pub fn clear(&mut self) {
-        self.slots.clear();
+        self.spans.clear();
+        self.counts.clear();
     }
 
     /// Sums per bucket into `sums`; false when there is nothing in the window.
     pub fn sums_into(&self, now: Time, sums: &mut Vec<f64>) -> bool {
+        let over = self.spans.iter().take_while(|span| span.is_over(now, self.length)).count();
         sums.clear();
-        for (_, end, counts) in &self.slots {
-            if now.since(*end) >= self.length {
-                continue;
-            }
-            if sums.is_empty() {
-                sums.extend_from_slice(counts);
-            } else {
-                sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
-            }
+        if over == self.spans.len() {
+            return false;
         }
-        !sums.is_empty()
+        sums.resize(self.buckets, 0.0);
+        let mut bucket = 0;
+        for count in self.counts.iter().skip(over * self.buckets) {
+            sums[bucket] += f64::from(*count);
+            bucket = if bucket + 1 == self.buckets { 0 } else { bucket + 1 };
+        }
+        true
+    }
+}
+
+/// Adds in single precision; what is beyond it stays finite.
+fn add<'a>(sums: impl IntoIterator<Item = &'a mut f32>, values: &[f64]) {
+    for (sum, value) in sums.into_iter().zip(values) {
+        *sum = (f64::from(*sum) + value).clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32;
     }
 }
 
@@ -117,15 +164,32 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_set_back_begins_anew() {
+        let mut window = Window::new(Duration::from_secs(60));
+        let mut buckets = BucketWindow::new(Duration::from_secs(60));
+        for secs in (5_000..5_030).chain(1_000..1_400) {
+            window.push(Time(secs * 1000), [1.0]);
+            buckets.push(Time(secs * 1000), &[1.0]);
+            assert!(window.slots.len() <= SLOTS + 1 && buckets.spans.len() <= SLOTS + 1);
+        }
+        assert_eq!(window.sums(Time(1_399_000)), Some([60.0]));
+    }
+
+    #[test]
     fn slots_are_bounded_and_lose_nothing() {
         let mut window = Window::new(Duration::from_secs(600));
         let mut buckets = BucketWindow::new(Duration::from_secs(600));
         for look in 0..5_000 {
             window.push(Time(look * 1000), [1.0]);
             buckets.push(Time(look * 1000), &[1.0, 0.0]);
-            assert!(window.slots.len() <= SLOTS + 1 && buckets.slots.len() <= SLOTS + 1);
+            assert!(window.slots.len() <= SLOTS + 1 && buckets.spans.len() <= SLOTS + 1);
+            assert_eq!(buckets.counts.len(), 2 * buckets.spans.len());
         }
         let sum = window.sums(Time(4_999_000)).expect("just filled")[0];
         assert!((590.0..=610.0).contains(&sum), "{sum}");
+        let mut sums = Vec::new();
+        assert!(buckets.sums_into(Time(4_999_000), &mut sums));
+        assert_eq!(sums, [sum, 0.0]);
+        assert!(!buckets.sums_into(Time(5_600_000), &mut sums));
     }
 }

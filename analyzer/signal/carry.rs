@@ -27,6 +27,9 @@ pub struct InstanceCarry {
     pub last_read: Option<Time>,
     /// Its process start, in unix seconds, when it exposes one.
     pub process_start_secs: Option<f64>,
+    /// The same as it was first read of the present process: targets that reckon it from a clock
+    /// waver by a second, and a life has one beginning.
+    pub life_began: Option<Time>,
     /// Whether each health signal has ever been up in this analysis, by signal index.
     pub been_up: Vec<usize>,
     /// Counter values by sample name and labels.

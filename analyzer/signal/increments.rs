@@ -195,6 +195,21 @@ impl<'a> Increments<'a> {
         }
     }
 
+    /// Sum of the increments of native histograms; a bad one costs only itself when others are good.
+    pub fn sum_native(&self, series: &[Series<'_>]) -> Result<NativeHistogram, Missing> {
+        let (mut sum, mut fault): (Option<NativeHistogram>, Option<Missing>) = (None, None);
+        for one in series {
+            let Some(now) = &one.sample.native else { continue };
+            match (self.of_native(one, now), &mut sum) {
+                (Ok(one), Some(sum)) => sum.add(&one),
+                (Ok(one), None) => sum = Some(one),
+                (Err(missing), _) => fault = Some(missing),
+            }
+        }
+        let none = || Missing::new(Why::NoTraffic, "no native histogram has appeared yet");
+        sum.ok_or_else(|| fault.unwrap_or_else(none))
+    }
+
     /// Sum of the increments of several series; a bad one costs only itself when others are good.
     pub fn sum(&self, series: &[Series<'_>]) -> Result<f64, Missing> {
         self.marked()?;

@@ -7,6 +7,7 @@
 pub mod buckets;
 pub mod carry;
 pub mod increments;
+mod parts;
 pub mod quantile;
 pub mod reduce;
 pub mod sample;

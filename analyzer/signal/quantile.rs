@@ -20,7 +20,9 @@ use crate::engine::{
 pub enum Latencies {
     /// Requests per bucket.
     Buckets(Cumulative),
-    /// The same of a native histogram.
+    /// The same of a native histogram with custom buckets.
+    Custom(Cumulative),
+    /// The same of any other native histogram.
     Native(NativeHistogram),
     /// A summary's own quantile, of the worst series.
     Level(f64),
@@ -39,11 +41,11 @@ pub fn latencies(
     }
     let natives = increments.selected(of, NATIVE);
     if natives.as_ref().is_ok_and(|natives| !natives.is_empty()) {
-        return sum(increments, &natives?).map(Latencies::Native);
+        return increments.sum_native(&natives?).map(Latencies::Native);
     }
     let customs = increments.selected(of, Sample::CUSTOM);
     if customs.as_ref().is_ok_and(|customs| !customs.is_empty()) {
-        return Cumulative::read_custom(increments, &customs?).map(Latencies::Buckets);
+        return Cumulative::read_custom(increments, &customs?).map(Latencies::Custom);
     }
     let told = increments.selected(of, "").unwrap_or_default();
     let told: Vec<Series<'_>> =
@@ -60,21 +62,6 @@ pub fn latencies(
         }
         None => Ok(Latencies::Buckets(read)),
     }
-}
-
-/// Sum over routes; a bad series costs only itself when others are good.
-fn sum(increments: &Increments<'_>, natives: &[Series<'_>]) -> Result<NativeHistogram, Missing> {
-    let (mut sum, mut fault): (Option<NativeHistogram>, Option<Missing>) = (None, None);
-    for series in natives {
-        let Some(now) = &series.sample.native else { continue };
-        match (increments.of_native(series, now), &mut sum) {
-            (Ok(one), Some(sum)) => sum.add(&one),
-            (Ok(one), None) => sum = Some(one),
-            (Err(missing), _) => fault = Some(missing),
-        }
-    }
-    let none = || Missing::new(Why::NoTraffic, "no native histogram has appeared yet");
-    sum.ok_or_else(|| fault.unwrap_or_else(none))
 }
 
 /// The largest of a summary's series with exactly this quantile. One that is NaN has seen nothing

@@ -15,13 +15,16 @@ use super::{
     buckets::Cumulative,
     carry::{Carry, InstanceCarry},
     increments::{Increments, Life, Series},
+    parts::{Gained, Piece},
     quantile::{Latencies, latencies},
-    sample::{Gathered, InstanceReading, Probe},
+    sample::{Gathered, InstanceReading, NATIVE, Probe},
     spec::{HealthTarget, PROCESS_START_TIME, Reads, Reduce, Selection, SignalSpec},
 };
 use crate::engine::{
     native::NativeHistogram,
-    observation::{Arm, Health, Missing, Observation, Pair, Reading, Time, Value, Why},
+    observation::{
+        Arm, Health, Missing, Observation, Pair, Part, Parts, Reading, Time, Value, Why,
+    },
 };
 
 /// A process start that moved by more than this is another process; less is clock arithmetic.
@@ -51,26 +54,6 @@ pub struct Reducer {
     edges: BTreeMap<(usize, Arm), Arc<[f64]>>,
 }
 
-/// One instance's part in one signal.
-enum Part {
-    Share { events: f64, total: f64 },
-    Events { events: f64, secs: f64 },
-    Buckets(Cumulative),
-    Native(NativeHistogram),
-    Level(f64),
-    Restarts(u32),
-}
-
-impl From<Latencies> for Part {
-    fn from(latencies: Latencies) -> Self {
-        match latencies {
-            Latencies::Buckets(buckets) => Part::Buckets(buckets),
-            Latencies::Native(native) => Part::Native(native),
-            Latencies::Level(level) => Part::Level(level),
-        }
-    }
-}
-
 impl Reducer {
     /// A reducer that has seen nothing, or resumes where `carry` says.
     pub fn new(specs: Arc<[SignalSpec]>, warmup: Duration, carry: Carry) -> Self {
@@ -89,7 +72,10 @@ impl Reducer {
         let mut signals: Vec<Pair> = canary
             .into_iter()
             .zip(baseline)
-            .map(|(canary, baseline)| Pair::new(canary, baseline))
+            .map(|((canary, canary_parts), (baseline, baseline_parts))| {
+                let parts = Parts { canary: canary_parts, baseline: baseline_parts };
+                Pair { canary, baseline, parts }
+            })
             .collect();
         for probe in &gathered.dependencies {
             if let Some(pair) = signals.get_mut(probe.signal) {
@@ -119,9 +105,14 @@ impl Reducer {
         Some(Missing::new(missing.why, detail))
     }
 
-    fn reduce_arm(&mut self, arm: Arm, now: Time, instances: &[InstanceReading]) -> Vec<Reading> {
-        let mut parts: Vec<Vec<Result<Part, Missing>>> =
-            self.specs.iter().map(|_| Vec::new()).collect();
+    /// Each signal's reading of one arm, with its parts.
+    fn reduce_arm(
+        &mut self,
+        arm: Arm,
+        now: Time,
+        instances: &[InstanceReading],
+    ) -> Vec<(Reading, Vec<Part>)> {
+        let mut gained: Vec<Gained<'_>> = self.specs.iter().map(|_| Gained::default()).collect();
         let mut health: Vec<Vec<Reading>> = self.specs.iter().map(|_| Vec::new()).collect();
         for reading in instances.iter().filter(|reading| !carries_levels_only(reading)) {
             let key = (arm, reading.instance.clone());
@@ -129,12 +120,13 @@ impl Reducer {
                 first_seen: now,
                 last_read: None,
                 process_start_secs: None,
+                life_began: None,
                 been_up: Vec::new(),
                 counters: BTreeMap::new(),
                 natives: BTreeMap::new(),
             };
             let mut carry = self.carry.instances.remove(&key).unwrap_or(blank);
-            self.instance_parts(reading, &mut carry, &mut parts);
+            self.instance_pieces(reading, &mut carry, &mut gained);
             for probe in &reading.probes {
                 if let Some(answers) = health.get_mut(probe.signal) {
                     answers.push(instance_health(probe, &mut carry, now, self.warmup));
@@ -143,15 +135,15 @@ impl Reducer {
             self.carry.instances.insert(key, carry);
         }
         let specs = self.specs.clone();
-        let joined = specs.iter().enumerate().zip(parts).zip(health);
+        let joined = specs.iter().enumerate().zip(gained).zip(health);
         joined
-            .map(|(((signal, spec), parts), health)| match &spec.reads {
-                Reads::Health(HealthTarget::Path(_)) => worst_health(health),
-                Reads::Health(HealthTarget::Url(url)) => Err(Missing::new(
-                    Why::NotObserved,
-                    format!("{url} is asked once, for the canary"),
-                )),
-                Reads::Promql(_) => level_of(signal, instances),
+            .map(|(((signal, spec), gained), health)| match &spec.reads {
+                Reads::Health(HealthTarget::Path(_)) => (worst_health(health), Vec::new()),
+                Reads::Health(HealthTarget::Url(url)) => {
+                    let detail = format!("{url} is asked once, for the canary");
+                    (Err(Missing::new(Why::NotObserved, detail)), Vec::new())
+                }
+                Reads::Promql(_) => (level_of(signal, instances), Vec::new()),
                 Reads::Ratio { .. }
                 | Reads::Counter(_)
                 | Reads::Histogram { .. }
@@ -162,17 +154,19 @@ impl Reducer {
                         _ => Reduce::Max,
                     };
                     let edges = self.edges.entry((signal, arm)).or_insert_with(|| Arc::new([]));
-                    join(parts, reduce, edges)
+                    let reading = join(&gained.pieces, reduce, edges);
+                    let parts = gained.parts(arm, &spec.reads, edges);
+                    (reading, parts)
                 }
             })
             .collect()
     }
 
-    fn instance_parts(
+    fn instance_pieces<'a>(
         &self,
-        reading: &InstanceReading,
+        reading: &'a InstanceReading,
         carry: &mut InstanceCarry,
-        parts: &mut [Vec<Result<Part, Missing>>],
+        gained: &mut [Gained<'a>],
     ) {
         let name = &reading.instance;
         let named = |missing: &Missing| match missing.detail.as_str() {
@@ -184,7 +178,7 @@ impl Reducer {
         let samples = match &reading.samples {
             Ok(samples) => samples,
             Err(missing) => {
-                parts.iter_mut().for_each(|parts| parts.push(Err(named(missing))));
+                gained.iter_mut().for_each(|all| all.push(name, None, Err(named(missing))));
                 return;
             }
         };
@@ -201,30 +195,36 @@ impl Reducer {
         let born = started.filter(|start| *start <= reading.at.as_secs_f64());
         let born = born.map_or(carry.first_seen, Time::from_secs_f64);
         let warm = reading.at.since(born) >= self.warmup;
-        let increments = Increments::new(samples, carry, life_of(started, carry));
-        for (spec, parts) in self.specs.iter().zip(parts) {
+        let life = life_of(started, carry);
+        let began = match life {
+            Life::Same => carry.life_began.or(started.map(Time::from_secs_f64)),
+            Life::New | Life::Other => started.map(Time::from_secs_f64),
+        };
+        let increments = Increments::new(samples, carry, life);
+        for (spec, gained) in self.specs.iter().zip(gained) {
             let too_young = || Missing::new(Why::WarmUp, "younger than the warm-up");
             let judged = if warm { Ok(()) } else { Err(too_young()) };
             let not_new = || Missing::new(Why::NoTraffic, "no new sample since the last look");
             let counted = judged.clone().and(if is_new { Ok(()) } else { Err(not_new()) });
-            let part = match &spec.reads {
-                Reads::Restarts(_) if !is_new => Ok(Part::Restarts(0)),
-                Reads::Restarts(of) => restarts_part(&increments, of),
+            let piece = match &spec.reads {
+                Reads::Restarts(_) if !is_new => Ok(Piece::Restarts(0)),
+                Reads::Restarts(of) => restarts_piece(&increments, of),
                 Reads::Gauge { of, per, .. } => {
-                    judged.and_then(|()| gauge_part(&increments, of, per.as_ref()))
+                    judged.and_then(|()| gauge_piece(&increments, of, per.as_ref()))
                 }
                 Reads::Health(_) | Reads::Promql(_) => continue,
                 Reads::Ratio { events, total } => {
-                    counted.and_then(|()| ratio_part(&increments, events, total))
+                    counted.and_then(|()| ratio_piece(&increments, events, total, gained))
                 }
-                Reads::Counter(of) => counted.and_then(|()| counter_part(&increments, of, secs)),
+                Reads::Counter(of) => counted.and_then(|()| counter_piece(&increments, of, secs)),
                 Reads::Histogram { of, q } => {
-                    counted.and_then(|()| latencies(&increments, of, *q).map(Part::from))
+                    counted.and_then(|()| quantile_piece(&increments, of, *q, gained))
                 }
             };
-            parts.push(part.map_err(|missing| named(&missing)));
+            gained.push(name, began, piece.map_err(|missing| named(&missing)));
         }
         if is_new {
+            carry.life_began = began;
             increments.remember(carry, reading.at);
             carry.process_start_secs = started.or(carry.process_start_secs);
         }
@@ -274,25 +274,49 @@ fn carries_levels_only(reading: &InstanceReading) -> bool {
     !reading.levels.is_empty() && reading.samples.as_ref().is_ok_and(Vec::is_empty)
 }
 
-fn ratio_part(
-    increments: &Increments<'_>,
+fn ratio_piece<'a>(
+    increments: &Increments<'a>,
     events: &Selection,
     total: &Selection,
-) -> Result<Part, Missing> {
-    let all = increments.sum(&increments.selected(total, "")?)?;
-    let events = increments.sum(&increments.selected(events, "")?)?;
-    Ok(Part::Share { events, total: all })
+    gained: &mut Gained<'a>,
+) -> Result<Piece, Missing> {
+    let all = increments.selected(total, "")?;
+    let total = increments.sum(&all)?;
+    let bad = increments.selected(events, "")?;
+    let events = increments.sum(&bad)?;
+    gained.push_share_routes(increments, &bad, &all);
+    Ok(Piece::Share { events, total })
 }
 
-fn counter_part(increments: &Increments<'_>, of: &Selection, secs: f64) -> Result<Part, Missing> {
-    Ok(Part::Events { events: increments.sum(&increments.selected(of, "")?)?, secs })
+fn counter_piece(increments: &Increments<'_>, of: &Selection, secs: f64) -> Result<Piece, Missing> {
+    Ok(Piece::Events { events: increments.sum(&increments.selected(of, "")?)?, secs })
 }
 
-fn gauge_part(
+fn quantile_piece<'a>(
+    increments: &Increments<'a>,
+    of: &Selection,
+    q: f64,
+    gained: &mut Gained<'a>,
+) -> Result<Piece, Missing> {
+    Ok(match latencies(increments, of, q)? {
+        Latencies::Buckets(sum) => {
+            gained.push_bucket_routes(increments, &increments.selected(of, "_bucket")?);
+            Piece::Buckets(sum)
+        }
+        Latencies::Custom(sum) => Piece::Buckets(sum),
+        Latencies::Native(sum) => {
+            gained.push_native_routes(increments, &increments.selected(of, NATIVE)?);
+            Piece::Native(sum)
+        }
+        Latencies::Level(level) => Piece::Level(level),
+    })
+}
+
+fn gauge_piece(
     increments: &Increments<'_>,
     of: &Selection,
     per: Option<&Selection>,
-) -> Result<Part, Missing> {
+) -> Result<Piece, Missing> {
     let level = |of: &Selection| {
         let series = increments.selected(of, "")?;
         let Some(first) = series.first() else {
@@ -305,21 +329,21 @@ fn gauge_part(
         Err(Missing::new(Why::BadValue, format!("{} is {level}", first.sample.name)))
     };
     let value = level(of)?;
-    let Some(per) = per else { return Ok(Part::Level(value)) };
+    let Some(per) = per else { return Ok(Piece::Level(value)) };
     let whole = level(per)?;
     if whole > 0.0 {
-        return Ok(Part::Level(value / whole));
+        return Ok(Piece::Level(value / whole));
     }
     Err(Missing::new(Why::BadValue, format!("{} is {whole}", per.names().join(" or "))))
 }
 
 /// Restarts of one instance: a start time that moved on, or a counter of restarts that grew.
-fn restarts_part(increments: &Increments<'_>, of: &Selection) -> Result<Part, Missing> {
+fn restarts_piece(increments: &Increments<'_>, of: &Selection) -> Result<Piece, Missing> {
     let mut restarts = 0u32;
     for series in increments.selected(of, "")? {
         restarts = restarts.saturating_add(restarts_of(increments, &series)?);
     }
-    Ok(Part::Restarts(restarts))
+    Ok(Piece::Restarts(restarts))
 }
 
 fn restarts_of(increments: &Increments<'_>, series: &Series<'_>) -> Result<u32, Missing> {
@@ -396,37 +420,37 @@ fn level_of(signal: usize, instances: &[InstanceReading]) -> Reading {
     }
 }
 
-/// The parts of all instances as one value of the arm.
-fn join(parts: Vec<Result<Part, Missing>>, reduce: Reduce, edges: &mut Arc<[f64]>) -> Reading {
+/// The pieces of all instances as one value of the arm.
+fn join(pieces: &[Result<Piece, Missing>], reduce: Reduce, edges: &mut Arc<[f64]>) -> Reading {
     let (mut shares, mut counted, mut restarts) = ((0.0, 0.0), (0.0, 0.0, 0u32), None);
     let (mut buckets, mut levels): (Option<Cumulative>, Vec<f64>) = (None, Vec::new());
     let mut natives: Option<NativeHistogram> = None;
     let (mut saw_share, mut reasons) = (false, BTreeSet::new());
-    for part in parts {
-        match part {
-            Ok(Part::Share { events, total }) => {
+    for piece in pieces {
+        match piece {
+            Ok(Piece::Share { events, total }) => {
                 shares = (shares.0 + events, shares.1 + total);
                 saw_share = true;
             }
-            Ok(Part::Events { events, secs }) => {
+            Ok(Piece::Events { events, secs }) => {
                 counted = (counted.0 + events, counted.1 + secs, counted.2 + 1);
             }
-            Ok(Part::Buckets(one)) => {
+            Ok(Piece::Buckets(one)) => {
                 buckets = Some(match buckets {
-                    Some(sum) => Cumulative::plus(sum, one),
-                    None => one,
+                    Some(sum) => Cumulative::plus(sum, one.clone()),
+                    None => one.clone(),
                 });
             }
-            Ok(Part::Native(one)) => match &mut natives {
-                Some(sum) => sum.add(&one),
-                None => natives = Some(one),
+            Ok(Piece::Native(one)) => match &mut natives {
+                Some(sum) => sum.add(one),
+                None => natives = Some(one.clone()),
             },
-            Ok(Part::Level(level)) => levels.push(level),
-            Ok(Part::Restarts(one)) => {
-                restarts = Some(restarts.unwrap_or(0u32).saturating_add(one))
+            Ok(Piece::Level(level)) => levels.push(*level),
+            Ok(Piece::Restarts(one)) => {
+                restarts = Some(restarts.unwrap_or(0u32).saturating_add(*one))
             }
             Err(missing) => {
-                reasons.insert((missing.why, missing.detail));
+                reasons.insert((missing.why, missing.detail.clone()));
             }
         }
     }
@@ -468,17 +492,7 @@ fn join(parts: Vec<Result<Part, Missing>>, reduce: Reduce, edges: &mut Arc<[f64]
 
 /// Finite numbers may have a sum that is not.
 fn finite(value: Value) -> Reading {
-    let is_finite = match &value {
-        Value::Share { events, total } => events.is_finite() && total.is_finite(),
-        Value::Events { events, instance_secs, .. } => {
-            events.is_finite() && instance_secs.is_finite()
-        }
-        Value::Histogram(histogram) => histogram.total().is_finite(),
-        Value::Native(histogram) => histogram.total().is_finite(),
-        Value::Level(level) => level.is_finite(),
-        Value::Health { .. } | Value::Restarts(_) => true,
-    };
-    if is_finite {
+    if value.is_finite() {
         return Ok(value);
     }
     Err(Missing::new(Why::BadValue, "a sum beyond the largest number"))

@@ -2,17 +2,47 @@
 //!
 //! Reading gives back bit for bit what was written, or says that it cannot: a journal is replayed
 //! into verdicts, so a number off by one unit in the last place is a different verdict. Numbers are
-//! therefore not left to the JSON library (see [`Exact`]). Words for reasons and states are spelled
+//! therefore not left to the JSON library (see `exact`). Words for reasons and states are spelled
 //! out here and not derived from the engine's names, so that renaming a variant there does not
 //! orphan a journal.
 //!
+//! Parts of readings came later: a record without them is one whose readings were not taken apart.
+//!
 //! Deliberately absent: migration of old records. Version 1 is the only one; another is unreadable.
 
+/// Writes one enum of the engine as words that stay when its variants are renamed.
+macro_rules! words {
+    ($record:ident for $ours:ident { $($variant:ident = $word:literal),* $(,)? }) => {
+        #[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
+        enum $record {
+            $(#[serde(rename = $word)] $variant,)*
+        }
+
+        impl From<$ours> for $record {
+            fn from(ours: $ours) -> Self {
+                match ours {
+                    $($ours::$variant => Self::$variant,)*
+                }
+            }
+        }
+
+        impl From<$record> for $ours {
+            fn from(record: $record) -> Self {
+                match record {
+                    $($record::$variant => Self::$variant,)*
+                }
+            }
+        }
+    };
+}
+
+mod exact;
 mod native;
+mod parts;
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::observation::{
@@ -24,31 +54,33 @@ use crate::{
     },
 };
 
+use exact::Exact;
 use native::NativeRecord;
+use parts::{NameRecord, Names, PartsRecord};
 
 /// Version of both shapes.
 const VERSION: u32 = 1;
 
-/// Whole numbers below this are written as JSON integers: every one of them is an exact `f64`.
-const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
-
 /// The record of an observation, or why it cannot be kept: it holds a number that is not finite.
 pub(super) fn write_observation(observation: &Observation) -> Result<String, String> {
-    let mut edges = Edges::default();
+    let (mut edges, mut names) = (Edges::default(), Names::default());
     let mut signals = Vec::with_capacity(observation.signals.len());
+    let mut parts = Vec::new();
     for (index, pair) in observation.signals.iter().enumerate() {
         let of = |arm: Arm, edges: &mut Edges| {
             reading_record(pair.of(arm), edges)
                 .map_err(|fault| format!("{fault} in signal {index} of the {arm}"))
         };
         signals.push((of(Arm::Canary, &mut edges)?, of(Arm::Baseline, &mut edges)?));
+        parts.extend(parts::write(index, &pair.parts, &mut names, &mut edges)?);
     }
     let gap = match &observation.canary_gap {
         Some(missing) => Some(reading_record(&Err(missing.clone()), &mut edges)?),
         None => None,
     };
     let edges = edges.seen.iter().map(|edges| exact(edges)).collect();
-    let record = ObservationRecord { v: VERSION, at: observation.at.0, edges, signals, gap };
+    let (v, at, names) = (VERSION, observation.at.0, names.list);
+    let record = ObservationRecord { v, at, edges, signals, names, parts, gap };
     serde_json::to_string(&record).map_err(|error| error.to_string())
 }
 
@@ -60,6 +92,12 @@ pub(super) fn read_observation(record: &str) -> Result<Observation, String> {
     let mut signals = Vec::with_capacity(record.signals.len());
     for (canary, baseline) in record.signals {
         signals.push(Pair::new(reading(canary, &edges)?, reading(baseline, &edges)?));
+    }
+    for (signal, parts) in parts::read(record.parts, &record.names, &edges)? {
+        let Some(pair) = signals.get_mut(signal) else {
+            return Err(format!("parts of signal {signal}, which is not in the record"));
+        };
+        pair.parts = parts;
     }
     let canary_gap = match record.gap {
         Some(gap) => reading(gap, &edges)?.err(),
@@ -108,6 +146,7 @@ pub(super) fn read_carry(record: &str) -> Result<Carry, String> {
             first_seen: Time(record.first_seen),
             last_read: record.last_read.map(Time),
             process_start_secs: record.process_start_secs.map(|start| start.0),
+            life_began: record.life_began.map(Time),
             been_up: record.been_up,
             counters,
             natives,
@@ -145,6 +184,12 @@ struct ObservationRecord {
     /// Canary and baseline of each signal.
     #[serde(rename = "s")]
     signals: Vec<(ReadingRecord, ReadingRecord)>,
+    /// Names of parts, each once.
+    #[serde(rename = "n", default, skip_serializing_if = "Vec::is_empty")]
+    names: Vec<NameRecord>,
+    /// What some signals' readings are made of.
+    #[serde(rename = "p", default, skip_serializing_if = "Vec::is_empty")]
+    parts: Vec<PartsRecord>,
     /// Why some canary instances gave nothing; written like a missing reading.
     #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
     gap: Option<ReadingRecord>,
@@ -194,6 +239,8 @@ struct InstanceRecord {
     last_read: Option<i64>,
     #[serde(rename = "p", default, skip_serializing_if = "Option::is_none")]
     process_start_secs: Option<Exact>,
+    #[serde(rename = "b", default, skip_serializing_if = "Option::is_none")]
+    life_began: Option<i64>,
     #[serde(rename = "u", default, skip_serializing_if = "Vec::is_empty")]
     been_up: Vec<usize>,
     /// Name, labels and their values in turn, value.
@@ -202,32 +249,6 @@ struct InstanceRecord {
     /// Buckets of the native histograms among them, by their place in the list.
     #[serde(rename = "h", default, skip_serializing_if = "Vec::is_empty")]
     natives: Vec<(u32, NativeRecord)>,
-}
-
-/// Writes one enum of the engine as words that stay when its variants are renamed.
-macro_rules! words {
-    ($record:ident for $ours:ident { $($variant:ident = $word:literal),* $(,)? }) => {
-        #[derive(Serialize, Deserialize)]
-        enum $record {
-            $(#[serde(rename = $word)] $variant,)*
-        }
-
-        impl From<$ours> for $record {
-            fn from(ours: $ours) -> Self {
-                match ours {
-                    $($ours::$variant => Self::$variant,)*
-                }
-            }
-        }
-
-        impl From<$record> for $ours {
-            fn from(record: $record) -> Self {
-                match record {
-                    $($record::$variant => Self::$variant,)*
-                }
-            }
-        }
-    };
 }
 
 words!(ArmRecord for Arm { Canary = "c", Baseline = "b" });
@@ -307,6 +328,7 @@ fn instance_record(
         first_seen: carry.first_seen.0,
         last_read: carry.last_read.map(|at| at.0),
         process_start_secs: carry.process_start_secs.map(Exact),
+        life_began: carry.life_began.map(|at| at.0),
         been_up: carry.been_up.clone(),
         counters,
         natives,
@@ -314,12 +336,13 @@ fn instance_record(
 }
 
 fn reading_record(reading: &Reading, edges: &mut Edges) -> Result<ReadingRecord, String> {
-    let value = match reading {
-        Ok(value) => value,
-        Err(Missing { why, detail }) => {
-            return Ok(ReadingRecord::Missing((*why).into(), detail.clone()));
-        }
-    };
+    match reading {
+        Ok(value) => value_record(value, edges),
+        Err(Missing { why, detail }) => Ok(ReadingRecord::Missing((*why).into(), detail.clone())),
+    }
+}
+
+fn value_record(value: &Value, edges: &mut Edges) -> Result<ReadingRecord, String> {
     Ok(match value {
         Value::Share { events, total } => ReadingRecord::Share(finite(*events)?, finite(*total)?),
         Value::Events { events, instance_secs, instances } => {
@@ -384,61 +407,13 @@ fn exact(numbers: &[f64]) -> Vec<Exact> {
     numbers.iter().copied().map(Exact).collect()
 }
 
-/// A number that comes back with the same bits. Whole numbers are JSON integers; others are strings
-/// with the shortest digits that name them, read by the standard library, because `serde_json` may
-/// miss the last bit of a fraction; what is not finite is its bits in hex.
-struct Exact(f64);
-
-impl Serialize for Exact {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let number = self.0;
-        let is_negative_zero = number == 0.0 && number.is_sign_negative();
-        if !number.is_finite() {
-            serializer.collect_str(&format_args!("x{:016x}", number.to_bits()))
-        } else if number.fract() == 0.0 && number.abs() < WHOLE_MAX && !is_negative_zero {
-            serializer.serialize_i64(number as i64)
-        } else {
-            serializer.collect_str(&format_args!("{number:?}"))
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Exact {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        impl de::Visitor<'_> for Visitor {
-            type Value = Exact;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an integer or a string of digits")
-            }
-
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Exact, E> {
-                Ok(Exact(number as f64))
-            }
-
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Exact, E> {
-                Ok(Exact(number as f64))
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Exact, E> {
-                let number = match text.strip_prefix('x') {
-                    Some(bits) => u64::from_str_radix(bits, 16).ok().map(f64::from_bits),
-                    None => text.parse().ok().filter(|number: &f64| number.is_finite()),
-                };
-                number.map(Exact).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::native::NativeHistogram;
+    use crate::engine::{
+        native::NativeHistogram,
+        observation::{Part, PartKind},
+    };
 
     fn one(reading: Reading) -> Observation {
         let pair = Pair::new(reading.clone(), reading);
@@ -492,17 +467,34 @@ mod tests {
     }
 
     #[test]
-    fn every_bit_of_a_number_survives() {
-        let seed: u64 = rand::random();
-        println!("seed {seed}");
-        let mut rng = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(seed);
-        let special = [0.0, -0.0, f64::MIN_POSITIVE, 5e-324, f64::MAX, WHOLE_MAX, -WHOLE_MAX];
-        let random = (0..20_000).map(|_| f64::from_bits(rand::RngExt::random(&mut rng)));
-        for number in special.into_iter().chain([f64::INFINITY, f64::NAN]).chain(random) {
-            let text = serde_json::to_string(&Exact(number)).expect("a number");
-            let back: Exact = serde_json::from_str(&text).expect("just written");
-            assert_eq!(back.0.to_bits(), number.to_bits(), "{text}");
-        }
+    fn parts_are_named_once() {
+        let part =
+            |kind, name: &str, started, value| Part { kind, name: name.into(), started, value };
+        let (a, b) = ("10.0.0.1:8080", "10.0.0.2:8080");
+        let began = Some(Time(1_700_000_000_000));
+        let share = |events, total| Value::Share { events, total };
+        let mut observation = one(Ok(share(3.0, 9.0)));
+        observation.signals[0].parts.canary = vec![
+            part(PartKind::Instance, a, began, share(1.0, 4.0)),
+            part(PartKind::Instance, b, None, share(2.0, 5.0)),
+            part(PartKind::Route, "GET /", None, share(3.0, 9.0)),
+        ];
+        let mut memory = Pair::new(Ok(Value::Level(2.0)), Ok(Value::Level(3.0)));
+        memory.parts.canary = vec![part(PartKind::Instance, a, began, Value::Level(2.0))];
+        memory.parts.baseline = vec![part(PartKind::Instance, b, None, Value::Level(3.0))];
+        observation.signals.push(memory);
+        let record = write_observation(&observation).expect("finite");
+        let expected = concat!(
+            r#"{"v":1,"at":1700000000123,"s":[[{"s":[3,9]},{"s":[3,9]}],[{"l":2},{"l":3}]],"#,
+            r#""n":[["i","10.0.0.1:8080",1700000000000],["i","10.0.0.2:8080"],["r","GET /"]],"#,
+            r#""p":[[0,[[0,{"s":[1,4]}],[1,{"s":[2,5]}],[2,{"s":[3,9]}]],[]],"#,
+            r#"[1,[[0,{"l":2}]],[[1,{"l":3}]]]]}"#
+        );
+        assert_eq!(record, expected);
+        assert_eq!(read_observation(&record).expect("just written"), observation);
+        observation.signals[1].parts.baseline[0].value = Value::Level(f64::NAN);
+        let why = write_observation(&observation).expect_err("not finite");
+        assert_eq!(why, format!("found NaN in instance {b} of signal 1 of the baseline"));
     }
 
     #[test]
@@ -536,6 +528,16 @@ mod tests {
         check(&native("[3,0,0,[2147483647,1],[1,1]]"), "buckets of a native histogram are not");
         let labels = r#"{"v":1,"w":["a"],"i":[{"a":"c","n":0,"f":0,"c":[[0,[0],1]]}]}"#;
         assert_eq!(read_carry(labels).expect_err("odd"), "a label has no value");
+        let whose = r#"{"v":1,"at":1,"s":[[{"l":1},{"l":1}]],"p":[[0,[[0,{"l":1}]],[]]]}"#;
+        assert_eq!(
+            read_observation(whose).expect_err("odd"),
+            "name 0 of a part is not in the list"
+        );
+        let of = r#"{"v":1,"at":1,"s":[],"n":[["i","a"]],"p":[[0,[[0,{"l":1}]],[]]]}"#;
+        let why = read_observation(of).expect_err("no such signal");
+        assert_eq!(why, "parts of signal 0, which is not in the record");
+        let none = r#"{"v":1,"at":1,"s":[[{"l":1},{"l":1}]],"n":[["i","a"]],"p":[[0,[[0,{"m":["stale",""]}]],[]]]}"#;
+        assert_eq!(read_observation(none).expect_err("odd"), "a part has no value");
         let word = r#"{"v":1,"w":[],"i":[{"a":"c","n":4,"f":0,"c":[]}]}"#;
         assert_eq!(read_carry(word).expect_err("no word"), "word 4 is not in the list");
     }
@@ -559,6 +561,7 @@ mod tests {
             first_seen: Time(-5),
             last_read: Some(Time(9)),
             process_start_secs: Some(1.7e9 + 0.25),
+            life_began: Some(Time(1_700_000_000_250)),
             been_up: vec![0, 3],
             counters,
             natives,
@@ -567,6 +570,7 @@ mod tests {
             first_seen: Time(0),
             last_read: None,
             process_start_secs: None,
+            life_began: None,
             been_up: vec![],
             counters: BTreeMap::new(),
             natives: BTreeMap::new(),

@@ -23,6 +23,7 @@ use rollgate::{
 
 mod counters;
 mod natives;
+mod parts;
 mod random;
 mod readings;
 

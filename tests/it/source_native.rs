@@ -195,7 +195,7 @@ async fn protobuf_is_asked_for_once_text_lacks_buckets() {
 async fn a_summary_tells_its_quantile_in_either_format() {
     let native = Service::new(3);
     let told = collector(scraped(native.start().await), scraped(native.start().await));
-    let mut reducer = self::reducer();
+    let mut reducer = reducer();
     for secs in 1..3 {
         let at = now().after(Duration::from_secs(secs));
         let observation = reducer.reduce(&told.gather(at).await);

@@ -222,6 +222,7 @@ fn carrying(look: Look) -> Look {
         first_seen: Time(0),
         last_read: None,
         process_start_secs: None,
+        life_began: None,
         been_up: vec![],
         counters,
         natives: BTreeMap::new(),

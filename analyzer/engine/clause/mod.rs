@@ -6,6 +6,7 @@
 mod comparison;
 mod counted;
 mod dwell;
+mod instances;
 mod limit;
 mod quantile;
 
@@ -14,10 +15,12 @@ use std::time::Duration;
 use comparison::comparison_look;
 use counted::{counted_look, health_look};
 use dwell::{dwell_look, latency_look};
+use instances::Instances;
 use limit::limit_look;
 use quantile::quantile_look;
 
 use super::{
+    blame::Suspects,
     calibration::SignalCalibration,
     dwell::Dwell,
     evidence::{ComparisonEvidence, OnsetMixture},
@@ -25,7 +28,7 @@ use super::{
     observation::{Arm, Missing, Pair, Time, Why},
     quantile::QuantileEvidence,
     rule::{Clause, Signal, SignalKind, Test},
-    track::Track,
+    track::Arms,
     verdict::{ClauseFinding, Progress, Samples, State},
 };
 
@@ -35,7 +38,11 @@ pub const CLEAR_REQUESTS_MIN: f64 = 100.0;
 /// Shortest look taken as a base for rates; two looks at one moment must not divide by zero.
 const LOOK_SECS_MIN: f64 = 0.001;
 
+/// Evidence, in decades, from which on it is said what is to blame for it.
+const BLAME_DECADES_MIN: f64 = 1.0;
+
 /// What one look offers to a clause.
+#[derive(Clone, Copy)]
 pub struct Look<'a> {
     /// When.
     pub now: Time,
@@ -48,7 +55,7 @@ pub struct Look<'a> {
     /// What both arms said of it.
     pub pair: &'a Pair,
     /// What is remembered of it, this look included.
-    pub track: &'a Track,
+    pub track: Arms<'a>,
     /// How noisy it is taken to be.
     pub noise: SignalCalibration,
 }
@@ -60,6 +67,7 @@ pub struct ClauseState {
     /// log10 of 1/alpha for this clause.
     needed: f64,
     judge: Judge,
+    suspects: Option<Box<Suspects>>,
 }
 
 #[derive(Clone, Debug)]
@@ -70,6 +78,7 @@ enum Judge {
     Quantile(Box<QuantileEvidence>),
     Counted,
     Health { streak: u32, dwell: Dwell },
+    Instances(Box<Instances>),
 }
 
 impl ClauseState {
@@ -108,11 +117,29 @@ impl ClauseState {
                 }
             },
         };
-        Self { test: clause.test, needed: -alpha.log10(), judge }
+        let judge = match Instances::of(clause, signal, alpha, horizon) {
+            Some(instances) => Judge::Instances(Box::new(instances)),
+            None => judge,
+        };
+        let suspects = Suspects::of(clause, signal).map(Box::new);
+        Self { test: clause.test, needed: -alpha.log10(), judge, suspects }
     }
 
     /// Takes one look.
     pub fn look(&mut self, look: &Look<'_>) -> ClauseFinding {
+        let mut finding = self.judge(look);
+        if let Some(suspects) = &mut self.suspects {
+            suspects.absorb(look.pair, look.track.arm(Arm::Baseline).totals_before, look.secs);
+            if let Progress::Evidence { decades, .. } = finding.progress
+                && decades >= BLAME_DECADES_MIN
+            {
+                finding.blame = suspects.blame(look.noise.kappa_secs);
+            }
+        }
+        finding
+    }
+
+    fn judge(&mut self, look: &Look<'_>) -> ClauseFinding {
         let needed = self.needed;
         match (&mut self.judge, self.test) {
             (Judge::Dwell(dwell), Test::Dwell { op, bound, hold }) => {
@@ -134,6 +161,7 @@ impl ClauseState {
             (Judge::Health { streak, dwell }, Test::HealthIs { status, hold }) => {
                 health_look(streak, dwell, look, status, hold)
             }
+            (Judge::Instances(instances), _) => instances.look(look),
             // `new` pairs each test with its judge.
             (_, test) => unreachable!("{test:?} is judged by another judge"),
         }

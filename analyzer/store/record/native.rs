@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Exact, finite};
+use super::{exact::Exact, finite};
 use crate::engine::native::{INDEX_MAX, NativeHistogram, SCHEMAS};
 
 /// A native histogram: schema, zero threshold, zero count, indices, counts. Each index but the first

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use rollgate::{
-    engine::observation::{Missing, Observation, Reading, Value, Why},
+    engine::observation::{Histogram, Missing, Observation, Part, PartKind, Reading, Value, Why},
     signal::{
         carry::Carry,
         reduce::Reducer,
@@ -188,7 +188,7 @@ fn random_sample(random: &mut StdRng, value: f64) -> Sample {
         "req" => vec![("status", pick(random, &["200", "500", "503"]))],
         "lat_bucket" => vec![
             ("le", pick(random, &["0.1", "0.5", "1", "+Inf", "+Inf"])),
-            ("r", pick(random, &["a", "b"])),
+            ("route", pick(random, &["a", "b"])),
         ],
         _ => Vec::new(),
     };
@@ -304,6 +304,51 @@ fn the_order_of_series_does_not_matter() {
     }
 }
 
+/// The instances of a canary that has several add up to what it is judged by.
+#[test]
+fn instances_add_up_to_the_arm() {
+    let counts = |value: &Value| match value {
+        Value::Share { events, total } => Some(vec![*events, *total]),
+        Value::Events { events, instance_secs, .. } => Some(vec![*events, *instance_secs]),
+        Value::Histogram(Histogram { counts, .. }) => Some(counts.clone()),
+        Value::Native(native) => Some(native.classic().counts),
+        Value::Level(_) | Value::Health { .. } | Value::Restarts(_) => None,
+    };
+    let mut compared = 0;
+    for seed in 0..300 {
+        let random = &mut StdRng::seed_from_u64(seed);
+        let mut reducer = Reducer::new(every_kind(), Duration::ZERO, Carry::default());
+        for look in 0..20 {
+            let secs = f64::from(look);
+            let seen = reducer.reduce(&random_look(random, secs, plausible(secs)));
+            for pair in &seen.signals {
+                let instances = pair.parts.canary.iter();
+                let instances: Vec<&Part> =
+                    instances.filter(|part| part.kind == PartKind::Instance).collect();
+                let Some(arm) = pair.canary.as_ref().ok().and_then(counts) else { continue };
+                let sums = instances.iter().filter_map(|part| counts(&part.value)).fold(
+                    vec![0.0; arm.len()],
+                    |sums, one| {
+                        // Layouts that differ are joined on the edges in common.
+                        if one.len() != sums.len() {
+                            return sums;
+                        }
+                        sums.iter().zip(one).map(|(sum, count)| sum + count).collect()
+                    },
+                );
+                let same_layout = instances
+                    .iter()
+                    .all(|part| counts(&part.value).is_some_and(|one| one.len() == arm.len()));
+                if instances.len() > 1 && same_layout {
+                    assert_eq!(sums, arm, "seed {seed} look {look}");
+                    compared += 1;
+                }
+            }
+        }
+    }
+    assert!(compared > 100, "only {compared} readings were compared");
+}
+
 #[test]
 fn any_bits_for_values_give_sound_numbers() {
     let sound = |reading: &Reading| match reading {
@@ -341,6 +386,13 @@ fn any_bits_for_values_give_sound_numbers() {
                 for reading in [&pair.canary, &pair.baseline] {
                     assert!(sound(reading), "seed {seed} look {look}: {}", line(reading));
                 }
+                for part in pair.parts.canary.iter().chain(&pair.parts.baseline) {
+                    let value = Ok(part.value.clone());
+                    assert!(sound(&value), "seed {seed} look {look}: {}", line(&value));
+                }
+                let named = |part: &Part| (part.kind, part.name.clone());
+                let sorted = |parts: &[Part]| parts.is_sorted_by(|a, b| named(a) < named(b));
+                assert!(sorted(&pair.parts.canary) && sorted(&pair.parts.baseline));
             }
         }
     }

@@ -8,7 +8,8 @@ use std::{
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use rollgate::{
     engine::observation::{
-        Arm, Health, Histogram, Missing, Observation, Pair, Reading, Time, Value, Why,
+        Arm, Health, Histogram, Missing, Observation, Pair, Part, PartKind, Parts, Reading, Time,
+        Value, Why,
     },
     signal::{
         carry::{Carry, InstanceCarry},
@@ -200,10 +201,26 @@ impl Random {
     fn observation(&mut self) -> Observation {
         let edges: Arc<[f64]> = (0..self.0.random_range(0..5)).map(f64::from).collect();
         let signals = (0..self.0.random_range(0..4))
-            .map(|_| Pair::new(self.reading(&edges), self.reading(&edges)))
+            .map(|_| {
+                let pair = Pair::new(self.reading(&edges), self.reading(&edges));
+                let parts = Parts { canary: self.parts(&edges), baseline: self.parts(&edges) };
+                Pair { parts, ..pair }
+            })
             .collect();
         let at = Time(self.0.random_range(-5..i64::MAX / 2));
         Observation { at, signals, canary_gap: self.reading(&edges).err() }
+    }
+
+    fn parts(&mut self, edges: &Arc<[f64]>) -> Vec<Part> {
+        let mut parts = Vec::new();
+        for _ in 0..self.0.random_range(0..4) {
+            let Ok(value) = self.reading(edges) else { continue };
+            let kind = [PartKind::Instance, PartKind::Route][self.0.random_range(0..2usize)];
+            let name = format!("GET /\u{e4} \"{}\"", self.0.random_range(0..3)).into();
+            let started = self.0.random::<bool>().then(|| Time(self.0.random()));
+            parts.push(Part { kind, name, started, value });
+        }
+        parts
     }
 
     fn carry(&mut self) -> Carry {
@@ -219,6 +236,7 @@ impl Random {
                 first_seen: Time(self.0.random()),
                 last_read: self.0.random::<bool>().then_some(Time(7)),
                 process_start_secs: self.0.random::<bool>().then(|| self.number()),
+                life_began: self.0.random::<bool>().then(|| Time(self.0.random())),
                 been_up: vec![1, 4],
                 counters,
                 natives: BTreeMap::new(),
