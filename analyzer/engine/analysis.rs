@@ -7,10 +7,15 @@ use std::{sync::Arc, time::Duration};
 use super::{
     calibration::{Calibration, SignalCalibration},
     clause::{ClauseState, Look},
+    compared::Compared,
     observation::{Arm, Missing, Observation, Pair, Time, Why},
-    rule::{Condition, Rule, RuleSet},
+    release::Release,
+    rule::{Action, Condition, Rule, RuleSet},
     track::Track,
-    verdict::{ClauseFinding, Estimates, Finding, State, Step, conclude},
+    verdict::{
+        ClauseFinding, DOUBT_DECADES, Estimates, Finding, Progress, Standing, State, Step, Verdict,
+        conclude,
+    },
 };
 
 /// One release of one service being judged.
@@ -24,6 +29,10 @@ pub struct Analysis {
     states: Vec<RuleState>,
     /// By signal: noise as it is taken at the next look.
     noise: Vec<SignalCalibration>,
+    /// By signal: how far apart the arms are, where a rule compares them by evidence or a margin is
+    /// to be shown.
+    compared: Vec<Option<Compared>>,
+    release: Release,
 }
 
 #[derive(Clone, Debug)]
@@ -68,7 +77,16 @@ impl Analysis {
                 since: started,
             })
             .collect();
-        Self { rules, started, last_look: None, looks: 0, tracks, states, noise }
+        let compared = (0..rules.signals.len())
+            .map(|index| {
+                let signal = &rules.signals[index];
+                let is_compared = signal.margin.is_some() || rules.compares_by_evidence(index);
+                let rate = rules.promote.false_promotion_rate;
+                if is_compared { Compared::new(signal, rate) } else { None }
+            })
+            .collect();
+        let release = Release::new(started);
+        Self { rules, started, last_look: None, looks: 0, tracks, states, noise, compared, release }
     }
 
     /// The rules it is judged by.
@@ -96,39 +114,56 @@ impl Analysis {
         for (signal, track) in self.tracks.iter_mut().enumerate() {
             track.absorb(now, pair(signal));
         }
-        let (rules, tracks, noise) = (&self.rules, &self.tracks, &self.noise);
+        let (rules, tracks, noise) = (self.rules.clone(), &self.tracks, &self.noise);
+        let look = |signal: usize, compared: &[Option<Compared>]| Look {
+            now,
+            secs,
+            window: rules.observe.window,
+            signal: &rules.signals[signal],
+            pair: pair(signal),
+            track: tracks[signal].arms(),
+            noise: noise[signal],
+            effect: compared.get(signal).and_then(Option::as_ref).and_then(Compared::effect),
+        };
+        for (signal, compared) in self.compared.iter_mut().enumerate() {
+            if let Some(compared) = compared {
+                compared.step(&look(signal, &[]));
+            }
+        }
+        let compared = &self.compared;
         let findings: Vec<Finding> = rules
             .rules
             .iter()
             .zip(&mut self.states)
-            .map(|(rule, state)| {
-                let looks = |signal: usize| Look {
-                    now,
-                    secs,
-                    window: rules.observe.window,
-                    signal: &rules.signals[signal],
-                    pair: pair(signal),
-                    track: tracks[signal].arms(),
-                    noise: noise[signal],
-                };
-                state.look(rule, elapsed, now, looks)
-            })
+            .map(|(rule, state)| state.look(rule, elapsed, now, |signal| look(signal, compared)))
             .collect();
-        let held = elapsed >= rules.promote.after;
-        let unseen = if held { self.unseen_by_sleepers(now, &findings) } else { None };
-        let canary_gap = observation.canary_gap.clone().or(unseen);
-        let verdict =
-            conclude(&rules.rules, &findings, elapsed, canary_gap.is_some(), &rules.promote);
-        let estimates = tracks
+        let estimates: Vec<Estimates> = tracks
             .iter()
-            .map(|track| Estimates {
+            .enumerate()
+            .map(|(signal, track)| Estimates {
                 canary: track.arm(Arm::Canary).estimate,
                 baseline: track.arm(Arm::Baseline).estimate,
-                proof: None,
+                proof: compared[signal]
+                    .as_ref()
+                    .and_then(|compared| compared.proof(&look(signal, &[]))),
             })
             .collect();
-        let look = self.looks;
-        let release_step = 0;
+        let held = self.release.is_held(&rules, now);
+        let unseen = if held { self.unseen_by_sleepers(now, &findings) } else { None };
+        let canary_gap = observation.canary_gap.clone().or(unseen);
+        let standing = Standing {
+            elapsed,
+            held,
+            known: self.is_known(now, &findings),
+            has_gap: canary_gap.is_some(),
+            proven: is_proven(&rules, &findings, &estimates),
+            next_step: self.release.next(&rules),
+        };
+        let verdict = conclude(&rules.rules, &findings, &standing, &rules.promote);
+        if let Verdict::Advance { to } = verdict {
+            self.release.advance(to, now);
+        }
+        let (look, release_step) = (self.looks, self.release.step());
         Step { look, at: now, elapsed, findings, estimates, canary_gap, verdict, release_step }
     }
 }
@@ -146,6 +181,57 @@ impl Analysis {
             let name = &self.rules.signals[clause.signal].name;
             Some(Missing::new(missing.why, format!("{name} of {}", missing.detail)))
         })
+    }
+}
+
+impl Analysis {
+    /// Whether every rule that is awake had enough data. Once all traffic goes to the new version
+    /// by intention, a comparison that only lacks the old one was judged at the steps before.
+    fn is_known(&self, now: Time, findings: &[Finding]) -> bool {
+        let whole = self.release.is_whole(&self.rules);
+        let window = self.rules.observe.window;
+        self.rules.rules.iter().zip(findings).all(|(rule, finding)| match finding.state {
+            State::Fires | State::Clear | State::Asleep => true,
+            State::NotEnoughData => {
+                let mut clauses = rule.when.clauses().into_iter().zip(&finding.clauses);
+                whole
+                    && clauses.all(|(clause, found)| {
+                        let track = &self.tracks[clause.signal];
+                        let of = |arm: Arm| track.arm(arm).outage(arm, now, window);
+                        found.state != State::NotEnoughData
+                            || (clause.test.needs_baseline()
+                                && of(Arm::Canary).is_none()
+                                && of(Arm::Baseline).is_some())
+                    })
+            }
+        })
+    }
+}
+
+/// Whether every margin was shown, and no comparison of such a signal has come to stand against it.
+fn is_proven(rules: &RuleSet, findings: &[Finding], estimates: &[Estimates]) -> bool {
+    let shown = |estimates: &Estimates| estimates.proof.is_none_or(|proof| proof.shown);
+    let asked = rules.signals.iter().zip(estimates);
+    // A margin of a signal that cannot be proven is one that is never shown.
+    let all = asked.clone().all(|(signal, estimates)| match signal.margin {
+        Some(_) => estimates.proof.is_some() && shown(estimates),
+        None => true,
+    });
+    all && !rules.rules.iter().zip(findings).any(|(rule, finding)| {
+        let against = matches!(rule.then, Action::Rollback | Action::Investigate);
+        let mut clauses = rule.when.clauses().into_iter().zip(&finding.clauses);
+        against
+            && clauses.any(|(clause, found)| {
+                let asked = rules.signals[clause.signal].margin.is_some();
+                asked && clause.test.is_comparison() && stands_against(found.progress)
+            })
+    })
+}
+
+fn stands_against(progress: Progress) -> bool {
+    match progress {
+        Progress::Evidence { decades, .. } => decades >= DOUBT_DECADES,
+        Progress::Held { .. } | Progress::Checks { .. } | Progress::Count { .. } => false,
     }
 }
 

@@ -221,6 +221,11 @@ impl Value {
     }
 }
 
+/// The requests per bucket of a reading, when it has such.
+pub fn histogram(reading: &Reading) -> Option<Cow<'_, Histogram>> {
+    reading.as_ref().ok().and_then(Value::histogram)
+}
+
 /// Increments of a classic histogram. `counts` has one entry per edge and one more for `+Inf`;
 /// entries are per bucket, not cumulative.
 #[derive(Clone, Debug, PartialEq)]

@@ -55,6 +55,12 @@ impl RuleSet {
     pub fn needs_baseline(&self) -> bool {
         self.rules.iter().any(|rule| rule.when.needs_baseline())
     }
+
+    /// Whether any rule compares this signal with the old version by evidence.
+    pub fn compares_by_evidence(&self, signal: usize) -> bool {
+        let clauses = self.rules.iter().flat_map(|rule| rule.when.clauses());
+        clauses.into_iter().any(|clause| clause.signal == signal && clause.test.is_comparison())
+    }
 }
 
 /// A named quantity.
@@ -251,17 +257,7 @@ impl Condition {
 impl Condition {
     /// Whether any clause compares with the old version.
     fn needs_baseline(&self) -> bool {
-        self.clauses().iter().any(|clause| match clause.test {
-            Test::BeyondBaseline { .. } => true,
-            Test::Dwell { bound, .. } | Test::Slope { bound, .. } => match bound {
-                Bound::TimesBaseline(_) | Bound::BaselinePlus(_) => true,
-                Bound::Constant(_) => false,
-            },
-            Test::BeyondConstant { .. }
-            | Test::Counted { .. }
-            | Test::HealthIs { .. }
-            | Test::HealthLatency { .. } => false,
-        })
+        self.clauses().iter().any(|clause| clause.test.needs_baseline())
     }
 }
 
@@ -346,6 +342,34 @@ pub enum Test {
 }
 
 impl Test {
+    /// Whether it compares with the old version.
+    pub fn needs_baseline(self) -> bool {
+        match self {
+            Test::BeyondBaseline { .. } => true,
+            Test::Dwell { bound, .. } | Test::Slope { bound, .. } => match bound {
+                Bound::TimesBaseline(_) | Bound::BaselinePlus(_) => true,
+                Bound::Constant(_) => false,
+            },
+            Test::BeyondConstant { .. }
+            | Test::Counted { .. }
+            | Test::HealthIs { .. }
+            | Test::HealthLatency { .. } => false,
+        }
+    }
+
+    /// Whether it is evidence on the ratio of both versions.
+    pub fn is_comparison(self) -> bool {
+        match self {
+            Test::BeyondBaseline { .. } => true,
+            Test::BeyondConstant { .. }
+            | Test::Dwell { .. }
+            | Test::Slope { .. }
+            | Test::Counted { .. }
+            | Test::HealthIs { .. }
+            | Test::HealthLatency { .. } => false,
+        }
+    }
+
     /// Whether one look decides it. The others need time or evidence, and "not shown yet" is not
     /// "shown not to be": they cannot be turned round by `not`.
     pub fn holds_at_once(self) -> bool {

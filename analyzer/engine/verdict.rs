@@ -1,8 +1,9 @@
 //! Findings become a verdict, and every verdict carries what it rests on.
 //!
 //! The order is "worst first": a firing rollback rule ends the analysis; a firing investigate rule
-//! blocks promotion; a release is promoted when the hold is over, every signal had enough data and
-//! nothing fires; at the deadline whatever is left is inconclusive. Missing data never promotes and
+//! blocks promotion; a release is promoted (or goes on to its next step) when the hold is over, every
+//! signal had enough data, every margin was shown and nothing fires; at the deadline whatever is
+//! left is inconclusive. Missing data never promotes and
 //! never, by itself, rolls back. Putting a verdict into words is `report/`'s work.
 
 use std::{fmt, time::Duration};
@@ -13,13 +14,33 @@ use super::{
     rule::{Action, Otherwise, Promote, Rule},
 };
 
-/// The verdict of one look: what the findings, and the time, come to. `has_gap` says that a canary
-/// instance gave nothing at this look.
+/// Evidence against a release, in decades, from which on it is not promoted although its margins were
+/// shown: a regression may have begun since. A healthy release gets there by chance, and for a
+/// while, once in ten times at most.
+pub const DOUBT_DECADES: f64 = 1.0;
+
+/// What a verdict depends on beside the findings.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Standing {
+    /// How long the analysis has run.
+    pub elapsed: Duration,
+    /// Whether the present step has been watched for long enough.
+    pub held: bool,
+    /// Whether every rule that is awake had enough data.
+    pub known: bool,
+    /// Whether a canary instance gave nothing at this look.
+    pub has_gap: bool,
+    /// Whether every margin was shown, and nothing stands against that now.
+    pub proven: bool,
+    /// The step that follows the present one, in a progressive release.
+    pub next_step: Option<usize>,
+}
+
+/// The verdict of one look: what the findings, the proofs and the time come to.
 pub fn conclude(
     rules: &[Rule],
     findings: &[Finding],
-    elapsed: Duration,
-    has_gap: bool,
+    standing: &Standing,
     promote: &Promote,
 ) -> Verdict {
     let firing = |action| {
@@ -30,14 +51,17 @@ pub fn conclude(
         return Verdict::Rollback { rule };
     }
     let investigate = firing(Action::Investigate);
-    let known = findings.iter().all(|finding| match finding.state {
-        State::Fires | State::Clear | State::Asleep => true,
-        State::NotEnoughData => false,
-    });
-    if investigate.is_none() && known && !has_gap && elapsed >= promote.after {
-        return Verdict::Promote;
+    let Standing { elapsed, held, known, has_gap, proven, next_step } = *standing;
+    let late = elapsed >= promote.deadline;
+    if investigate.is_none() && held && known && !has_gap && proven {
+        match next_step {
+            None => return Verdict::Promote,
+            // A step that begins after the deadline could not be watched.
+            Some(to) if !late => return Verdict::Advance { to },
+            Some(_) => {}
+        }
     }
-    if elapsed >= promote.deadline {
+    if late {
         return Verdict::Inconclusive { otherwise: promote.otherwise };
     }
     investigate.map_or(Verdict::Watching, |rule| Verdict::Investigate { rule })

@@ -1,11 +1,12 @@
 //! Evidence that a quantile is beyond a multiple of the baseline's.
 
-use std::borrow::Cow;
-
 use super::{LOOK_SECS_MIN, Look, evidence_finding, scarcity, used};
 use crate::engine::{
-    observation::{Arm, Histogram, Missing, Reading, Value, Why},
-    quantile::{CALIBRATION_REQUESTS, QuantileEvidence},
+    calibration::SignalCalibration,
+    noise::{KAPPA_LATENCY_PRIOR_SECS, NoiseUsed, Origin},
+    observation::{Arm, Missing, Why, histogram},
+    quantile::QuantileEvidence,
+    tail::CALIBRATION_REQUESTS,
     verdict::ClauseFinding,
 };
 
@@ -15,12 +16,13 @@ pub(super) fn quantile_look(
     margin: f64,
     needed: f64,
 ) -> ClauseFinding {
-    fn histogram(reading: &Reading) -> Option<Cow<'_, Histogram>> {
-        reading.as_ref().ok().and_then(Value::histogram)
-    }
     let (canary, baseline) = (histogram(&look.pair.canary), histogram(&look.pair.baseline));
     let secs = look.secs.max(LOOK_SECS_MIN);
-    evidence.step(canary.as_deref(), baseline.as_deref(), look.noise.kappa_secs, secs);
+    let noise = match look.noise.origin {
+        Origin::Prior => SignalCalibration { kappa_secs: KAPPA_LATENCY_PRIOR_SECS, ..look.noise },
+        Origin::History { .. } | Origin::Analysis { .. } => look.noise,
+    };
+    evidence.step(canary.as_deref(), baseline.as_deref(), &noise, secs);
     let missing = scarcity(look, true).or_else(|| {
         let seen = evidence.calibrating()?;
         let detail = if seen < CALIBRATION_REQUESTS {
@@ -38,6 +40,7 @@ pub(super) fn quantile_look(
         estimate: look.track.arm(Arm::Canary).estimate,
         baseline: reference,
         bound: reference.map(|reference| reference * margin),
+        effect: look.effect,
         note: evidence
             .leading_edge()
             .map(|(edge, edges)| format!("strongest at the bucket edge {edge}, of {edges} judged")),
@@ -45,7 +48,7 @@ pub(super) fn quantile_look(
             look,
             evidence.log_value(),
             needed,
-            used(look, evidence.noise()),
+            NoiseUsed { kappa_secs: noise.kappa_secs, ..used(look, evidence.noise()) },
             missing,
         )
     }
