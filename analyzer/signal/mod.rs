@@ -7,6 +7,7 @@
 pub mod buckets;
 pub mod carry;
 pub mod increments;
+pub mod past;
 pub mod reduce;
 pub mod sample;
 pub mod spec;

@@ -349,7 +349,7 @@ fn same_layout(edges: usize, counts: usize) -> Result<(), String> {
     }
 }
 
-fn finite(number: f64) -> Result<Exact, String> {
+pub(super) fn finite(number: f64) -> Result<Exact, String> {
     if number.is_finite() { Ok(Exact(number)) } else { Err(format!("found {number}")) }
 }
 
@@ -364,7 +364,7 @@ fn exact(numbers: &[f64]) -> Vec<Exact> {
 /// A number that comes back with the same bits. Whole numbers are JSON integers; others are strings
 /// with the shortest digits that name them, read by the standard library, because `serde_json` may
 /// miss the last bit of a fraction; what is not finite is its bits in hex.
-struct Exact(f64);
+pub(super) struct Exact(pub(super) f64);
 
 impl Serialize for Exact {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -41,6 +41,8 @@ fn new(id: &str) -> NewAnalysis {
         order: "{}".to_owned(),
         rules_name: "shop".to_owned(),
         rules_text: "rules: []".to_owned(),
+        calibration: None,
+        past: None,
     }
 }
 
