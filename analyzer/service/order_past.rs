@@ -4,13 +4,10 @@
 //! metrics server; scraped targets of an old version would be another baseline than the one that
 //! was asked for, so an order that names some is refused rather than half obeyed.
 
-use std::time::Duration;
-
 use super::{
     case::Case,
     desk::ServiceDesk,
-    lag::back,
-    past::{Gathering, PastPlan, PastSource},
+    past::{Gathering, PastSource},
     stand_in::{Source, StandIn, marks_of},
 };
 use crate::{
@@ -18,7 +15,7 @@ use crate::{
         observation::{Arm, Time},
         rule::Baseline,
     },
-    signal::{carry::Carry, past::SignalsKey, reduce::Reducer},
+    signal::{carry::Carry, past::SignalsKey},
     source::collector::{ArmSource, Collector, CollectorOptions},
     store::{NewAnalysis, calibration},
 };
@@ -111,33 +108,21 @@ impl ServiceDesk {
         carry: &Carry,
         last_look: Option<f64>,
     ) -> Option<StandIn> {
-        match case.rules.baseline {
-            Baseline::Concurrent => return None,
-            Baseline::Before | Baseline::Offset(_) => {}
-        }
-        let Some(PastPlan { source, lag, note, .. }) = &case.past else {
-            return Some(StandIn::Nothing("the analysis began without a past".to_owned()));
-        };
-        let Some(planned) = lag else { return Some(StandIn::Nothing(note.clone())) };
-        let source = match (source, self.past_collector(case)) {
-            (PastSource::Watch, _) => Source::Watch {
+        let source = |source| match source {
+            PastSource::Watch => Some(Source::Watch {
                 store: self.store.clone(),
                 service: case.order.service.clone(),
                 signals: SignalsKey::of(&case.specs),
-            },
-            (PastSource::Prometheus, Some(collector)) => {
+            }),
+            PastSource::Prometheus => {
                 let marks = marks_of(carry, Arm::Baseline);
-                let warmup = case.rules.observe.warmup;
-                let reducer = Box::new(Reducer::new(case.specs.clone(), warmup, marks));
-                Source::Server { collector, reducer }
+                let (specs, warmup) = (case.specs.clone(), case.rules.observe.warmup);
+                self.past_collector(case)
+                    .map(|collector| Source::server(collector, specs, warmup, marks))
             }
-            (PastSource::Prometheus | PastSource::Nothing, _) => {
-                return Some(StandIn::Nothing(note.clone()));
-            }
+            PastSource::Nothing => None,
         };
-        let lag: Duration = planned.lag();
-        let stretch = planned.stretch();
-        let used = last_look.map_or(stretch.after, |at| back(Time::from_secs_f64(at), lag));
-        Some(StandIn::From { source, lag, stretch, used, note: note.clone() })
+        let last_look = last_look.map(Time::from_secs_f64);
+        StandIn::by(case.past.as_ref(), case.rules.baseline, source, last_look)
     }
 }

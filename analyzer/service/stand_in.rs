@@ -6,13 +6,21 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{driver::chain, lag::back};
+use super::{
+    driver::chain,
+    lag::back,
+    past::{PastPlan, PastSource},
+};
 use crate::{
-    engine::observation::{Arm, Missing, Observation, Time, Why},
+    engine::{
+        observation::{Arm, Missing, Observation, Time, Why},
+        rule::Baseline,
+    },
     signal::{
         carry::Carry,
         past::{PastLook, SignalsKey, Stretch, nothing_then, stand_in},
         reduce::Reducer,
+        spec::SignalSpec,
     },
     source::collector::Collector,
     store::{PAGE_MAX, Store},
@@ -57,7 +65,42 @@ pub enum StandIn {
     Nothing(String),
 }
 
+impl Source {
+    /// A metrics server, which goes on counting from these marks.
+    pub fn server(
+        collector: Collector,
+        specs: Arc<[SignalSpec]>,
+        warmup: Duration,
+        marks: Carry,
+    ) -> Self {
+        Source::Server { collector, reducer: Box::new(Reducer::new(specs, warmup, marks)) }
+    }
+}
+
 impl StandIn {
+    /// What stands in for a baseline by this plan; none when one runs beside the canary. `source`
+    /// opens the source that the plan names, `last_look` is when the last committed look was taken.
+    pub fn by(
+        plan: Option<&PastPlan>,
+        baseline: Baseline,
+        source: impl FnOnce(PastSource) -> Option<Source>,
+        last_look: Option<Time>,
+    ) -> Option<Self> {
+        match baseline {
+            Baseline::Concurrent => return None,
+            Baseline::Before | Baseline::Offset(_) => {}
+        }
+        let Some(plan) = plan else {
+            return Some(StandIn::Nothing("the analysis began without a past".to_owned()));
+        };
+        let Some((planned, source)) = plan.lag.zip(source(plan.source)) else {
+            return Some(StandIn::Nothing(plan.note.clone()));
+        };
+        let (lag, stretch, note) = (planned.lag(), planned.stretch(), plan.note.clone());
+        let used = last_look.map_or(stretch.after, |at| back(at, lag));
+        Some(StandIn::From { source, lag, stretch, used, note })
+    }
+
     /// Puts the past in the place of an observation's baseline.
     pub async fn stand_in(&mut self, observation: &mut Observation) {
         let (looks, absent) = match self.looks(observation.at).await {
