@@ -1,4 +1,4 @@
--- Version 2. What an analysis knew of the past when it began, and what standing watches saw between
+-- What an analysis knew of the past when it began, and what standing watches saw between
 -- releases. Times are milliseconds since the Unix epoch.
 
 ALTER TABLE analysis ADD COLUMN calibration TEXT;

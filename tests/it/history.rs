@@ -33,7 +33,7 @@ use rollgate::{
 use serde_json::{Value as Json, json};
 
 use super::{
-    house::{Api, House, arm, error_rules, eventually},
+    house::{Api, House, arm, command, error_rules, eventually},
     source_server::Prometheus,
 };
 
@@ -151,6 +151,11 @@ async fn a_replaced_instance_is_compared_with_itself_before() {
     let good = api.open(&order("before", &shop_service, "good")).await;
     let past = api.view(&good).await["past"].clone();
     assert!(past["note"].as_str().unwrap().contains("not found good"), "{past}");
+    api.until(&good, "two looks", |view| view["report"]["look"].as_u64() >= Some(2)).await;
+    // A process that dies on the way leaves lag and stretch as they were.
+    server.kill();
+    let (mut server, api) = house.start().await;
+    assert_eq!(api.view(&good).await["past"], past);
     let verdict = api.verdict(&good).await;
     assert_eq!(verdict["verdict"], "promote", "{verdict} {}", api.view(&good).await);
     assert!(server.terminate().await.success());
@@ -227,6 +232,19 @@ async fn a_metrics_server_remembers_what_the_release_is_compared_with() {
     let verdict = api.verdict(&healthy).await;
     assert_eq!(verdict["verdict"], "promote", "{verdict} {}", api.view(&healthy).await);
     assert!(server.terminate().await.success());
+
+    let (file, canary) = (house.rule_file("offset"), format!("http://{}", bad.addr));
+    let file = file.display().to_string();
+    let run = async |more: &[&str]| {
+        let begin = ["run", "--rules", &file, "--canary", &canary, "--json"];
+        let output = command(&[&begin[..], more].concat()).await;
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let past = ["--prometheus", &prometheus.url, "--baseline-selector", "job=\"shop\""];
+    assert_eq!(run(&past).await.0, Some(3));
+    let (code, words) = run(&[]).await;
+    assert_eq!(code, Some(2));
+    assert!(words.contains("the service's own past, which only a metrics server knows"), "{words}");
 }
 
 /// Every request of the hour is in the looks once, as in a live watch of it.
@@ -341,4 +359,22 @@ async fn a_calibration_is_part_of_the_fold_after_a_restart() {
     let noise = |report: &Report| report.findings[0].clauses[0].progress.noise.clone().unwrap();
     assert!(noise(&live[0]).kappa_secs > noise(&live[1]).kappa_secs);
     assert_ne!(live[0].findings[0].clauses[0].progress, live[1].findings[0].clauses[0].progress);
+}
+
+#[tokio::test]
+async fn a_recording_is_judged_with_another_one_as_its_past() {
+    let path = |name: &str| {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        root.join("tests/cases/recordings").join(name).display().to_string()
+    };
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/rules/recommended.yaml");
+    let (bad, healthy) = (path("error5"), path("healthy"));
+    let replay = async |history: &str| {
+        let args = ["replay", &bad, "--rules", rules, "--interval", "1s", "--history", history];
+        command(&args).await
+    };
+    assert_eq!(replay(&healthy).await.status.code(), Some(3));
+    let nowhere = replay("nowhere").await;
+    assert_eq!(nowhere.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("nowhere"));
 }
