@@ -178,7 +178,7 @@ async fn judge(
     let gathered = gathering.gather().await;
     let warmup = rules.observe.warmup;
     let server = |_| past.map(|past| Source::server(past, specs.clone(), warmup, Carry::default()));
-    let mut past = StandIn::by(Some(&gathered.plan), rules.baseline, server, None);
+    let mut past = StandIn::by(Some(&gathered.plan), &rules, server, None);
     let mut analysis = Analysis::calibrated(rules.clone(), started, &gathered.calibration);
     let mut reducer = Reducer::new(specs.clone(), warmup, Carry::default());
     let (hold, deadline) =

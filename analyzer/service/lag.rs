@@ -15,6 +15,9 @@ use crate::{
 /// Multiples of an offset that are tried before none is left: two weeks of days.
 pub const OFFSETS_MAX: u32 = 14;
 
+/// What is said when a nearer stretch would have been long enough.
+const SKIPPED: &str = "; what came later belongs to releases that were rolled back or still run";
+
 /// What the choice depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
@@ -26,8 +29,8 @@ pub struct Question<'a> {
     pub deadline: Duration,
     /// Time between two looks.
     pub interval: Duration,
-    /// When what is known of the past begins; none when that is not known.
-    pub first: Option<Time>,
+    /// Of when the past is known; none when even that is not known.
+    pub known: Option<Stretch>,
     /// Stretches that must not be compared with.
     pub avoid: &'a [Stretch],
 }
@@ -57,15 +60,13 @@ pub fn choose(question: Question<'_>) -> Result<Option<Lag>, String> {
 
 /// The newest stretch before the release that is long enough for all of it, or the longest.
 fn before(question: Question<'_>) -> Result<Lag, String> {
-    let Question { started, interval, .. } = question;
+    let Question { started, interval, known, .. } = question;
     // One look more than the deadline: the last one is taken just after it.
     let need = question.deadline + interval;
     let free = free(question);
     let newest = free.iter().rev().find(|free| free.length() >= need);
-    let skipped = |free: &Stretch| match free.until < started {
-        true => "; what came later belongs to releases that were not found good",
-        false => "",
-    };
+    let end = known.map_or(started, |known| known.until.min(started));
+    let skipped = |free: &Stretch| if free.until < end { SKIPPED } else { "" };
     let words = |secs: Duration| format::duration(secs.as_secs_f64());
     if let Some(newest) = newest {
         let after = back(newest.until, need);
@@ -94,22 +95,19 @@ fn before(question: Question<'_>) -> Result<Lag, String> {
 
 /// The first multiple of the offset at which no release went wrong.
 fn by_offset(question: Question<'_>, offset: Duration) -> Result<Lag, String> {
-    let Question { started, deadline, interval, first, avoid, .. } = question;
+    let Question { started, deadline, interval, known, avoid, .. } = question;
     let words = |secs: Duration| format::duration(secs.as_secs_f64());
     for multiple in 1..=OFFSETS_MAX {
         let lag = offset * multiple;
         let after = back(started, lag);
         let stretch = Stretch { after, until: after.after(deadline + interval).min(started) };
-        if first.is_some_and(|first| stretch.until <= first) {
+        if known.is_some_and(|known| stretch.until <= known.after) {
             break;
         }
         if avoid.iter().any(|avoid| avoid.overlaps(stretch)) {
             continue;
         }
-        let skipped = match multiple {
-            1 => "",
-            _ => "; what came later belongs to releases that were not found good",
-        };
+        let skipped = if multiple > 1 { SKIPPED } else { "" };
         let note = format!("the baseline is the service {} earlier{skipped}", words(lag));
         return Ok(Lag { lag, stretch, note });
     }
@@ -118,23 +116,24 @@ fn by_offset(question: Question<'_>, offset: Duration) -> Result<Lag, String> {
 
 /// What is known of the past before the release, without what is to be avoided, oldest first.
 fn free(question: Question<'_>) -> Vec<Stretch> {
-    let Question { started, deadline, interval, first, avoid, .. } = question;
+    let Question { started, deadline, interval, known, avoid, .. } = question;
     // Where the beginning is not known: room for the release beside every stretch to be avoided.
     let reach = (deadline + interval) * (u32::try_from(avoid.len()).unwrap_or(u32::MAX - 1) + 1);
     let oldest = avoid.iter().map(|avoid| avoid.after).fold(started, Time::min);
-    let mut from = first.unwrap_or_else(|| back(oldest, reach)).min(started);
+    let end = known.map_or(started, |known| known.until.min(started));
+    let mut from = known.map_or_else(|| back(oldest, reach), |known| known.after);
     let mut avoid: Vec<Stretch> = avoid.to_vec();
     avoid.sort_by_key(|avoid| avoid.after);
     let mut free = Vec::with_capacity(avoid.len() + 1);
     for avoid in avoid {
-        let stretch = Stretch { after: from, until: avoid.after.min(started) };
+        let stretch = Stretch { after: from, until: avoid.after.min(end) };
         if stretch.after < stretch.until {
             free.push(stretch);
         }
         from = from.max(avoid.until);
     }
-    if from < started {
-        free.push(Stretch { after: from, until: started });
+    if from < end {
+        free.push(Stretch { after: from, until: end });
     }
     free
 }
@@ -163,7 +162,7 @@ mod tests {
             started: Time(1000 * MINUTE),
             deadline: Duration::from_secs(29 * 60),
             interval: Duration::from_secs(60),
-            first: first.map(|minute| Time(minute * MINUTE)),
+            known: first.map(|first| stretch(first, 1000)),
             avoid,
         };
         choose(question).map(|lag| lag.expect("not concurrent"))
@@ -182,7 +181,7 @@ mod tests {
         check(before(Some(0), &[]), 30, (970, 1000), "30 m earlier");
         check(before(None, &[]), 30, (970, 1000), "30 m earlier");
         // A rolled back release in the way, and two.
-        let later = "releases that were not found good";
+        let later = "that were rolled back or still run";
         check(before(Some(0), &[stretch(980, 990)]), 50, (950, 980), later);
         check(before(None, &[stretch(980, 990)]), 50, (950, 980), later);
         let two = [stretch(980, 1000), stretch(930, 960)];
@@ -203,13 +202,33 @@ mod tests {
     }
 
     #[test]
+    fn a_past_that_ended_a_while_ago_is_taken_from_its_end() {
+        let question = Question {
+            baseline: Baseline::Before,
+            started: Time(1000 * MINUTE),
+            deadline: Duration::from_secs(29 * 60),
+            interval: Duration::from_secs(60),
+            known: Some(stretch(0, 900)),
+            avoid: &[],
+        };
+        let lag = choose(question).map(|lag| lag.expect("not concurrent"));
+        check(lag.clone(), 130, (870, 900), "2 h 10 m earlier");
+        assert!(!lag.unwrap().note.contains(SKIPPED));
+    }
+
+    #[test]
     fn an_offset_moves_on_by_its_multiples() {
         let offset = |minutes: u64, first, avoid: &[Stretch]| {
             ask(Baseline::Offset(Duration::from_secs(minutes * 60)), first, avoid)
         };
         check(offset(100, None, &[]), 100, (900, 930), "1 h 40 m earlier");
-        check(offset(100, None, &[stretch(925, 940)]), 200, (800, 830), "not found good");
-        check(offset(100, Some(0), &[stretch(925, 940)]), 200, (800, 830), "not found good");
+        check(offset(100, None, &[stretch(925, 940)]), 200, (800, 830), "rolled back or still run");
+        check(
+            offset(100, Some(0), &[stretch(925, 940)]),
+            200,
+            (800, 830),
+            "rolled back or still run",
+        );
         // What would be the release itself is not its past.
         check(offset(10, None, &[]), 10, (990, 1000), "10 m earlier");
         // The history begins within the stretch: the first looks have nothing to compare with.

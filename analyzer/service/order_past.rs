@@ -123,6 +123,6 @@ impl ServiceDesk {
             PastSource::Nothing => None,
         };
         let last_look = last_look.map(Time::from_secs_f64);
-        StandIn::by(case.past.as_ref(), case.rules.baseline, source, last_look)
+        StandIn::by(case.past.as_ref(), &case.rules, source, last_look)
     }
 }

@@ -24,7 +24,7 @@ use crate::{
         observation::Time,
         rule::RuleSet,
     },
-    report::shape::Report,
+    report::{format, shape::Report},
     signal::{
         carry::Carry,
         past::{PastLook, SignalsKey, Stretch},
@@ -219,8 +219,11 @@ impl Gathering<'_> {
         let newest = span.last.map_or(self.started, |last| last.min(self.started));
         let recent = Stretch { after: back(newest, HISTORY), until: newest };
         let mut looks = self.looks(source, recent, latest, &mut faults).await;
-        let first = match source {
-            PastSource::Watch => span.first,
+        let known = match source {
+            PastSource::Watch => {
+                let first = span.first.map(|first| back(first, self.rules.observe.interval));
+                first.zip(span.last).map(|(after, until)| Stretch { after, until })
+            }
             PastSource::Prometheus if looks.is_empty() => None,
             PastSource::Prometheus | PastSource::Nothing => began(&looks, recent),
         };
@@ -229,7 +232,7 @@ impl Gathering<'_> {
             started: self.started,
             deadline: self.rules.promote.deadline,
             interval: self.rules.observe.interval,
-            first,
+            known,
             avoid: &avoid,
         };
         let (lag, mut note) = match (source, lag::choose(question)) {
@@ -249,6 +252,10 @@ impl Gathering<'_> {
         looks.retain(|look| !avoid.iter().any(|avoid| avoid.holds(look.at)) && look.has_data());
         let surplus = looks.len().saturating_sub(PAST_LOOKS_MAX);
         looks.drain(..surplus);
+        if lag.is_some() && source == PastSource::Watch {
+            let apart = too_far_apart(&looks, self.rules.observe.interval);
+            note.push_str(&apart.unwrap_or_default());
+        }
         let history_secs = looks.iter().map(|look| look.covers.as_secs_f64()).sum::<f64>() as u32;
         if note.is_empty() && looks.is_empty() {
             NOTHING.clone_into(&mut note);
@@ -346,11 +353,27 @@ impl Gathering<'_> {
     }
 }
 
-/// When a metrics server's knowledge begins, when it begins within the stretch that was read.
-fn began(looks: &[PastLook], stretch: Stretch) -> Option<Time> {
+/// Of when a metrics server knows the past, when that begins within the stretch that was read.
+fn began(looks: &[PastLook], stretch: Stretch) -> Option<Stretch> {
     let first = looks.first().map_or(stretch.until, |look| look.at);
     // Within a tenth of it the beginning is the server's own granularity.
-    (first.since(stretch.after) > stretch.length() / 10).then_some(first)
+    let is_late = first.since(stretch.after) > stretch.length() / 10;
+    is_late.then_some(Stretch { after: first, until: stretch.until })
+}
+
+/// Says that looks of the past are further apart than those of the release, when they are: then
+/// some of the release's looks have nothing to be compared with.
+fn too_far_apart(looks: &[PastLook], interval: Duration) -> Option<String> {
+    let mut covers: Vec<Duration> = looks.iter().map(|look| look.covers).collect();
+    covers.sort();
+    let usual = *covers.get(covers.len() / 2)?;
+    (usual > interval * 3 / 2).then(|| {
+        format!(
+            "; its looks are {} apart, those of the release {}",
+            format::duration(usual.as_secs_f64()),
+            format::duration(interval.as_secs_f64())
+        )
+    })
 }
 
 /// Whether what a service did during a release says nothing about a good version of it.

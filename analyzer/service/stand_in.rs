@@ -14,7 +14,7 @@ use super::{
 use crate::{
     engine::{
         observation::{Arm, Missing, Observation, Time, Why},
-        rule::Baseline,
+        rule::{Baseline, RuleSet},
     },
     signal::{
         carry::Carry,
@@ -49,20 +49,24 @@ pub enum Source {
 /// A baseline from the past.
 pub enum StandIn {
     /// There is one.
-    From {
-        /// Where it comes from.
-        source: Source,
-        /// How much older it is.
-        lag: Duration,
-        /// Where it lies.
-        stretch: Stretch,
-        /// Up to where it has been used.
-        used: Time,
-        /// What is said beyond its end.
-        note: String,
-    },
+    From(Box<Lagged>),
     /// There is none, for this reason.
     Nothing(String),
+}
+
+/// Looks at the past that follow those of the present.
+pub struct Lagged {
+    source: Source,
+    /// How much older they are.
+    lag: Duration,
+    /// Where they lie.
+    stretch: Stretch,
+    /// Up to where they have been used.
+    used: Time,
+    /// How much earlier than that one is taken when there is none just then.
+    slack: Duration,
+    /// What is said of a look beyond their end.
+    note: String,
 }
 
 impl Source {
@@ -82,11 +86,11 @@ impl StandIn {
     /// opens the source that the plan names, `last_look` is when the last committed look was taken.
     pub fn by(
         plan: Option<&PastPlan>,
-        baseline: Baseline,
+        rules: &RuleSet,
         source: impl FnOnce(PastSource) -> Option<Source>,
         last_look: Option<Time>,
     ) -> Option<Self> {
-        match baseline {
+        match rules.baseline {
             Baseline::Concurrent => return None,
             Baseline::Before | Baseline::Offset(_) => {}
         }
@@ -98,7 +102,8 @@ impl StandIn {
         };
         let (lag, stretch, note) = (planned.lag(), planned.stretch(), plan.note.clone());
         let used = last_look.map_or(stretch.after, |at| back(at, lag));
-        Some(StandIn::From { source, lag, stretch, used, note })
+        let slack = rules.observe.interval / 2;
+        Some(StandIn::From(Box::new(Lagged { source, lag, stretch, used, slack, note })))
     }
 
     /// Puts the past in the place of an observation's baseline.
@@ -113,47 +118,86 @@ impl StandIn {
     }
 
     async fn looks(&mut self, at: Time) -> Result<Vec<PastLook>, Missing> {
-        let (source, lag, stretch, used, note) = match self {
-            StandIn::Nothing(why) => return Err(nothing_then(why.clone())),
-            StandIn::From { source, lag, stretch, used, note } => {
-                (source, *lag, *stretch, used, note)
-            }
-        };
-        let wanted = Stretch { after: *used, until: back(at, lag).min(stretch.until) };
-        if wanted.until <= wanted.after && back(at, lag) > stretch.until {
-            return Err(nothing_then(note.clone()));
-        }
-        match source {
-            Source::Watch { store, service, signals } => {
-                let kept = store.kept(service, signals, wanted, PAGE_MAX).await;
-                let kept = kept.map_err(|error| Missing::new(Why::QueryFailed, chain(&error)))?;
-                let whole = kept.len() < PAGE_MAX as usize;
-                *used = kept.last().filter(|_| !whole).map_or(wanted.until, |last| last.at);
-                Ok(kept)
-            }
-            Source::Server { collector, reducer } => {
-                let gathered = collector.gather_past(wanted.until).await;
-                let covers = wanted.length();
-                *used = wanted.until;
-                Ok(vec![PastLook::of(reducer.reduce(&gathered), covers)])
-            }
+        match self {
+            StandIn::From(lagged) => lagged.looks(at).await,
+            StandIn::Nothing(why) => Err(nothing_then(why.clone())),
         }
     }
 
     /// Marks in the past's counters, to be stored with those of the canary.
     pub fn add_to(&self, carry: &mut Carry) {
         match self {
-            StandIn::From { source: Source::Server { reducer, .. }, .. } => {
-                let marks = reducer.carry().instances.clone();
-                carry.instances.extend(marks);
-            }
-            StandIn::From { source: Source::Watch { .. }, .. } | StandIn::Nothing(_) => {}
+            StandIn::From(lagged) => match &lagged.source {
+                Source::Server { reducer, .. } => {
+                    carry.instances.extend(reducer.carry().instances.clone());
+                }
+                Source::Watch { .. } => {}
+            },
+            StandIn::Nothing(_) => {}
         }
     }
+}
+
+impl Lagged {
+    /// The looks that follow those used so far, up to the lag before a moment.
+    async fn looks(&mut self, at: Time) -> Result<Vec<PastLook>, Missing> {
+        let then = back(at, self.lag);
+        let until = then.min(self.stretch.until);
+        let looks = match &mut self.source {
+            Source::Watch { store, service, signals } => {
+                let soon = then.after(self.slack).min(self.stretch.until);
+                let wanted = Stretch { after: self.used, until: soon };
+                let kept = store.kept(service, signals, wanted, PAGE_MAX).await;
+                let kept = kept.map_err(|error| Missing::new(Why::QueryFailed, chain(&error)))?;
+                let kept = due(kept, until);
+                self.used = kept.last().map_or(self.used, |last| last.at);
+                kept
+            }
+            Source::Server { .. } if until <= self.used => Vec::new(),
+            Source::Server { collector, reducer } => {
+                let covers = until.since(self.used);
+                self.used = until;
+                let gathered = collector.gather_past(until).await;
+                vec![PastLook::of(reducer.reduce(&gathered), covers)]
+            }
+        };
+        if looks.is_empty() && then > self.stretch.until {
+            return Err(nothing_then(self.note.clone()));
+        }
+        Ok(looks)
+    }
+}
+
+/// Looks up to a moment, or the one that follows soon. Both watches tick at the same pace: where
+/// their ticks fall together, the least delay would give one look two baselines and the next none.
+fn due(mut looks: Vec<PastLook>, until: Time) -> Vec<PastLook> {
+    let due = looks.partition_point(|look| look.at <= until);
+    looks.truncate(due.max(1));
+    looks
 }
 
 /// The marks of one arm.
 pub fn marks_of(carry: &Carry, arm: Arm) -> Carry {
     let marks = carry.instances.iter().filter(|((of, _), _)| *of == arm);
     Carry { instances: marks.map(|(key, marks)| (key.clone(), marks.clone())).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_look_is_due_though_ticks_fall_together() {
+        let look = |at| PastLook { at: Time(at), covers: Duration::ZERO, sides: Vec::new() };
+        let check = |looks: &[i64], until, expected: &[i64]| {
+            let found = due(looks.iter().copied().map(look).collect(), Time(until));
+            let found: Vec<i64> = found.iter().map(|look| look.at.0).collect();
+            assert_eq!(found, expected, "{looks:?} until {until}");
+        };
+        check(&[], 1000, &[]);
+        check(&[998], 1000, &[998]);
+        check(&[1002], 1000, &[1002]);
+        check(&[998, 1400], 1000, &[998]);
+        check(&[500, 998, 1400], 1000, &[500, 998]);
+    }
 }

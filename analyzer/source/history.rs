@@ -161,11 +161,7 @@ impl Long {
 }
 
 /// The newest points that are not after a moment and not older than the range.
-fn newest<'a>(
-    (points, read): &'a mut (Vec<Point>, usize),
-    at: Time,
-    range: Duration,
-) -> &'a [Point] {
+fn newest((points, read): &mut (Vec<Point>, usize), at: Time, range: Duration) -> &[Point] {
     while points.get(*read).is_some_and(|point| point.at_ms <= at.0) {
         *read += 1;
     }

@@ -142,7 +142,8 @@ async fn a_replaced_instance_is_compared_with_itself_before() {
     shop_service.fault.set(BAD);
     let bad = api.open(&order("before", &shop_service, "bad")).await;
     let past = api.view(&bad).await["past"].clone();
-    assert_eq!((&past["source"], &past["lag_secs"]), (&json!("watch"), &json!(15.0)), "{past}");
+    assert_eq!(past["source"], "watch", "{past}");
+    assert!((15.0..18.0).contains(&past["lag_secs"].as_f64().unwrap()), "{past}");
     let verdict = api.verdict(&bad).await;
     assert_eq!(verdict["verdict"], "rollback", "{verdict}");
 
@@ -150,7 +151,7 @@ async fn a_replaced_instance_is_compared_with_itself_before() {
     shop_service.fault.set(Fault::None);
     let good = api.open(&order("before", &shop_service, "good")).await;
     let past = api.view(&good).await["past"].clone();
-    assert!(past["note"].as_str().unwrap().contains("not found good"), "{past}");
+    assert!(past["note"].as_str().unwrap().contains("that were rolled back"), "{past}");
     api.until(&good, "two looks", |view| view["report"]["look"].as_u64() >= Some(2)).await;
     // A process that dies on the way leaves lag and stretch as they were.
     server.kill();
