@@ -174,8 +174,9 @@ pub struct AnalysisView {
     pub canary: ArmOrder,
     /// The old version.
     pub baseline: Option<ArmOrder>,
-    /// What is known of the service before the release; null where that was not asked.
-    #[serde(default)]
+    /// What is known of the service before the release; absent of an analysis that began before
+    /// that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub past: Option<PastView>,
     /// The newest look; null before the first.
     pub report: Option<Report>,
