@@ -40,6 +40,7 @@ static FILE: Shape = Shape {
         "signals",
         "rules",
         "promote",
+        "baseline",
     ],
     unbuilt: &[("steps", "judge each step as an analysis of its own")],
 };
@@ -101,7 +102,10 @@ pub(super) fn read(
         false_rollback_rate: false_rollback_rate?,
         promote: promote?,
         steps: Vec::new(),
-        baseline: Baseline::Concurrent,
+        baseline: match table.get("baseline") {
+            None => Baseline::Concurrent,
+            Some(node) => out.keep(baseline(node))?,
+        },
     };
     Some((set, specs))
 }
@@ -128,6 +132,20 @@ fn service_name(node: &Node) -> Result<String, Complaint> {
         ));
     }
     Ok(meaning::words(&scalar.text))
+}
+
+fn baseline(node: &Node) -> Result<Baseline, Complaint> {
+    let scalar = table::text(node, "`baseline`")?;
+    match scalar.text.split_whitespace().collect::<Vec<_>>()[..] {
+        ["concurrent"] => Ok(Baseline::Concurrent),
+        ["before"] => Ok(Baseline::Before),
+        ["offset", time] => Ok(Baseline::Offset(literal::duration(time)?)),
+        _ => Err(Complaint::new(
+            scalar.span.clone(),
+            format!("the baseline `{}`", excerpt(&scalar.text)),
+            "`concurrent`, `before`, or `offset` and a time",
+        )),
+    }
 }
 
 fn rollback_rate(source: &str, node: &Node) -> Result<f64, Complaint> {

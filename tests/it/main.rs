@@ -18,6 +18,7 @@ mod engine_rules;
 mod exposition;
 mod fake_desk;
 mod grafana;
+mod history;
 mod house;
 mod kill;
 mod page;
