@@ -124,7 +124,7 @@ impl StandingBoard {
         Ok(services)
     }
 
-    fn begin(&self, options: &WatchOptions) {
+    pub(super) fn begin(&self, options: &WatchOptions) {
         let state = State {
             options: options.clone(),
             signals: None,

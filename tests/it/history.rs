@@ -310,6 +310,9 @@ async fn history_is_what_happened(prometheus: &Prometheus) {
         }
     });
     read.await.unwrap();
+    let long = Stretch { after: Time(stretch.until.0 - 7_201_000), ..stretch };
+    let refused = collector.gather_history(long, Duration::from_secs(10), |_| {}).await;
+    assert!(refused.unwrap_err().detail.contains("at most"));
     // The first look sets marks.
     assert_eq!(looks, 2400 / 15);
     let secs = f64::from(looks - 1) * 15.0;
