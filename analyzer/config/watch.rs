@@ -146,4 +146,18 @@ mod tests {
         }
         assert!(!faults.contains("watch.a"), "{faults}");
     }
+
+    #[test]
+    fn no_more_services_are_watched_than_may_be() {
+        let entry = |n: usize| format!("s{n}: {{ rules: shop, targets: ['http://h:1'] }}");
+        let check = |services: usize, expected: &[&str]| {
+            let text: Vec<String> = (0..services).map(entry).collect();
+            let entries = serde_saphyr::from_str(&text.join("\n")).expect("the shape");
+            let mut faults = Vec::new();
+            assert_eq!(read(entries, &mut faults).len(), services);
+            assert_eq!(faults, expected);
+        };
+        check(WATCHED_MAX, &[]);
+        check(WATCHED_MAX + 1, &["watch names 257 services, at most 256"]);
+    }
 }

@@ -34,6 +34,7 @@ use crate::{
 pub mod case;
 pub mod desk;
 pub mod driver;
+pub mod keeper;
 pub mod lag;
 pub mod live;
 pub mod order_past;
@@ -119,8 +120,10 @@ pub async fn start(options: ServiceOptions) -> anyhow::Result<Service> {
     let (messages, queue) = mpsc::channel(driver::QUEUE_MAX);
     let (store, telemetry) = (options.store, options.telemetry);
     let board = live::Board::default();
+    let (keeper, kept) = mpsc::channel(keeper::QUEUE_MAX);
     let standing = standing::StandingParts {
         store: store.clone(),
+        keeper,
         rules_dir: options.rules_dir.clone(),
         client: options.client.clone(),
         limits: options.limits.clone(),
@@ -153,6 +156,8 @@ pub async fn start(options: ServiceOptions) -> anyhow::Result<Service> {
         tasks: watcher_tasks.clone(),
     });
     let resumed = desk.resume().await.context("running analyses cannot be taken up")?;
+    let (board, known) = (standing.board.clone(), telemetry.clone());
+    watcher_tasks.spawn(keeper::keep(kept, store.clone(), board, known, watchers.clone()));
     for watch in options.watch {
         watcher_tasks.spawn(standing::watch(watch, standing.clone(), watchers.clone()));
     }

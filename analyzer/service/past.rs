@@ -180,6 +180,7 @@ impl Gathering<'_> {
             Ok((gathered, faults)) if faults.is_empty() => {
                 let PastPlan { source, history_secs, note, .. } = &gathered.plan;
                 let origin = match source {
+                    _ if *history_secs == 0 => Origin::Prior,
                     PastSource::Watch => Origin::Watch,
                     PastSource::Prometheus => Origin::Prometheus,
                     PastSource::Nothing => Origin::Prior,
@@ -390,5 +391,105 @@ fn must_be_avoided(release: &StoredAnalysis) -> bool {
             }
             Some(_) | None => false,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        engine::observation::{Missing, Value, Why},
+        signal::past::Side,
+        store::NewAnalysis,
+    };
+
+    fn look(at_secs: i64, covers_secs: u64) -> PastLook {
+        let side = |reading| Side { reading, parts: Vec::new() };
+        let missing = Err(Missing::new(Why::NoTraffic, ""));
+        PastLook {
+            at: Time(at_secs * 1000),
+            covers: Duration::from_secs(covers_secs),
+            sides: vec![side(Ok(Value::Level(1.0))), side(missing)],
+        }
+    }
+
+    #[test]
+    fn a_plan_is_stored_and_shown() {
+        let lag = PlannedLag { lag_ms: 1_800_000, after: -5, until: 7 };
+        let plan = PastPlan {
+            v: VERSION,
+            source: PastSource::Watch,
+            history_secs: 3590,
+            lag: Some(lag),
+            note: "a \"note\"".to_owned(),
+        };
+        let text = r#"{"v":1,"source":"watch","history_secs":3590,"lag":{"lag_ms":1800000,"after":-5,"until":7},"note":"a \"note\""}"#;
+        assert_eq!(plan.text(), text);
+        assert_eq!(PastPlan::read(text).unwrap(), plan);
+        assert_eq!(plan.view().lag_secs, Some(1800.0));
+        let later = text.replace("\"v\":1", "\"v\":2");
+        assert!(PastPlan::read(&later).unwrap_err().to_string().contains("version 2"));
+        assert!(PastPlan::read("{}").is_err());
+    }
+
+    #[test]
+    fn a_past_that_begins_late_is_known_from_there() {
+        let hour = Stretch { after: Time(0), until: Time(3_600_000) };
+        assert_eq!(began(&[look(15, 15), look(30, 15)], hour), None);
+        assert_eq!(began(&[look(300, 15)], hour), None);
+        let from = |secs: i64| Some(Stretch { after: Time(secs * 1000), until: hour.until });
+        assert_eq!(began(&[look(1200, 15)], hour), from(1200));
+        assert_eq!(began(&[], hour), from(3600));
+    }
+
+    #[test]
+    fn looks_that_are_too_far_apart_are_named() {
+        let apart = |covers: &[u64], secs| {
+            let looks: Vec<PastLook> = covers.iter().map(|covers| look(0, *covers)).collect();
+            too_far_apart(&looks, Duration::from_secs(secs))
+        };
+        assert_eq!(apart(&[5, 5, 60], 5), None);
+        assert_eq!(apart(&[], 5), None);
+        let words = "; its looks are 15 s apart, those of the release 5 s";
+        assert_eq!(apart(&[15, 15, 5], 5).as_deref(), Some(words));
+    }
+
+    #[test]
+    fn releases_that_were_rolled_back_or_still_run_are_avoided() {
+        let check = |state, verdict: Option<&str>, otherwise: Option<&str>, expected| {
+            let report = otherwise.map(|otherwise| {
+                format!(
+                    r#"{{"verdict":"inconclusive","final":true,"decided_at":1.0,"at":1.0,"elapsed_secs":1.0,"look":1,"rule":null,"reason":"","otherwise":"{otherwise}","findings":[],"signals":[]}}"#
+                )
+            });
+            let new = NewAnalysis {
+                id: "a".to_owned(),
+                idempotency_key: None,
+                service: "shop".to_owned(),
+                started: Time(0),
+                order: String::new(),
+                rules_name: String::new(),
+                rules_text: String::new(),
+                calibration: None,
+                past: None,
+            };
+            let stored = StoredAnalysis {
+                new,
+                state,
+                last_look: 1,
+                report,
+                verdict: verdict.map(str::to_owned),
+                ended: None,
+                cancel_note: None,
+            };
+            assert_eq!(must_be_avoided(&stored), expected, "{stored:?}");
+        };
+        check(StoredState::Running, None, None, true);
+        check(StoredState::Cancelled, None, None, false);
+        check(StoredState::Finished, Some("rollback"), None, true);
+        check(StoredState::Finished, Some("promote"), None, false);
+        check(StoredState::Finished, Some("inconclusive"), Some("rollback"), true);
+        check(StoredState::Finished, Some("inconclusive"), Some("hold"), false);
+        check(StoredState::Finished, Some("inconclusive"), None, false);
     }
 }

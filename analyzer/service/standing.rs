@@ -17,10 +17,13 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
-use super::{driver::chain, rule_files};
+use super::rule_files;
 use crate::{
     api::desk::WatchedService,
     config::watch::WatchOptions,
@@ -54,8 +57,10 @@ const RELOAD_INTERVAL: Duration = Duration::from_secs(60);
 /// What every standing watch needs.
 #[derive(Clone)]
 pub struct StandingParts {
-    /// Where looks are kept.
+    /// Where history is measured.
     pub store: Arc<dyn Store>,
+    /// Keeps looks.
+    pub keeper: mpsc::Sender<KeptLook>,
     /// Where rule files are.
     pub rules_dir: PathBuf,
     /// The client that scrapes.
@@ -119,7 +124,7 @@ impl StandingBoard {
         Ok(services)
     }
 
-    fn begin(&self, options: &WatchOptions) {
+    pub(super) fn begin(&self, options: &WatchOptions) {
         let state = State {
             options: options.clone(),
             signals: None,
@@ -129,6 +134,23 @@ impl StandingBoard {
         };
         let mut states = self.states.write().unwrap_or_else(PoisonError::into_inner);
         states.insert(options.service.clone(), state);
+    }
+
+    /// A look was taken and kept, or there was nothing to see.
+    pub fn seen(&self, service: &str, at: Time) {
+        self.change(service, |state| {
+            (state.last_look, state.last_fault) = (Some(at), None);
+        });
+    }
+
+    /// A look was lost.
+    pub fn lost(&self, service: &str, why: &str, telemetry: &Telemetry) {
+        let mut is_news = true;
+        self.change(service, |state| {
+            is_news = state.last_fault.as_deref() != Some(why);
+            state.last_fault = Some(why.to_owned());
+        });
+        telemetry.history().look_lost(service, why, is_news);
     }
 
     fn change(&self, service: &str, change: impl FnOnce(&mut State)) {
@@ -259,39 +281,26 @@ impl StandingWatch {
         if !look.has_data() {
             return match fault {
                 Some(missing) => self.lost(&missing.to_string()),
-                None => self.seen(at),
+                None => self.parts.board.seen(&self.options.service, at),
             };
         }
-        let kept =
-            KeptLook { service: self.options.service.clone(), signals: eyes.signals.clone(), look };
-        let bounds = KeepBounds {
-            keep: self.options.keep,
-            looks_max: HISTORY_LOOKS_MAX,
-            bytes_max: HISTORY_BYTES_MAX,
+        let kept = KeptLook {
+            service: self.options.service.clone(),
+            signals: eyes.signals.clone(),
+            look,
+            bounds: KeepBounds {
+                keep: self.options.keep,
+                looks_max: HISTORY_LOOKS_MAX,
+                bytes_max: HISTORY_BYTES_MAX,
+            },
         };
-        match self.parts.store.keep(kept, bounds).await {
-            Ok(()) => {
-                self.parts.telemetry.history().look_kept(&self.options.service);
-                self.seen(at);
-            }
-            Err(error) => self.lost(&chain(&error)),
+        if self.parts.keeper.try_send(kept).is_err() {
+            self.lost("more looks wait to be kept than may; is the disk slow?");
         }
-    }
-
-    fn seen(&self, at: Time) {
-        self.parts.board.change(&self.options.service, |state| {
-            (state.last_look, state.last_fault) = (Some(at), None);
-        });
     }
 
     fn lost(&self, why: &str) {
-        let service = &self.options.service;
-        let mut is_news = true;
-        self.parts.board.change(service, |state| {
-            is_news = state.last_fault.as_deref() != Some(why);
-            state.last_fault = Some(why.to_owned());
-        });
-        self.parts.telemetry.history().look_lost(service, why, is_news);
+        self.parts.board.lost(&self.options.service, why, &self.parts.telemetry);
     }
 
     async fn measure(&self, signals: &SignalsKey) {

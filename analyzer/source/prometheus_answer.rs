@@ -277,6 +277,23 @@ mod tests {
     }
 
     #[test]
+    fn a_long_answer_has_every_point() {
+        let points: Vec<_> = (0..100).map(|i| format!("[{i}.5,\"{i}\"]")).collect();
+        let body = format!(
+            "{{\"status\":\"success\",\"data\":{{\"resultType\":\"matrix\",\"result\":[\
+             {{\"metric\":{{\"a\":\"b\"}},\"values\":[{}]}},{{\"metric\":{{}},\"histograms\":[]}}\
+             ]}}}}",
+            points.join(",")
+        );
+        let (series, _) = read_long_answer(200, body.as_bytes()).unwrap();
+        assert_eq!(series[0].metric["a"], "b");
+        assert_eq!(series[0].values.len(), 100);
+        assert_eq!(series[0].values[99], Point { at_ms: 99_500, value: 99.0 });
+        assert_eq!(series[1].values, []);
+        assert!(read_long_answer(503, b"down").unwrap_err().contains("503"));
+    }
+
+    #[test]
     fn native_histograms_have_points_too() {
         let points: Vec<_> = (0..9).map(|i| format!("[{i},{{\"count\":\"3\"}}]")).collect();
         let points = points.join(",");
@@ -370,6 +387,9 @@ mod tests {
             match read_answer(200, &body) {
                 Ok(_) => read += 1,
                 Err(words) => assert!(!words.contains('\n') && words.len() < 1000, "{words:?}"),
+            }
+            if let Err(words) = read_long_answer(200, &body) {
+                assert!(!words.contains('\n') && words.len() < 1000, "{words:?}");
             }
         }
         assert!(read > 0, "the whole answer is among them");

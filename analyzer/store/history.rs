@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use sqlx::Row;
+use sqlx::{Row as _, sqlite::SqliteTransaction};
 
 use super::{
     HistorySpan, KeepBounds, KeptLook, PAGE_MAX, StoreError, migrations::database, record,
@@ -60,61 +60,75 @@ const PRUNE: &str = "\
         SELECT watched, at FROM watched JOIN history ON watched = n \
         WHERE at <= ?1 - keep_ms LIMIT ?2)";
 
-pub(super) async fn keep(
-    store: &SqliteStore,
-    look: KeptLook,
-    bounds: KeepBounds,
-) -> Result<(), StoreError> {
-    let KeptLook { service, signals, look } = look;
-    let failed = |error| database(&format!("keeping a look at {service}"), error);
-    let (at, covers_ms) = (look.at, millis(look.covers));
-    let record = record::write_observation(&observation(look)).map_err(|why| {
-        let what = "a look of the standing watch".to_owned();
-        StoreError::Unwritable { analysis: service.clone(), what, why }
-    })?;
+pub(super) async fn keep(store: &SqliteStore, looks: Vec<KeptLook>) -> Result<(), StoreError> {
+    // Records are made before the file is locked.
+    let rows = looks.into_iter().map(Row::new).collect::<Result<Vec<_>, _>>()?;
     let mut transaction = store.begin().await?;
+    for row in rows {
+        let failed = |error| database(&format!("keeping a look at {}", row.service), error);
+        keep_one(&mut transaction, &row).await.map_err(failed)?;
+    }
+    transaction.commit().await.map_err(|error| database("keeping looks", error))
+}
+
+/// A look as it is written.
+struct Row {
+    service: String,
+    signals: SignalsKey,
+    at: i64,
+    covers_ms: i64,
+    record: String,
+    bounds: KeepBounds,
+}
+
+impl Row {
+    fn new(look: KeptLook) -> Result<Self, StoreError> {
+        let KeptLook { service, signals, look, bounds } = look;
+        let (at, covers_ms) = (look.at.0, millis(look.covers));
+        let record = record::write_observation(&observation(look)).map_err(|why| {
+            let what = "a look of the standing watch".to_owned();
+            StoreError::Unwritable { analysis: service.clone(), what, why }
+        })?;
+        Ok(Self { service, signals, at, covers_ms, record, bounds })
+    }
+}
+
+async fn keep_one(
+    transaction: &mut SqliteTransaction<'static>,
+    row: &Row,
+) -> Result<(), sqlx::Error> {
+    let bounds = row.bounds;
     let watched: i64 = sqlx::query(WATCHED)
-        .bind(&service)
+        .bind(&row.service)
         .bind(millis(bounds.keep))
-        .fetch_one(&mut *transaction)
-        .await
-        .and_then(|row| row.try_get(0))
-        .map_err(failed)?;
+        .fetch_one(&mut **transaction)
+        .await?
+        .try_get(0)?;
     sqlx::query(KEEP)
         .bind(watched)
-        .bind(at.0)
-        .bind(signals.as_str())
-        .bind(covers_ms)
-        .bind(record)
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed)?;
+        .bind(row.at)
+        .bind(row.signals.as_str())
+        .bind(row.covers_ms)
+        .bind(&row.record)
+        .execute(&mut **transaction)
+        .await?;
     sqlx::query(FORGET_OLD)
         .bind(watched)
-        .bind(at.0.saturating_sub(millis(bounds.keep)))
+        .bind(row.at.saturating_sub(millis(bounds.keep)))
         .bind(FORGET_MAX)
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed)?;
+        .execute(&mut **transaction)
+        .await?;
+    let looks_max = i64::try_from(bounds.looks_max).unwrap_or(i64::MAX);
+    let bytes_max = i64::try_from(bounds.bytes_max).unwrap_or(i64::MAX);
     loop {
-        let size = sqlx::query(SIZE).bind(watched).fetch_one(&mut *transaction).await;
-        let size = size.map_err(failed)?;
-        let looks: i64 = size.try_get(0).map_err(failed)?;
-        let bytes: i64 = size.try_get(1).map_err(failed)?;
-        let looks_max = i64::try_from(bounds.looks_max).unwrap_or(i64::MAX);
-        let bytes_max = i64::try_from(bounds.bytes_max).unwrap_or(i64::MAX);
+        let size = sqlx::query(SIZE).bind(watched).fetch_one(&mut **transaction).await?;
+        let (looks, bytes): (i64, i64) = (size.try_get(0)?, size.try_get(1)?);
         if looks <= looks_max && bytes <= bytes_max {
-            break;
+            return Ok(());
         }
         let surplus = u32::try_from(looks - looks_max).unwrap_or(1).clamp(1, SURPLUS_STEP);
-        sqlx::query(FORGET_OLDEST)
-            .bind(watched)
-            .bind(surplus)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed)?;
+        sqlx::query(FORGET_OLDEST).bind(watched).bind(surplus).execute(&mut **transaction).await?;
     }
-    transaction.commit().await.map_err(failed)
 }
 
 pub(super) async fn kept(

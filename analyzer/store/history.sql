@@ -23,6 +23,8 @@ CREATE TABLE history (
     observation TEXT NOT NULL,
     PRIMARY KEY (watched, at)
 ) STRICT, WITHOUT ROWID;
+-- Where the history of the present signals begins, however much there is of older ones.
+CREATE INDEX history_of_signals ON history (watched, signals, at);
 
 CREATE TRIGGER history_grows AFTER INSERT ON history
 BEGIN

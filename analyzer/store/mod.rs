@@ -79,10 +79,11 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets analyses that ended before `older_than` and have nothing pending, oldest first and at
     /// most [`PRUNE_MAX`]; says how many they were.
     async fn prune(&self, older_than: Time) -> Result<u64, StoreError>;
-    /// Keeps one look of a standing watch, and forgets what is beyond the bounds.
-    async fn keep(&self, look: KeptLook, bounds: KeepBounds) -> Result<(), StoreError>;
+    /// Keeps looks of standing watches, and forgets what is beyond their bounds, in one
+    /// transaction. Of two looks at one service at one time the first is kept.
+    async fn keep(&self, looks: Vec<KeptLook>) -> Result<(), StoreError>;
     /// Looks of a standing watch within a stretch of time, oldest first, at most `limit` (and
-    /// [`PAGE_MAX`]). One that has this time already is kept as it is.
+    /// [`PAGE_MAX`]).
     async fn kept(
         &self,
         service: &str,
@@ -135,6 +136,8 @@ pub struct KeptLook {
     pub signals: SignalsKey,
     /// The look.
     pub look: PastLook,
+    /// How much of this service is kept.
+    pub bounds: KeepBounds,
 }
 
 /// How much of a service's history is kept. What is reached first holds.

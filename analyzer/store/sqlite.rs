@@ -22,9 +22,8 @@ use sqlx::{
 };
 
 use super::{
-    AttemptRecord, Created, DeliveryCounts, Filter, HistorySpan, KeepBounds, KeptLook, Look,
-    NewAnalysis, PAGE_MAX, PRUNE_MAX, Store, StoreError, StoredAnalysis, StoredDelivery,
-    StoredState, history,
+    AttemptRecord, Created, DeliveryCounts, Filter, HistorySpan, KeptLook, Look, NewAnalysis,
+    PAGE_MAX, PRUNE_MAX, Store, StoreError, StoredAnalysis, StoredDelivery, StoredState, history,
     migrations::{self, database},
     outbox, record,
 };
@@ -312,8 +311,8 @@ impl Store for SqliteStore {
         Ok(pruned.rows_affected())
     }
 
-    async fn keep(&self, look: KeptLook, bounds: KeepBounds) -> Result<(), StoreError> {
-        history::keep(self, look, bounds).await
+    async fn keep(&self, looks: Vec<KeptLook>) -> Result<(), StoreError> {
+        history::keep(self, looks).await
     }
 
     async fn kept(

@@ -33,8 +33,8 @@ use rollgate::{
 use serde_json::{Value as Json, json};
 
 use super::{
-    house::{Api, House, arm, command, error_rules, eventually},
-    source_server::Prometheus,
+    house::{Api, House, Reserved, arm, command, error_rules, eventually},
+    source_server::{Conduct, Prometheus, hostile},
 };
 
 const BAD: Fault = Fault::Errors { share: 0.4 };
@@ -249,6 +249,33 @@ async fn a_metrics_server_remembers_what_the_release_is_compared_with() {
     assert!(words.contains("the service's own past, which only a metrics server knows"), "{words}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_past_that_cannot_be_had_is_named_and_does_not_hold_up_the_release() {
+    let (nobody, silent) = (Reserved::new(), hostile(Conduct::Silent).await);
+    let server = |addr| json!({ "url": format!("http://{addr}") });
+    let house = House::new(
+        json!({ "prometheus": { "refusing": server(nobody.addr()), "silent": server(silent) } }),
+        &[("shop", error_rules("{ after: 3s, deadline: 1m }"))],
+    );
+    let (mut process, api) = house.start().await;
+    for (prometheus, words) in [("refusing", "connection refused"), ("silent", "within 5")] {
+        let arm = |version: &str| json!({ "version": version, "selector": "job=\"shop\"" });
+        let order = json!({
+            "service": "shop", "rules": "shop", "prometheus": prometheus,
+            "canary": arm("v2"), "baseline": arm("v1"),
+        });
+        let begun = std::time::Instant::now();
+        let id = api.open(&order).await;
+        assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
+        let past = api.view(&id).await["past"].clone();
+        assert_eq!(past["history_secs"], 0.0, "{past}");
+        assert!(past["note"].as_str().unwrap().contains(words), "{past}");
+    }
+    let metrics = api.text("/metrics").await.1;
+    assert!(metrics.contains("rollgate_calibrations_total{origin=\"prior\"} 2\n"), "{metrics}");
+    assert!(process.terminate().await.success());
+}
+
 /// Every request of the hour is in the looks once, as in a live watch of it.
 async fn history_is_what_happened(prometheus: &Prometheus) {
     let file = rulefile::load("shop.yaml", &error_rules("{ after: 5s }")).unwrap();
@@ -283,6 +310,9 @@ async fn history_is_what_happened(prometheus: &Prometheus) {
         }
     });
     read.await.unwrap();
+    let long = Stretch { after: Time(stretch.until.0 - 7_201_000), ..stretch };
+    let refused = collector.gather_history(long, Duration::from_secs(10), |_| {}).await;
+    assert!(refused.unwrap_err().detail.contains("at most"));
     // The first look sets marks.
     assert_eq!(looks, 2400 / 15);
     let secs = f64::from(looks - 1) * 15.0;

@@ -28,8 +28,8 @@ fn past(at: i64, level: f64) -> PastLook {
     PastLook { at: Time(at), covers: Duration::from_millis(5000), sides: vec![side] }
 }
 
-fn kept(service: &str, signals: &SignalsKey, look: PastLook) -> KeptLook {
-    KeptLook { service: service.to_owned(), signals: signals.clone(), look }
+fn kept(service: &str, signals: &SignalsKey, look: PastLook, bounds: KeepBounds) -> KeptLook {
+    KeptLook { service: service.to_owned(), signals: signals.clone(), look, bounds }
 }
 
 const BOUNDS: KeepBounds =
@@ -104,8 +104,19 @@ async fn history_stays_within_its_bounds_and_is_what_the_model_says() {
             bytes_max: if rng.random_bool(0.1) { 600 } else { 1 << 20 },
         };
         let look = past(clock, f64::from(rng.random_range(0..1000)));
-        store.keep(kept(service, signals, look.clone()), bounds).await.expect("keeps");
-        model.keep(service, signals, look, bounds);
+        // Now and then several in one transaction.
+        let mut looks = vec![(service, signals, look)];
+        if rng.random_bool(0.1) {
+            looks.push(("till", &keys[0], past(clock + 1, 7.0)));
+            looks.push((service, signals, past(clock + 2, 8.0)));
+        }
+        let keep = |(service, signals, look): &(&str, &SignalsKey, PastLook)| {
+            kept(service, signals, look.clone(), bounds)
+        };
+        store.keep(looks.iter().map(keep).collect()).await.expect("keeps");
+        for (service, signals, look) in looks {
+            model.keep(service, signals, look, bounds);
+        }
         if rng.random_bool(0.02) {
             store = open(&path).await;
         }
@@ -127,7 +138,7 @@ async fn looks_are_found_by_stretch_page_by_page() {
     let store = SqliteStore::in_memory().await.expect("opens");
     let signals = key("a");
     for at in 1..=30 {
-        store.keep(kept("shop", &signals, past(at, 1.0)), BOUNDS).await.expect("keeps");
+        store.keep(vec![kept("shop", &signals, past(at, 1.0), BOUNDS)]).await.expect("keeps");
     }
     let ats = async |after, until, limit| {
         let stretch = Stretch { after: Time(after), until: Time(until) };
@@ -140,7 +151,7 @@ async fn looks_are_found_by_stretch_page_by_page() {
     let nobody = store.history("till", &signals).await.expect("measures");
     assert_eq!(nobody, HistorySpan::default());
     // A look that was kept once is not kept again as something else.
-    store.keep(kept("shop", &signals, past(30, 7.0)), BOUNDS).await.expect("keeps");
+    store.keep(vec![kept("shop", &signals, past(30, 7.0), BOUNDS)]).await.expect("keeps");
     assert_eq!(all(&store, "shop", &signals).await.last(), Some(&past(30, 1.0)));
 }
 
@@ -150,7 +161,7 @@ async fn what_nobody_watches_any_more_is_forgotten_in_time() {
     let (signals, many) = (key("a"), i64::from(FORGET_MAX) + 20);
     let bounds = KeepBounds { looks_max: 1 << 20, ..BOUNDS };
     for at in 1..=many {
-        store.keep(kept("shop", &signals, past(at, 1.0)), bounds).await.expect("keeps");
+        store.keep(vec![kept("shop", &signals, past(at, 1.0), bounds)]).await.expect("keeps");
     }
     let hour = 3_600_000;
     assert_eq!(store.prune_history(Time(hour)).await.expect("prunes"), 0);
@@ -179,7 +190,7 @@ async fn a_store_from_before_there_was_history_opens_with_what_it_holds() {
     let stored = store.running().await.expect("lists").remove(0);
     assert_eq!((stored.new, stored.state), (new("a"), StoredState::Running));
     store.commit(vec![look("a", 1)]).await.expect("commits");
-    store.keep(kept("shop", &key("a"), past(5, 1.0)), BOUNDS).await.expect("keeps");
+    store.keep(vec![kept("shop", &key("a"), past(5, 1.0), BOUNDS)]).await.expect("keeps");
     store.close().await;
     assert_eq!(all(&open(&path).await, "shop", &key("a")).await, [past(5, 1.0)]);
 }
@@ -187,7 +198,12 @@ async fn a_store_from_before_there_was_history_opens_with_what_it_holds() {
 #[tokio::test]
 async fn what_cannot_be_read_back_is_not_kept() {
     let store = SqliteStore::in_memory().await.expect("opens");
-    let error = store.keep(kept("shop", &key("a"), past(1, f64::NAN)), BOUNDS).await;
+    let error = store
+        .keep(vec![
+            kept("shop", &key("a"), past(0, 1.0), BOUNDS),
+            kept("shop", &key("a"), past(1, f64::NAN), BOUNDS),
+        ])
+        .await;
     assert!(error.expect_err("no number").to_string().contains("NaN"));
     assert_eq!(all(&store, "shop", &key("a")).await, []);
 }
