@@ -16,6 +16,8 @@ use crate::{report::shape::Report, rulefile, source::exposition::Format};
 pub mod check;
 pub mod demo;
 pub mod display;
+mod progress;
+pub mod record;
 pub mod replay;
 pub mod run;
 pub mod serve;
@@ -65,6 +67,8 @@ enum Command {
     Run(run::RunArgs),
     /// Judge a recording again.
     Replay(replay::ReplayArgs),
+    /// Keep what live targets say, for `replay`.
+    Record(record::RecordArgs),
     /// Check rule files and say what they hold.
     Check {
         /// Rule files.
@@ -113,6 +117,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::main(args),
         Command::Run(args) => run::main(&args),
         Command::Replay(args) => replay::main(&args),
+        Command::Record(args) => record::main(&args),
         Command::Check { files } => {
             let colour = match io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
             {

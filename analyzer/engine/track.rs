@@ -14,6 +14,10 @@ use super::{
     window::{BucketWindow, Window},
 };
 
+/// A silence in which this many requests would have come at the pace so far is no lull: by chance
+/// alone it has a probability of e^-30. An arm that hangs moves no counter, and this is how it shows.
+const SILENT_REQUESTS: f64 = 30.0;
+
 /// One signal over both arms.
 #[derive(Clone, Debug)]
 pub struct Track {
@@ -33,6 +37,8 @@ pub struct ArmTrack {
     pub estimate: Option<f64>,
     /// Events and total within the window, for shares.
     pub window_counts: Option<(f64, f64)>,
+    /// When there first were requests; none of what is not counted in requests.
+    first_requests: Option<Time>,
     /// When there last was a value.
     pub last_data: Option<Time>,
     /// Why there is none at this look.
@@ -100,6 +106,7 @@ impl ArmTrack {
             totals_before: [0.0; 2],
             estimate: None,
             window_counts: None,
+            first_requests: None,
             last_data: None,
             missing: None,
             latency_secs: None,
@@ -138,7 +145,10 @@ impl ArmTrack {
             }
         };
         match value {
-            Value::Share { events, total } => add(*events, *total, 0.0),
+            Value::Share { events, total } => {
+                add(*events, *total, 0.0);
+                self.first_requests = self.first_requests.or(Some(now));
+            }
             Value::Events { events, instance_secs, instances } => {
                 add(*events, *instance_secs, instance_secs / f64::from((*instances).max(1)));
             }
@@ -152,6 +162,7 @@ impl ArmTrack {
                 self.totals[1] += histogram.total();
                 self.natives.clear();
                 self.reads_summary = false;
+                self.first_requests = self.first_requests.or(Some(now));
                 if *self.edges != *histogram.edges {
                     self.edges = histogram.edges.clone();
                     self.buckets.clear();
@@ -160,6 +171,7 @@ impl ArmTrack {
             }
             Value::Native(histogram) => {
                 self.totals[1] += histogram.total();
+                self.first_requests = self.first_requests.or(Some(now));
                 self.buckets.clear();
                 self.reads_summary = false;
                 self.natives.push(now, histogram);
@@ -206,7 +218,8 @@ impl ArmTrack {
     }
 
     /// Why this look's data is not current: a failed read counts at once, a look without traffic
-    /// only when the whole window had none.
+    /// only when the whole window had none, or when so many requests would have come by now that
+    /// it is no lull.
     pub fn outage(&self, arm: Arm, now: Time, window: Duration) -> Option<Missing> {
         let name = match arm {
             Arm::Canary => "canary",
@@ -225,10 +238,24 @@ impl ArmTrack {
         };
         match &self.missing {
             Some(missing) if missing.why != Why::NoTraffic => Some(named(missing)),
-            Some(missing) if self.last_data.is_none_or(|last| now.since(last) >= window) => {
-                Some(named(missing))
-            }
-            Some(_) | None => None,
+            Some(missing) => match self.silence(now) {
+                Some(detail) => Some(named(&Missing::new(Why::NoTraffic, detail))),
+                None if self.last_data.is_none_or(|last| now.since(last) >= window) => {
+                    Some(named(missing))
+                }
+                None => None,
+            },
+            None => None,
         }
+    }
+
+    /// A silence that is too long for the pace so far, in words.
+    fn silence(&self, now: Time) -> Option<String> {
+        let (first, last) = (self.first_requests?, self.last_data?);
+        let silent = now.since(last).as_secs_f64();
+        let expected = silent * self.totals[1] / last.since(first).as_secs_f64().max(1.0);
+        (expected >= SILENT_REQUESTS).then(|| {
+            format!("no requests for {silent:.0} s, where {expected:.0} would have come before")
+        })
     }
 }

@@ -23,6 +23,7 @@ mod house;
 mod kill;
 mod page;
 mod protobuf;
+mod recorder;
 mod recordings;
 mod rules;
 mod service;

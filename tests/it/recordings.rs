@@ -107,6 +107,44 @@ fn a_canary_without_requests_is_inconclusive() {
     });
 }
 
+/// Slow while it is younger than the warm-up, then as fast as the old version.
+#[test]
+fn a_cold_start_is_promoted() {
+    check("cold_start", |report| assert_eq!(report.verdict, "promote", "{}", report.reason));
+}
+
+/// Three times the traffic on both arms is no fault of the new version.
+#[test]
+fn a_surge_is_promoted() {
+    check("surge", |report| assert_eq!(report.verdict, "promote", "{}", report.reason));
+}
+
+/// Memory of both arms rises to 16 MiB more and is given back, again and again.
+#[test]
+fn saw_tooth_memory_is_promoted() {
+    check("saw_tooth", |report| assert_eq!(report.verdict, "promote", "{}", report.reason));
+}
+
+#[test]
+fn a_hang_is_rolled_back() {
+    check_rollback("hang", &["app is down for 3 checks"], 17.0);
+}
+
+/// Clients wait for ever, and neither counters nor health know: it is not promoted on what it
+/// showed before.
+#[test]
+fn a_stalled_canary_is_inconclusive() {
+    check("stall", |report| {
+        assert_eq!(report.verdict, "inconclusive", "{}", report.reason);
+        assert!(report.reason.contains("no requests for"), "{}", report.reason);
+    });
+}
+
+#[test]
+fn a_request_a_second_is_too_little_to_promote_in_three_minutes() {
+    check("low_traffic", |report| assert_ne!(report.verdict, "rollback", "{}", report.reason));
+}
+
 fn rollgate(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rollgate"));
     command.current_dir(root()).env("NO_COLOR", "1").env_remove("RUST_LOG").args(arguments);

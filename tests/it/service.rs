@@ -7,7 +7,7 @@ use rollgate::demo::{
     fault::Fault,
     load::Load,
     receiver::Receiver,
-    scenario::Plan,
+    scenario::{Plan, Scenario},
     service::{Service, ServiceOptions},
     stage::Stage,
 };
@@ -26,11 +26,9 @@ fn plan() -> Plan {
     Plan {
         baseline_rps: 60.0,
         canary_rps: 40.0,
-        baseline_fault: Fault::None,
-        canary_fault: Fault::None,
-        onset: None,
         hold: Duration::from_secs(4),
         deadline: Duration::from_secs(30),
+        ..Scenario::Healthy.plan()
     }
 }
 
