@@ -204,9 +204,9 @@ impl Suspects {
                 self.forget();
             }
         }
-        if let (Some(latencies), Ok(Value::Histogram(histogram))) =
-            (&mut self.latencies, &pair.baseline)
-            && latencies.remember(histogram)
+        if let Some(latencies) = &mut self.latencies
+            && let Some(histogram) = pair.baseline.as_ref().ok().and_then(Value::histogram)
+            && latencies.remember(&histogram)
         {
             self.forget();
         }
@@ -434,7 +434,8 @@ impl Latencies {
     /// Takes what both arms said since the onset. A canary of another layout has no edges to blame.
     fn absorb(&mut self, pair: &Pair) {
         for (arm, since) in Arm::BOTH.into_iter().zip(&mut self.since) {
-            let Ok(Value::Histogram(histogram)) = pair.of(arm) else { continue };
+            let histogram = pair.of(arm).as_ref().ok().and_then(Value::histogram);
+            let Some(histogram) = histogram else { continue };
             if *histogram.edges == *self.edges {
                 since.resize(histogram.counts.len(), 0.0);
                 since.iter_mut().zip(&histogram.counts).for_each(|(sum, count)| *sum += count);
@@ -469,6 +470,10 @@ fn tally(event: Event, value: &Value, edge: Option<f64>) -> Option<Tally> {
         (Event::Slower { .. }, Value::Histogram(histogram)) => {
             let index = edge_index(&histogram.edges, edge?)?;
             Some(Tally { events: histogram.above(index), total: histogram.total() })
+        }
+        (Event::Slower { .. }, Value::Native(histogram)) => {
+            let (edge, (bound, events)) = (edge?, histogram.above(edge?));
+            (bound == edge).then(|| Tally { events, total: histogram.total() })
         }
         (Event::Counted | Event::Uncounted | Event::Slower { .. }, _) => None,
     }

@@ -9,13 +9,13 @@
 //! edge whose share is nearest to the quantile's own. Of a level, which is judged by signs, it is
 //! measured for how long it holds ([`super::gauge`]). Health and restarts have no noise.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use super::{
     dispersion::{Chance, Slot, measure},
     gauge::holds_secs,
     noise::{KAPPA_PRIOR_SECS, Origin},
-    observation::{Histogram, Reading, Time, Value},
+    observation::{Histogram, Reading, Time, Value, histogram},
     rule::{RuleSet, SignalKind},
 };
 
@@ -171,7 +171,8 @@ fn slot(look: &Past, index: usize, edge: Option<f64>) -> Option<Slot> {
     let (events, total) = match (look.readings.get(index)?.as_ref().ok()?, edge) {
         (Value::Share { events, total }, None) => (*events, *total),
         (Value::Events { events, instance_secs, .. }, None) => (*events, *instance_secs),
-        (Value::Histogram(histogram), Some(edge)) => {
+        (value @ (Value::Histogram(_) | Value::Native(_)), Some(edge)) => {
+            let histogram = value.histogram()?;
             let at = histogram.edges.iter().position(|other| *other == edge)?;
             (histogram.above(at), histogram.total())
         }
@@ -179,6 +180,7 @@ fn slot(look: &Past, index: usize, edge: Option<f64>) -> Option<Slot> {
             Value::Share { .. }
             | Value::Events { .. }
             | Value::Histogram(_)
+            | Value::Native(_)
             | Value::Level(_)
             | Value::Health { .. }
             | Value::Restarts(_),
@@ -192,12 +194,12 @@ fn slot(look: &Past, index: usize, edge: Option<f64>) -> Option<Slot> {
 
 /// The bucket edge of the last layout beyond which the share of requests is nearest to `share`.
 fn nearest_edge(index: usize, past: &[Past], share: f64) -> Option<f64> {
-    let histogram = |look: &'_ Past| match look.readings.get(index) {
-        Some(Ok(Value::Histogram(histogram))) => Some(histogram.clone()),
-        Some(_) | None => None,
+    let layout = |look: &'_ Past| match look.readings.get(index) {
+        Some(reading) => histogram(reading).map(Cow::into_owned),
+        None => None,
     };
     let mut sum: Option<Histogram> = None;
-    for next in past.iter().rev().filter_map(histogram) {
+    for next in past.iter().rev().filter_map(layout) {
         match &mut sum {
             Some(sum) if sum.edges == next.edges => {
                 sum.counts.iter_mut().zip(&next.counts).for_each(|(sum, count)| *sum += count);

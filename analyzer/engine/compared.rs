@@ -18,7 +18,7 @@ use super::{
     clause::Look,
     evidence::Counts,
     noise::{comparison_noise, limit_noise},
-    observation::{Arm, Histogram, Reading, Value},
+    observation::{Arm, Histogram, Reading, Value, histogram},
     profile::{CONFIDENCE, ConstantProof, Interval, RateProfile, Side, log_mean_exp},
     promotion::{PROOF_GRID_NATS, TWO_WAYS_NATS, Traffic, time_at},
     quantile_profile::QuantileProfile,
@@ -131,7 +131,7 @@ impl Compared {
             Profile::Quantile(profile) => {
                 let (canary, baseline) =
                     (histogram(&look.pair.canary), histogram(&look.pair.baseline));
-                profile.step(canary, baseline, kappa_secs, secs);
+                profile.step(canary.as_deref(), baseline.as_deref(), kappa_secs, secs);
             }
         }
         if let Some(proof) = &mut self.proof {
@@ -258,9 +258,9 @@ impl ConstantWay {
             (Ok(Value::Events { events, instance_secs, instances }), Counted::Rate) => {
                 Some((*events, instance_secs / f64::from((*instances).max(1))))
             }
-            (Ok(Value::Histogram(histogram)), Counted::Beyond { limit }) => {
-                beyond(histogram, limit, side).map(|events| (events, histogram.total()))
-            }
+            (reading, Counted::Beyond { limit }) => histogram(reading).and_then(|histogram| {
+                beyond(&histogram, limit, side).map(|events| (events, histogram.total()))
+            }),
             _ => None,
         };
         if let Some((events, total)) = counted {
@@ -307,15 +307,14 @@ fn counts(reading: &Reading) -> Option<(f64, f64)> {
     match reading {
         Ok(Value::Share { events, total }) => Some((*events, *total)),
         Ok(Value::Events { events, instance_secs, .. }) => Some((*events, *instance_secs)),
-        Ok(Value::Histogram(_) | Value::Level(_) | Value::Health { .. } | Value::Restarts(_))
+        Ok(
+            Value::Histogram(_)
+            | Value::Native(_)
+            | Value::Level(_)
+            | Value::Health { .. }
+            | Value::Restarts(_),
+        )
         | Err(_) => None,
-    }
-}
-
-fn histogram(reading: &Reading) -> Option<&Histogram> {
-    match reading {
-        Ok(Value::Histogram(histogram)) => Some(histogram),
-        Ok(_) | Err(_) => None,
     }
 }
 

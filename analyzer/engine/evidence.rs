@@ -156,7 +156,13 @@ fn arm_counts(reading: &Reading) -> Option<(f64, f64)> {
     match reading {
         Ok(Value::Share { events, total }) => Some((*events, *total)),
         Ok(Value::Events { events, instance_secs, .. }) => Some((*events, *instance_secs)),
-        Ok(Value::Histogram(_) | Value::Level(_) | Value::Health { .. } | Value::Restarts(_))
+        Ok(
+            Value::Histogram(_)
+            | Value::Native(_)
+            | Value::Level(_)
+            | Value::Health { .. }
+            | Value::Restarts(_),
+        )
         | Err(_) => None,
     }
 }

@@ -16,6 +16,8 @@ pub mod envelope;
 pub mod evidence;
 pub mod gauge;
 pub mod interval;
+pub mod native;
+pub mod native_window;
 pub mod noise;
 pub mod observation;
 pub mod profile;

@@ -5,7 +5,9 @@
 //! new series and restarts were already dealt with in `signal/`. It deliberately holds no labels
 //! and no text that the engine would have to understand: the names of parts are only ever shown.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+
+use super::native::NativeHistogram;
 
 /// A moment, in milliseconds since the Unix epoch. The engine never asks for one; it is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -173,7 +175,10 @@ pub enum Value {
     },
     /// Of a `quantile`: how many requests fell into each bucket since the previous look.
     Histogram(Histogram),
-    /// Of a `gauge`: the level now, reduced over instances.
+    /// The same where the target exposes a native histogram.
+    Native(NativeHistogram),
+    /// Of a `gauge`: the level now, reduced over instances. Of a `quantile` that a summary gives:
+    /// its own quantile, which has no counts.
     Level(f64),
     /// Of a `health` signal: the worst instance's answer.
     Health {
@@ -195,10 +200,30 @@ impl Value {
                 events.is_finite() && instance_secs.is_finite()
             }
             Value::Histogram(histogram) => histogram.total().is_finite(),
+            Value::Native(histogram) => histogram.total().is_finite(),
             Value::Level(level) => level.is_finite(),
             Value::Health { .. } | Value::Restarts(_) => true,
         }
     }
+
+    /// Requests per bucket, for what counts requests beyond bounds. A native histogram's bounds are
+    /// those of its fixed layout, the same at every look and in every arm.
+    pub fn histogram(&self) -> Option<Cow<'_, Histogram>> {
+        match self {
+            Value::Histogram(histogram) => Some(Cow::Borrowed(histogram)),
+            Value::Native(histogram) => Some(Cow::Owned(histogram.classic())),
+            Value::Share { .. }
+            | Value::Events { .. }
+            | Value::Level(_)
+            | Value::Health { .. }
+            | Value::Restarts(_) => None,
+        }
+    }
+}
+
+/// The requests per bucket of a reading, when it has such.
+pub fn histogram(reading: &Reading) -> Option<Cow<'_, Histogram>> {
+    reading.as_ref().ok().and_then(Value::histogram)
 }
 
 /// Increments of a classic histogram. `counts` has one entry per edge and one more for `+Inf`;

@@ -7,7 +7,9 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    observation::{Arm, Missing, Pair, Reading, Time, Value, Why},
+    native::NativeHistogram,
+    native_window::NativeWindow,
+    observation::{Arm, Histogram, Missing, Pair, Reading, Time, Value, Why},
     quantile,
     rule::SignalKind,
     window::{BucketWindow, Window},
@@ -44,16 +46,57 @@ pub struct ArmTrack {
     pub missing: Option<Missing>,
     /// Slowest health answer at this look, in seconds.
     pub latency_secs: Option<f64>,
+    /// Whether this quantile comes from a summary, which tells the quantile and no counts.
+    pub reads_summary: bool,
     window: Window<3>,
     buckets: Option<Box<Buckets>>,
 }
 
 /// The window of a histogram, which other kinds of signal do without.
 #[derive(Clone, Debug)]
-struct Buckets {
-    window: BucketWindow,
-    edges: Arc<[f64]>,
-    sums: Vec<f64>,
+enum Buckets {
+    Classic { window: BucketWindow, edges: Arc<[f64]>, sums: Vec<f64> },
+    Native(NativeWindow),
+}
+
+impl Buckets {
+    /// A window of another kind is begun anew, one of another layout is emptied.
+    fn push(&mut self, now: Time, histogram: &Histogram, length: Duration) {
+        if let Buckets::Native(_) = self {
+            *self = Buckets::classic(histogram, length);
+        }
+        if let Buckets::Classic { window, edges, .. } = self {
+            if **edges != *histogram.edges {
+                *edges = histogram.edges.clone();
+                window.clear();
+            }
+            window.push(now, &histogram.counts);
+        }
+    }
+
+    fn push_native(&mut self, now: Time, histogram: &NativeHistogram, length: Duration) {
+        if let Buckets::Classic { .. } = self {
+            *self = Buckets::Native(NativeWindow::new(length));
+        }
+        if let Buckets::Native(window) = self {
+            window.push(now, histogram);
+        }
+    }
+
+    fn classic(histogram: &Histogram, length: Duration) -> Self {
+        let (window, edges) = (BucketWindow::new(length), histogram.edges.clone());
+        Buckets::Classic { window, edges, sums: Vec::new() }
+    }
+
+    fn estimate(&mut self, q: f64, now: Time) -> Option<f64> {
+        match self {
+            Buckets::Classic { window, edges, sums } => {
+                let filled = window.sums_into(now, sums);
+                if filled { quantile::estimate(q, edges, sums) } else { None }
+            }
+            Buckets::Native(window) => window.sum(now)?.estimate(q),
+        }
+    }
 }
 
 /// What is remembered of a signal on both sides: of the arms, or of one instance against the
@@ -127,6 +170,7 @@ impl ArmTrack {
             last_data: None,
             missing: None,
             latency_secs: None,
+            reads_summary: false,
             window: Window::new(window),
             buckets: None,
         }
@@ -166,20 +210,26 @@ impl ArmTrack {
                 add(*events, *instance_secs, instance_secs / f64::from((*instances).max(1)));
             }
             Value::Restarts(restarts) => add(f64::from(*restarts), 0.0, 0.0),
-            Value::Level(level) => self.estimate = Some(*level),
+            Value::Level(level) => {
+                self.estimate = Some(*level);
+                self.reads_summary = matches!(kind, SignalKind::Quantile { .. });
+            }
             Value::Health { latency_secs, .. } => self.latency_secs = *latency_secs,
             Value::Histogram(histogram) => {
                 self.totals[1] += histogram.total();
+                self.reads_summary = false;
                 self.first_requests = self.first_requests.or(Some(now));
-                let buckets = self.buckets.get_or_insert_with(|| {
-                    let window = BucketWindow::new(self.window.length());
-                    Box::new(Buckets { window, edges: histogram.edges.clone(), sums: Vec::new() })
-                });
-                if *buckets.edges != *histogram.edges {
-                    buckets.edges = histogram.edges.clone();
-                    buckets.window.clear();
-                }
-                buckets.window.push(now, &histogram.counts);
+                let length = self.window.length();
+                let empty = || Box::new(Buckets::classic(histogram, length));
+                self.buckets.get_or_insert_with(empty).push(now, histogram, length);
+            }
+            Value::Native(histogram) => {
+                self.totals[1] += histogram.total();
+                self.first_requests = self.first_requests.or(Some(now));
+                self.reads_summary = false;
+                let length = self.window.length();
+                let empty = || Box::new(Buckets::Native(NativeWindow::new(length)));
+                self.buckets.get_or_insert_with(empty).push_native(now, histogram, length);
             }
         }
     }
@@ -199,11 +249,12 @@ impl ArmTrack {
             SignalKind::Count | SignalKind::Restarts => {
                 self.estimate = self.last_data.map(|_| self.totals[0]);
             }
+            // Of a summary: its own quantile, which is as old as its reading.
+            SignalKind::Quantile { .. } if self.reads_summary => {
+                self.estimate = self.estimate.filter(|_| self.missing.is_none());
+            }
             SignalKind::Quantile { q } => {
-                self.estimate = self.buckets.as_mut().and_then(|buckets| {
-                    let filled = buckets.window.sums_into(now, &mut buckets.sums);
-                    if filled { quantile::estimate(q, &buckets.edges, &buckets.sums) } else { None }
-                });
+                self.estimate = self.buckets.as_mut().and_then(|buckets| buckets.estimate(q, now));
             }
             SignalKind::Gauge { .. } if self.missing.is_some() => self.estimate = None,
             SignalKind::Gauge { .. } | SignalKind::Health => {}

@@ -6,7 +6,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::sample::Labels;
-use crate::engine::observation::{Arm, Time};
+use crate::engine::{
+    native::NativeHistogram,
+    observation::{Arm, Time},
+};
 
 /// Position of one analysis in its targets' counters.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -31,4 +34,6 @@ pub struct InstanceCarry {
     pub been_up: Vec<usize>,
     /// Counter values by sample name and labels.
     pub counters: BTreeMap<(Arc<str>, Labels), f64>,
+    /// Buckets of the native histograms among them.
+    pub natives: BTreeMap<(Arc<str>, Labels), Arc<NativeHistogram>>,
 }

@@ -8,14 +8,17 @@
 //! series given twice in one body counts once, as first given. In doubt a request is lost, never
 //! counted twice.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     carry::InstanceCarry,
     sample::{Labels, Sample},
     spec::Selection,
 };
-use crate::engine::observation::{Missing, Time, Why};
+use crate::engine::{
+    native::NativeHistogram,
+    observation::{Missing, Time, Why},
+};
 
 /// Series that vanished are remembered, so that one that comes back is not counted twice: up to
 /// this many times the present number of series.
@@ -43,6 +46,8 @@ const COUNTER_MAX: f64 = 1e30;
 pub struct Increments<'a> {
     /// By name and labels, each once.
     series: Vec<Series<'a>>,
+    /// Buckets of the native histograms at the last reading.
+    natives: BTreeMap<(Arc<str>, Labels), Arc<NativeHistogram>>,
     has_mark: bool,
     life: Life,
 }
@@ -104,7 +109,8 @@ impl<'a> Increments<'a> {
                 .filter(|((name, labels), _)| (&**name, labels) == series.key())
                 .map(|(_, value)| **value);
         }
-        Self { series, has_mark: carry.last_read.is_some(), life }
+        let (natives, has_mark) = (carry.natives.clone(), carry.last_read.is_some());
+        Self { series, natives, has_mark, life }
     }
 
     /// The series a selection reads: of the first of its names that the instance exposes.
@@ -164,6 +170,46 @@ impl<'a> Increments<'a> {
         group.iter().map(|series| self.of(series)).collect()
     }
 
+    /// Increments of a native histogram. A bucket below its mark was reset, and all with it.
+    pub fn of_native(
+        &self,
+        series: &Series<'_>,
+        now: &NativeHistogram,
+    ) -> Result<NativeHistogram, Missing> {
+        series.good()?;
+        self.marked()?;
+        match self.life {
+            Life::New => return Ok(now.clone()),
+            Life::Same | Life::Other => {}
+        }
+        let sample = series.sample;
+        match self.natives.get(&(sample.name.clone(), sample.labels.clone())) {
+            Some(before) => Ok(now.since(before).unwrap_or_else(|| now.clone())),
+            // The last reading may have been of a format that carries none.
+            None if self.natives.is_empty() => {
+                let detail = format!("{} was not read before", series.sample.name);
+                Err(Missing::new(Why::FirstLook, detail))
+            }
+            // Then its count says why: it is new, or was bad.
+            None => series.above_mark().map(|_| now.clone()),
+        }
+    }
+
+    /// Sum of the increments of native histograms; a bad one costs only itself when others are good.
+    pub fn sum_native(&self, series: &[Series<'_>]) -> Result<NativeHistogram, Missing> {
+        let (mut sum, mut fault): (Option<NativeHistogram>, Option<Missing>) = (None, None);
+        for one in series {
+            let Some(now) = &one.sample.native else { continue };
+            match (self.of_native(one, now), &mut sum) {
+                (Ok(one), Some(sum)) => sum.add(&one),
+                (Ok(one), None) => sum = Some(one),
+                (Err(missing), _) => fault = Some(missing),
+            }
+        }
+        let none = || Missing::new(Why::NoTraffic, "no native histogram has appeared yet");
+        sum.ok_or_else(|| fault.unwrap_or_else(none))
+    }
+
     /// Sum of the increments of several series; a bad one costs only itself when others are good.
     pub fn sum(&self, series: &[Series<'_>]) -> Result<f64, Missing> {
         self.marked()?;
@@ -200,7 +246,16 @@ impl<'a> Increments<'a> {
         carry.last_read = Some(at);
         match self.life {
             Life::Same => {}
-            Life::New | Life::Other => carry.counters.clear(),
+            Life::New | Life::Other => {
+                carry.counters.clear();
+                carry.natives.clear();
+            }
+        }
+        for Series { sample, .. } in &self.series {
+            if let Some(native) = sample.native.as_ref().filter(|_| is_good(sample.value)) {
+                let key = (sample.name.clone(), sample.labels.clone());
+                carry.natives.insert(key, native.clone());
+            }
         }
         let mut fresh = Vec::new();
         let mut marks = carry.counters.iter_mut().peekable();
@@ -219,6 +274,7 @@ impl<'a> Increments<'a> {
         let remembered_max = REMEMBERED_SERIES_MIN.max(VANISHED_SERIES_FACTOR * self.series.len());
         if carry.counters.len() > remembered_max {
             carry.counters = BTreeMap::new();
+            carry.natives = BTreeMap::new();
             carry.last_read = None;
         }
     }

@@ -17,7 +17,10 @@ use super::{
     sample::Labels,
     spec::{Reads, Reduce},
 };
-use crate::engine::observation::{Arm, Missing, PARTS_MAX, Part, PartKind, Time, Value};
+use crate::engine::{
+    native::NativeHistogram,
+    observation::{Arm, Missing, PARTS_MAX, Part, PartKind, Time, Value},
+};
 
 /// Labels that tell routes apart; the first that a series has is its route.
 const ROUTE_LABELS: [&str; 6] = ["route", "handler", "path", "uri", "endpoint", "http_route"];
@@ -37,6 +40,8 @@ pub(super) enum Piece {
     Events { events: f64, secs: f64 },
     /// Of a histogram.
     Buckets(Cumulative),
+    /// Of a native histogram.
+    Native(NativeHistogram),
     /// Of a gauge.
     Level(f64),
     /// Of a restarts signal.
@@ -105,14 +110,29 @@ impl<'a> Gained<'a> {
         }
     }
 
+    /// The same of a native histogram.
+    pub(super) fn push_native_routes(
+        &mut self,
+        increments: &Increments<'a>,
+        natives: &[Series<'a>],
+    ) {
+        for (route, series) in by_route(natives) {
+            let Ok(one) = increments.sum_native(&series) else { continue };
+            match self.routes.get_mut(&route) {
+                Some(Piece::Native(sum)) => sum.add(&one),
+                Some(_) | None => drop(self.routes.insert(route, Piece::Native(one))),
+            }
+        }
+    }
+
     /// The parts that are worth keeping; `edges` lends its layout where it is the same.
     pub(super) fn parts(&self, arm: Arm, reads: &Reads, edges: &Arc<[f64]>) -> Vec<Part> {
         let by_instance = match (reads, arm) {
             (Reads::Gauge { .. }, _) => true,
-            (Reads::Ratio { .. } | Reads::Counter(_) | Reads::Histogram(_), Arm::Canary) => {
+            (Reads::Ratio { .. } | Reads::Counter(_) | Reads::Histogram { .. }, Arm::Canary) => {
                 self.pieces.len() > 1
             }
-            (Reads::Ratio { .. } | Reads::Counter(_) | Reads::Histogram(_), Arm::Baseline)
+            (Reads::Ratio { .. } | Reads::Counter(_) | Reads::Histogram { .. }, Arm::Baseline)
             | (Reads::Health(_) | Reads::Restarts(_) | Reads::Promql(_), _) => false,
         };
         let mut parts = Vec::new();
@@ -179,10 +199,13 @@ fn value_of(piece: &Piece, edges: &Arc<[f64]>) -> Option<Value> {
         Piece::Buckets(buckets) if buckets.total() > 0.0 => {
             Value::Histogram(buckets.histogram(&mut edges.clone()).ok()?)
         }
+        Piece::Native(native) if native.total() > 0.0 => Value::Native(native.clone()),
         Piece::Level(level) => Value::Level(*level),
-        Piece::Share { .. } | Piece::Events { .. } | Piece::Buckets(_) | Piece::Restarts(_) => {
-            return None;
-        }
+        Piece::Share { .. }
+        | Piece::Events { .. }
+        | Piece::Buckets(_)
+        | Piece::Native(_)
+        | Piece::Restarts(_) => return None,
     };
     value.is_finite().then_some(value)
 }
@@ -194,6 +217,7 @@ fn largest(mut parts: Vec<Part>, reads: &Reads) -> Vec<Part> {
             Value::Share { total, .. } => *total,
             Value::Events { events, .. } => *events,
             Value::Histogram(histogram) => histogram.total(),
+            Value::Native(histogram) => histogram.total(),
             Value::Level(level) => match reads {
                 Reads::Gauge { reduce: Reduce::Min, .. } => -level,
                 _ => *level,

@@ -16,11 +16,15 @@ use super::{
     carry::{Carry, InstanceCarry},
     increments::{Increments, Life, Series},
     parts::{Gained, Piece},
-    sample::{Gathered, InstanceReading, Probe},
+    quantile::{Latencies, latencies},
+    sample::{Gathered, InstanceReading, NATIVE, Probe},
     spec::{HealthTarget, PROCESS_START_TIME, Reads, Reduce, Selection, SignalSpec},
 };
-use crate::engine::observation::{
-    Arm, Health, Missing, Observation, Pair, Part, Parts, Reading, Time, Value, Why,
+use crate::engine::{
+    native::NativeHistogram,
+    observation::{
+        Arm, Health, Missing, Observation, Pair, Part, Parts, Reading, Time, Value, Why,
+    },
 };
 
 /// A process start that moved by more than this is another process; less is clock arithmetic.
@@ -119,6 +123,7 @@ impl Reducer {
                 life_began: None,
                 been_up: Vec::new(),
                 counters: BTreeMap::new(),
+                natives: BTreeMap::new(),
             };
             let mut carry = self.carry.instances.remove(&key).unwrap_or(blank);
             self.instance_pieces(reading, &mut carry, &mut gained);
@@ -141,7 +146,7 @@ impl Reducer {
                 Reads::Promql(_) => (level_of(signal, instances), Vec::new()),
                 Reads::Ratio { .. }
                 | Reads::Counter(_)
-                | Reads::Histogram(_)
+                | Reads::Histogram { .. }
                 | Reads::Gauge { .. }
                 | Reads::Restarts(_) => {
                     let reduce = match &spec.reads {
@@ -212,8 +217,8 @@ impl Reducer {
                     counted.and_then(|()| ratio_piece(&increments, events, total, gained))
                 }
                 Reads::Counter(of) => counted.and_then(|()| counter_piece(&increments, of, secs)),
-                Reads::Histogram(of) => {
-                    counted.and_then(|()| buckets_piece(&increments, of, gained))
+                Reads::Histogram { of, q } => {
+                    counted.and_then(|()| quantile_piece(&increments, of, *q, gained))
                 }
             };
             gained.push(name, began, piece.map_err(|missing| named(&missing)));
@@ -287,15 +292,24 @@ fn counter_piece(increments: &Increments<'_>, of: &Selection, secs: f64) -> Resu
     Ok(Piece::Events { events: increments.sum(&increments.selected(of, "")?)?, secs })
 }
 
-fn buckets_piece<'a>(
+fn quantile_piece<'a>(
     increments: &Increments<'a>,
     of: &Selection,
+    q: f64,
     gained: &mut Gained<'a>,
 ) -> Result<Piece, Missing> {
-    let buckets = increments.selected(of, "_bucket")?;
-    let sum = Cumulative::read(increments, &buckets)?;
-    gained.push_bucket_routes(increments, &buckets);
-    Ok(Piece::Buckets(sum))
+    Ok(match latencies(increments, of, q)? {
+        Latencies::Buckets(sum) => {
+            gained.push_bucket_routes(increments, &increments.selected(of, "_bucket")?);
+            Piece::Buckets(sum)
+        }
+        Latencies::Custom(sum) => Piece::Buckets(sum),
+        Latencies::Native(sum) => {
+            gained.push_native_routes(increments, &increments.selected(of, NATIVE)?);
+            Piece::Native(sum)
+        }
+        Latencies::Level(level) => Piece::Level(level),
+    })
 }
 
 fn gauge_piece(
@@ -410,6 +424,7 @@ fn level_of(signal: usize, instances: &[InstanceReading]) -> Reading {
 fn join(pieces: &[Result<Piece, Missing>], reduce: Reduce, edges: &mut Arc<[f64]>) -> Reading {
     let (mut shares, mut counted, mut restarts) = ((0.0, 0.0), (0.0, 0.0, 0u32), None);
     let (mut buckets, mut levels): (Option<Cumulative>, Vec<f64>) = (None, Vec::new());
+    let mut natives: Option<NativeHistogram> = None;
     let (mut saw_share, mut reasons) = (false, BTreeSet::new());
     for piece in pieces {
         match piece {
@@ -426,6 +441,10 @@ fn join(pieces: &[Result<Piece, Missing>], reduce: Reduce, edges: &mut Arc<[f64]
                     None => one.clone(),
                 });
             }
+            Ok(Piece::Native(one)) => match &mut natives {
+                Some(sum) => sum.add(one),
+                None => natives = Some(one.clone()),
+            },
             Ok(Piece::Level(level)) => levels.push(*level),
             Ok(Piece::Restarts(one)) => {
                 restarts = Some(restarts.unwrap_or(0u32).saturating_add(*one))
@@ -436,6 +455,14 @@ fn join(pieces: &[Result<Piece, Missing>], reduce: Reduce, edges: &mut Arc<[f64]
         }
     }
     let quiet = || Missing::new(Why::NoTraffic, "no requests since the last look");
+    // Some instances are of a build that has buckets, some of one that has native histograms.
+    let (buckets, natives) = match (buckets, natives) {
+        (Some(sum), Some(native)) => (Some(sum.plus(Cumulative::of_native(&native))), None),
+        (buckets, natives) => (buckets, natives),
+    };
+    if let Some(native) = natives {
+        return if native.total() > 0.0 { finite(Value::Native(native)) } else { Err(quiet()) };
+    }
     if let Some(cumulative) = buckets {
         return if cumulative.total() > 0.0 {
             cumulative.histogram(edges).map(Value::Histogram).and_then(finite)

@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 
-use crate::engine::observation::{Health, Missing, Time};
+use crate::engine::{
+    native::NativeHistogram,
+    observation::{Health, Missing, Time},
+};
 
 /// What all sources of one analysis gave at one look.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +59,52 @@ pub struct Sample {
     pub labels: Labels,
     /// The value, which may be NaN or infinite.
     pub value: f64,
+    /// The buckets, when the series is a native histogram. Its name then ends with [`NATIVE`], and
+    /// the value is how many it has counted.
+    pub native: Option<Arc<NativeHistogram>>,
+}
+
+/// What follows the metric's name in the name of a native histogram, so that it is never taken for a
+/// counter or a gauge: names are not exposed with a blank.
+pub const NATIVE: &str = " (native)";
+
+impl Sample {
+    /// What follows the metric's name in the name of a native histogram's custom bucket: each is a
+    /// counter of its own, not cumulative, between the labels [`Sample::LOWER`] and `le`.
+    pub const CUSTOM: &str = " (custom buckets)";
+
+    /// Label of a custom bucket's lower bound.
+    pub const LOWER: &str = "above";
+
+    /// A series with one number.
+    pub fn number(name: Arc<str>, labels: Labels, value: f64) -> Self {
+        Self { name, labels, value, native: None }
+    }
+
+    /// Writes the bound of a bucket in its shortest form: formats and servers write `1`, `1.0` and
+    /// `1e+00` for the same one.
+    pub fn write_bound_plainly(&mut self) {
+        if !self.name.ends_with("_bucket") {
+            return;
+        }
+        let bound = self.labels.value("le");
+        let Ok(number) = bound.parse::<f64>() else { return };
+        // Infinity is written alike everywhere; what is no number is refused where it is read.
+        let plain = if number.is_finite() { number.to_string() } else { return };
+        if plain != bound {
+            let mut pairs: Vec<(&str, &str)> = self.labels.iter().collect();
+            for pair in pairs.iter_mut().filter(|(name, _)| *name == "le") {
+                pair.1 = &plain;
+            }
+            self.labels = Labels::of(&mut pairs);
+        }
+    }
+
+    /// A native histogram of this metric.
+    pub fn native(metric: &str, labels: Labels, histogram: NativeHistogram) -> Self {
+        let (name, value) = (format!("{metric}{NATIVE}").into(), histogram.total());
+        Self { name, labels, value, native: Some(Arc::new(histogram)) }
+    }
 }
 
 /// Labels of a series, sorted by name, so that equality is identity.

@@ -5,7 +5,7 @@
 
 use regex::Regex;
 
-use super::sample::{Labels, Sample};
+use super::sample::{Labels, NATIVE, Sample};
 
 /// What one signal is read from. Its index equals the engine signal's index.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ impl SignalSpec {
             Reads::Health(target) => Some(target),
             Reads::Ratio { .. }
             | Reads::Counter(_)
-            | Reads::Histogram(_)
+            | Reads::Histogram { .. }
             | Reads::Gauge { .. }
             | Reads::Restarts(_)
             | Reads::Promql(_) => None,
@@ -58,8 +58,13 @@ pub enum Reads {
     },
     /// Counters whose increments are summed (`rate`, `count`).
     Counter(Selection),
-    /// A classic histogram: selectors name the histogram without `_bucket`.
-    Histogram(Selection),
+    /// A histogram, or a summary's own quantile.
+    Histogram {
+        /// The metric, without `_bucket`.
+        of: Selection,
+        /// Which quantile is judged: that of a summary is read as it stands.
+        q: f64,
+    },
     /// A level.
     Gauge {
         /// The gauge.
@@ -209,7 +214,10 @@ pub fn wanted_names(specs: &[SignalSpec]) -> Vec<String> {
                 want(total, "");
             }
             Reads::Counter(of) | Reads::Restarts(of) => want(of, ""),
-            Reads::Histogram(of) => want(of, "_bucket"),
+            Reads::Histogram { of, .. } => {
+                want(of, "_bucket");
+                want(of, "");
+            }
             Reads::Gauge { of, per, .. } => {
                 want(of, "");
                 if let Some(per) = per {
@@ -222,13 +230,40 @@ pub fn wanted_names(specs: &[SignalSpec]) -> Vec<String> {
     names
 }
 
-/// Drops the samples that no spec reads: what a source keeps of a body.
+/// Whether a quantile is wanted of which these samples have neither buckets, save `+Inf`, nor a
+/// summary: it may be a native histogram, which text formats do not carry.
+pub fn lacks_buckets(specs: &[SignalSpec], samples: &[Sample]) -> bool {
+    let tells = |sample: &Sample, metric: &str| {
+        let labels = &sample.labels;
+        match sample.name.strip_prefix(metric) {
+            Some("_bucket") => labels.value("le") != "+Inf",
+            Some("") => !labels.value("quantile").is_empty(),
+            Some(_) | None => false,
+        }
+    };
+    specs.iter().any(|spec| match &spec.reads {
+        Reads::Histogram { of, .. } => {
+            !of.names().iter().any(|metric| samples.iter().any(|sample| tells(sample, metric)))
+        }
+        Reads::Ratio { .. }
+        | Reads::Counter(_)
+        | Reads::Gauge { .. }
+        | Reads::Health(_)
+        | Reads::Restarts(_)
+        | Reads::Promql(_) => false,
+    })
+}
+
+/// Drops the samples that no spec reads: what a source keeps of a body. Bounds of buckets are
+/// written in one way, so that a target that changes its format keeps its series.
 ///
 /// Of each metric two more are kept that are not selected: its first, which says that the metric is
 /// exposed, and the first that carries the selected labels, which says that a selector without a
 /// match is right and nothing has happened yet.
 pub fn retain_wanted(specs: &[SignalSpec], samples: &mut Vec<Sample>) {
     let mut selections: Vec<(&Selection, &str, Witnesses)> = Vec::new();
+    // Quantiles that a summary tells; no witness is needed of what only stands in.
+    let mut summaries: Vec<&Selection> = Vec::new();
     for spec in specs {
         let mut add = |of, suffix| selections.push((of, suffix, Witnesses::default()));
         match &spec.reads {
@@ -237,7 +272,11 @@ pub fn retain_wanted(specs: &[SignalSpec], samples: &mut Vec<Sample>) {
                 add(total, "");
             }
             Reads::Counter(of) | Reads::Restarts(of) => add(of, ""),
-            Reads::Histogram(of) => add(of, "_bucket"),
+            Reads::Histogram { of, .. } => {
+                add(of, "_bucket");
+                add(of, NATIVE);
+                summaries.push(of);
+            }
             Reads::Gauge { of, per, .. } => {
                 add(of, "");
                 if let Some(per) = per {
@@ -247,8 +286,12 @@ pub fn retain_wanted(specs: &[SignalSpec], samples: &mut Vec<Sample>) {
             Reads::Health(_) | Reads::Promql(_) => {}
         }
     }
+    samples.iter_mut().for_each(Sample::write_bound_plainly);
     samples.retain(|sample| {
         let mut wanted = &*sample.name == PROCESS_START_TIME;
+        if !summaries.is_empty() && !sample.labels.value("quantile").is_empty() {
+            wanted |= summaries.iter().any(|of| of.matches(&sample.name, &sample.labels));
+        }
         for (of, suffix, witnesses) in &mut selections {
             if let Some(name) = sample.name.strip_suffix(*suffix) {
                 wanted |=

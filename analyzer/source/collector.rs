@@ -1,11 +1,12 @@
 //! One look at everything an analysis watches, all at once.
 //!
 //! Invariants: [`Collector::gather`] never fails and returns within its time, whatever the targets
-//! do; every instance that was to be asked is in the result, with samples or with a reason. It
-//! deliberately keeps nothing between two looks: differences are `signal/`'s work.
+//! do; every instance that was to be asked is in the result, with samples or with a reason. Between
+//! two looks it keeps nothing but the format that each target is best asked in: differences are
+//! `signal/`'s work.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,15 +17,17 @@ use super::{
     client::Client,
     exposition::Wanted,
     health,
+    history::{self, PastArm},
     limits::SourceLimits,
     prometheus::PrometheusServer,
-    scrape::{self, Keep},
+    scrape::{self, Dialect, Keep},
     selector_arm::{self, SelectorArm},
     target::Target,
 };
 use crate::{
     engine::observation::{Missing, Time, Why},
     signal::{
+        past::Stretch,
         sample::{Gathered, InstanceReading, Level, Probe},
         spec::{self, Reads, SignalSpec},
     },
@@ -69,6 +72,7 @@ pub struct Collector {
     client: Client,
     options: CollectorOptions,
     wanted: Arc<Wanted>,
+    dialects: Arc<BTreeMap<Arc<str>, Dialect>>,
     telemetry: Telemetry,
 }
 
@@ -81,7 +85,13 @@ impl Collector {
             }
         }
         let wanted = Arc::new(Wanted::names(spec::wanted_names(&options.specs)));
-        Self { client, options, wanted, telemetry }
+        let arms = [Some(&options.canary), options.baseline.as_ref()];
+        let targets = arms.into_iter().flatten().flat_map(|arm| match arm {
+            ArmSource::Targets(targets) => targets.as_slice(),
+            ArmSource::Selector { .. } => &[],
+        });
+        let dialects = targets.map(|target| (target.name().clone(), Dialect::default())).collect();
+        Self { client, options, wanted, dialects: Arc::new(dialects), telemetry }
     }
 
     /// Asks everything at once and waits for the last, or for the time to run out.
@@ -89,6 +99,36 @@ impl Collector {
     /// Boxed, because the compiler cannot prove `Send` of the nested borrows through an opaque type.
     pub fn gather(&self, now: Time) -> BoxFuture<'_, Gathered> {
         Box::pin(self.gather_all(now))
+    }
+
+    /// What a metrics server knows of the baseline as it was at a moment. Health endpoints are not
+    /// asked: they answer for now.
+    pub async fn gather_past(&self, at: Time) -> Gathered {
+        let [_, baseline] = self.selector_arms(at).await;
+        let (canary, dependencies) = (Vec::new(), Vec::new());
+        Gathered { at, canary, baseline: baseline.unwrap_or_default(), dependencies }
+    }
+
+    /// Reads a stretch of the baseline's past from a metrics server, look by look.
+    ///
+    /// # Errors
+    /// When the baseline is scraped, or the server cannot give its past in time.
+    pub async fn gather_history(
+        &self,
+        stretch: Stretch,
+        timeout: Duration,
+        mut each: impl FnMut(Gathered),
+    ) -> Result<(), Missing> {
+        let Some(ArmSource::Selector { prometheus, matchers }) = &self.options.baseline else {
+            let detail = "only a metrics server knows the past of an arm";
+            return Err(Missing::new(Why::NotObserved, detail));
+        };
+        let (server, matchers) = (prometheus.clone(), matchers.clone());
+        let arm = PastArm { server, matchers, specs: &self.options.specs };
+        history::read(arm, stretch, timeout, &self.telemetry, |at, baseline| {
+            each(Gathered { at, canary: Vec::new(), baseline, dependencies: Vec::new() });
+        })
+        .await
     }
 
     async fn gather_all(&self, now: Time) -> Gathered {
@@ -151,13 +191,15 @@ impl Collector {
             wanted: &self.wanted,
             limits: &self.options.limits.exposition,
         };
+        let unknown = Dialect::default();
+        let dialect = self.dialects.get(target.name()).unwrap_or(&unknown);
         let paths = self.health_paths().map(|(signal, path)| async move {
             let url = target.health_url(path);
             let answer = health::probe(&self.client, &url, bounds, &self.telemetry).await;
             Probe { signal, answer }
         });
         let (scraped, probes) = tokio::join!(
-            scrape::scrape(&self.client, target, keep, bounds, &self.telemetry),
+            scrape::scrape(&self.client, (target, dialect), keep, bounds, &self.telemetry),
             join_all(paths),
         );
         InstanceReading { probes, ..scrape::reading(target.name().clone(), now, scraped) }
@@ -265,7 +307,7 @@ pub(super) fn promql_signals(specs: &[SignalSpec]) -> impl Iterator<Item = (usiz
         Reads::Health(_)
         | Reads::Ratio { .. }
         | Reads::Counter(_)
-        | Reads::Histogram(_)
+        | Reads::Histogram { .. }
         | Reads::Gauge { .. }
         | Reads::Restarts(_) => None,
     })

@@ -1,17 +1,19 @@
 //! Answers of the Prometheus HTTP API, as Prometheus, Thanos, Mimir and VictoriaMetrics give them.
 //!
 //! Invariants: values are read from strings (`"NaN"`, `"+Inf"`); of a range only the newest points
-//! are held; an answer that says it is partial is a failure. Native histograms are recognised and
-//! not read.
+//! are held; an answer that says it is partial is a failure.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{Error as _, IgnoredAny, SeqAccess, Visitor},
+    de::{DeserializeOwned, Error as _, IgnoredAny, SeqAccess, Visitor},
 };
 
-use super::excerpt::{excerpt, excerpt_bytes};
+use super::{
+    excerpt::{excerpt, excerpt_bytes},
+    prometheus_native::HistogramPoint,
+};
 
 /// Points of a series that are held: enough to step back to the scrape that all queries saw, and
 /// to tell how often it is scraped.
@@ -50,15 +52,26 @@ impl Data {
 pub(super) struct Series {
     pub metric: BTreeMap<String, String>,
     #[serde(default)]
-    pub values: Newest,
+    pub values: Newest<Point>,
     pub value: Option<Point>,
-    histograms: Option<IgnoredAny>,
-    histogram: Option<IgnoredAny>,
+    #[serde(default)]
+    pub histograms: Newest<HistogramPoint>,
 }
 
 impl Series {
-    pub(super) fn is_native_histogram(&self) -> bool {
-        self.histograms.is_some() || self.histogram.is_some()
+    /// A series of plain numbers that has no points yet.
+    pub(super) fn of(metric: BTreeMap<String, String>) -> Self {
+        let (values, value, histograms) = (Newest::default(), None, Newest::default());
+        Self { metric, values, value, histograms }
+    }
+
+    /// When its newest points were taken, oldest first.
+    pub(super) fn times(&self) -> Vec<i64> {
+        let numbers = self.values.0.iter().map(|point| point.at_ms);
+        let histograms = self.histograms.0.iter().map(|point| point.at_ms);
+        let mut times: Vec<i64> = numbers.chain(histograms).collect();
+        times.sort_unstable();
+        times
     }
 }
 
@@ -80,18 +93,24 @@ impl<'de> Deserialize<'de> for Point {
 }
 
 /// The newest points of a range, oldest first.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Newest(pub Vec<Point>);
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Newest<P>(pub Vec<P>);
 
-impl<'de> Deserialize<'de> for Newest {
+impl<P> Default for Newest<P> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, P: Deserialize<'de>> Deserialize<'de> for Newest<P> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Tail;
-        impl<'de> Visitor<'de> for Tail {
-            type Value = Newest;
+        struct Tail<P>(PhantomData<P>);
+        impl<'de, P: Deserialize<'de>> Visitor<'de> for Tail<P> {
+            type Value = Newest<P>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of [time, \"value\"]")
+                f.write_str("a list of points, each with its time")
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Newest, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Newest<P>, A::Error> {
                 let mut points = Vec::with_capacity(POINTS_KEPT);
                 while let Some(point) = seq.next_element()? {
                     if points.len() == POINTS_KEPT {
@@ -102,14 +121,29 @@ impl<'de> Deserialize<'de> for Newest {
                 Ok(Newest(points))
             }
         }
-        deserializer.deserialize_seq(Tail)
+        deserializer.deserialize_seq(Tail(PhantomData))
     }
 }
 
+/// A series with all its points, oldest first.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub(super) struct LongSeries {
+    pub metric: BTreeMap<String, String>,
+    #[serde(default)]
+    pub values: Vec<Point>,
+}
+
 #[derive(Deserialize)]
-struct Envelope {
+struct LongData {
+    result: Vec<LongSeries>,
+}
+
+#[derive(Deserialize)]
+#[serde(bound = "D: Deserialize<'de>")]
+struct Envelope<D> {
     status: String,
-    data: Option<Data>,
+    #[serde(default = "no_data")]
+    data: Option<D>,
     #[serde(default, rename = "errorType")]
     error_type: String,
     #[serde(default)]
@@ -118,6 +152,10 @@ struct Envelope {
     warnings: Vec<String>,
     #[serde(default, rename = "isPartial")]
     is_partial: bool,
+}
+
+fn no_data<D>() -> Option<D> {
+    None
 }
 
 /// Only the error of an answer, when its data is not worth reading.
@@ -133,10 +171,38 @@ struct Complaint {
 /// # Errors
 /// In words, when it is no answer, an error, or only a part of one.
 pub(super) fn read_answer(status: u16, body: &[u8]) -> Result<Answered, String> {
+    let (data, warnings) = read_data::<Data>(status, body)?;
+    few_enough(data.series().len())?;
+    Ok(Answered { data, warnings })
+}
+
+/// Reads the answer to a range selector with every point in it.
+///
+/// # Errors
+/// In words, when it is no answer, an error, or only a part of one.
+pub(super) fn read_long_answer(
+    status: u16,
+    body: &[u8],
+) -> Result<(Vec<LongSeries>, Vec<String>), String> {
+    let (data, warnings) = read_data::<LongData>(status, body)?;
+    few_enough(data.result.len())?;
+    Ok((data.result, warnings))
+}
+
+fn few_enough(series: usize) -> Result<(), String> {
+    if series > SERIES_MAX {
+        return Err(format!(
+            "found {series} series, beyond the limit of {SERIES_MAX}; hint: select fewer"
+        ));
+    }
+    Ok(())
+}
+
+fn read_data<D: DeserializeOwned>(status: u16, body: &[u8]) -> Result<(D, Vec<String>), String> {
     if !(200..=299).contains(&status) {
         return Err(refusal_words(status, body));
     }
-    let envelope: Envelope = serde_json::from_slice(body).map_err(|error| {
+    let envelope: Envelope<D> = serde_json::from_slice(body).map_err(|error| {
         format!(
             "found status {status} with {:?} ({}), expected an answer of the Prometheus API; hint: \
              is this the server's base URL?",
@@ -151,14 +217,8 @@ pub(super) fn read_answer(status: u16, body: &[u8]) -> Result<Answered, String> 
         return Err("the server gave only a part of the data (isPartial)".to_owned());
     }
     let data = envelope.data.ok_or("found a success without data")?;
-    let series = data.series().len();
-    if series > SERIES_MAX {
-        return Err(format!(
-            "found {series} series, beyond the limit of {SERIES_MAX}; hint: select fewer"
-        ));
-    }
     let warnings = envelope.warnings.iter().take(WARNINGS_MAX).map(|text| excerpt(text)).collect();
-    Ok(Answered { data, warnings })
+    Ok((data, warnings))
 }
 
 fn refusal_words(status: u16, body: &[u8]) -> String {
@@ -217,13 +277,33 @@ mod tests {
     }
 
     #[test]
-    fn recognises_native_histograms() {
-        for body in [
-            r#"{"resultType":"matrix","result":[{"metric":{},"histograms":[[1,{"count":"3"}]]}]}"#,
-            r#"{"resultType":"vector","result":[{"metric":{},"histogram":[1,{"count":"3"}]}]}"#,
-        ] {
-            assert!(answered(body).data.series()[0].is_native_histogram(), "{body}");
-        }
+    fn a_long_answer_has_every_point() {
+        let points: Vec<_> = (0..100).map(|i| format!("[{i}.5,\"{i}\"]")).collect();
+        let body = format!(
+            "{{\"status\":\"success\",\"data\":{{\"resultType\":\"matrix\",\"result\":[\
+             {{\"metric\":{{\"a\":\"b\"}},\"values\":[{}]}},{{\"metric\":{{}},\"histograms\":[]}}\
+             ]}}}}",
+            points.join(",")
+        );
+        let (series, _) = read_long_answer(200, body.as_bytes()).unwrap();
+        assert_eq!(series[0].metric["a"], "b");
+        assert_eq!(series[0].values.len(), 100);
+        assert_eq!(series[0].values[99], Point { at_ms: 99_500, value: 99.0 });
+        assert_eq!(series[1].values, []);
+        assert!(read_long_answer(503, b"down").unwrap_err().contains("503"));
+    }
+
+    #[test]
+    fn native_histograms_have_points_too() {
+        let points: Vec<_> = (0..9).map(|i| format!("[{i},{{\"count\":\"3\"}}]")).collect();
+        let points = points.join(",");
+        let data = answered(&format!(
+            r#"{{"resultType":"matrix","result":[{{"metric":{{}},"histograms":[{points}]}}]}}"#
+        ));
+        assert_eq!(data.data.series()[0].times(), [5000, 6000, 7000, 8000]);
+        // An expression may give one where a number is expected.
+        let body = r#"{"resultType":"vector","result":[{"metric":{},"histogram":[1,{}]}]}"#;
+        assert_eq!(answered(body).data.series()[0].value, None);
     }
 
     #[test]
@@ -307,6 +387,9 @@ mod tests {
             match read_answer(200, &body) {
                 Ok(_) => read += 1,
                 Err(words) => assert!(!words.contains('\n') && words.len() < 1000, "{words:?}"),
+            }
+            if let Err(words) = read_long_answer(200, &body) {
+                assert!(!words.contains('\n') && words.len() < 1000, "{words:?}");
             }
         }
         assert!(read > 0, "the whole answer is among them");

@@ -4,7 +4,13 @@
 //! not metrics is never read as "no series". Recordings are read by the same [`samples_of`], so a
 //! replay means what the live scrape meant. It deliberately does not retry: the next look does.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use super::{
     client::{Answer, Bound, Client, FetchError},
@@ -22,9 +28,36 @@ use crate::{
     telemetry::{Telemetry, source::ScrapeFacts},
 };
 
-/// OpenMetrics first, then text; no protobuf, which this reader does not speak.
+/// OpenMetrics first, then text, which is read fastest and can be kept in recordings.
 const ACCEPT_METRICS: &str = "application/openmetrics-text;version=1.0.0;q=0.8,\
                               text/plain;version=0.0.4;q=0.6,text/plain;q=0.4,*/*;q=0.1";
+
+/// Protobuf first: asked for where text had no buckets for a quantile, since only protobuf carries
+/// native histograms. A target that does not speak it answers as ever.
+const ACCEPT_PROTOBUF: &str = "application/vnd.google.protobuf;\
+                               proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.9,\
+                               application/openmetrics-text;version=1.0.0;q=0.8,\
+                               text/plain;version=0.0.4;q=0.6,text/plain;q=0.4,*/*;q=0.1";
+
+/// In which format a target is asked next. Only a preference: both give the same samples, and native
+/// histograms beside them in protobuf.
+#[derive(Debug, Default)]
+pub(super) struct Dialect {
+    protobuf: AtomicBool,
+}
+
+impl Dialect {
+    fn accept(&self) -> &'static str {
+        if self.protobuf.load(Ordering::Relaxed) { ACCEPT_PROTOBUF } else { ACCEPT_METRICS }
+    }
+
+    /// Text lacks buckets: protobuf may have native ones. Neither is needed once buckets are there.
+    fn learn(&self, specs: &[SignalSpec], samples: &[Sample]) {
+        let has_native = samples.iter().any(|sample| sample.native.is_some());
+        let protobuf = has_native || spec::lacks_buckets(specs, samples);
+        self.protobuf.store(protobuf, Ordering::Relaxed);
+    }
+}
 
 /// What a body gave.
 #[derive(Debug, PartialEq)]
@@ -62,18 +95,19 @@ pub struct Exposed<'a> {
 /// Asks one target.
 pub(super) async fn scrape(
     client: &Client,
-    target: &Target,
+    (target, dialect): (&Target, &Dialect),
     keep: Keep<'_>,
     (limits, timeout): (&SourceLimits, Duration),
     telemetry: &Telemetry,
 ) -> Result<Scraped, Missing> {
     let bound = Bound { time: timeout, bytes: limits.body_bytes_max };
-    let outcome = match client.bounded_get(target.metrics_url(), ACCEPT_METRICS, bound).await {
+    let outcome = match client.bounded_get(target.metrics_url(), dialect.accept(), bound).await {
         Ok(answer) => samples_of_answer(&answer, keep),
         Err(error) => Err(fetch_words(&error)),
     };
     match outcome {
         Ok((scraped, elapsed, bytes)) => {
+            dialect.learn(keep.specs, &scraped.samples);
             let refused_lines = scraped.refused.as_ref().map_or(0, |refused| refused.lines);
             let samples = scraped.samples.len();
             telemetry
@@ -131,10 +165,15 @@ pub fn samples_of(exposed: Exposed<'_>, keep: Keep<'_>) -> Result<Scraped, Strin
         }
         status => return Err(format!("found status {status}, expected 200")),
     }
-    let format = format_of(exposed)?;
-    let body = exposition::read(exposed.body, format, keep.wanted, |_| true, keep.limits).map_err(
-        |refusal| format!("the body is not metrics: {refusal}; hint: {}", refusal.hint()),
-    )?;
+    let body = if exposed.content_type.is_some_and(exposition::is_protobuf) {
+        exposition::read_protobuf(exposed.body, keep.wanted, keep.limits)
+    } else {
+        let format = format_of(exposed)?;
+        exposition::read(exposed.body, format, keep.wanted, |_| true, keep.limits)
+    };
+    let body = body.map_err(|refusal| {
+        format!("the body is not metrics: {refusal}; hint: {}", refusal.hint())
+    })?;
     let mut samples = body.samples;
     spec::retain_wanted(keep.specs, &mut samples);
     Ok(Scraped { samples, refused: body.refused })
@@ -166,8 +205,8 @@ fn format_of(exposed: Exposed<'_>) -> Result<Format, String> {
         "" | "application/octet-stream" => Ok(Format::Text),
         "text/html" => Err(html()),
         _ => Err(format!(
-            "found the content type {content_type:?}, expected text/plain or \
-             application/openmetrics-text"
+            "found the content type {content_type:?}, expected text/plain, \
+             application/openmetrics-text or delimited protobuf"
         )),
     }
 }

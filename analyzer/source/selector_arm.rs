@@ -16,7 +16,7 @@ use super::{
     collector::{promql_signals, pseudo_instance},
     excerpt::excerpt,
     prometheus::{PrometheusServer, stale_words},
-    prometheus_answer::{Data, Point, Series},
+    prometheus_answer::{Data, Series},
     target::Target,
 };
 use crate::{
@@ -28,8 +28,10 @@ use crate::{
     telemetry::Telemetry,
 };
 
+/// How many scrapes back a bare name is asked for: as many points as are held, and a missed one.
+const BARE_RANGE_SCRAPES: u32 = 5;
 /// Queries of one look in flight.
-const QUERIES_AT_ONCE: usize = 8;
+pub(super) const QUERIES_AT_ONCE: usize = 8;
 /// Instances of one arm whose samples are used.
 pub const INSTANCES_PER_ARM_MAX: usize = 512;
 /// An instance is stale once its newest sample is older than this many of its scrape intervals.
@@ -59,18 +61,21 @@ pub(super) async fn read_arms(
 ) -> [Option<Vec<InstanceReading>>; 2] {
     let begun = Instant::now();
     let mut book = Book::default();
-    let plans = arms.each_ref().map(|arm| arm.as_ref().map(|arm| plan(arm, look.specs, &mut book)));
+    let plans = arms
+        .each_ref()
+        .map(|arm| arm.as_ref().map(|arm| plan(arm, look.specs, arm.server.range(), &mut book)));
     book.ask_new(look, begun, telemetry).await;
-    // A histogram without buckets may be a native one; only then is that worth a question.
-    let natives = plans.each_ref().map(|plan| match plan {
+    // A histogram without buckets may be a native one, or a summary; only then is that worth a
+    // question.
+    let bare = plans.each_ref().map(|plan| match plan {
         None => Vec::new(),
-        Some(plan) => native_questions(plan, &mut book),
+        Some(plan) => bare_questions(plan, &mut book),
     });
     book.ask_new(look, begun, telemetry).await;
     let mut read = [None, None];
-    for (((read, arm), plan), natives) in read.iter_mut().zip(arms).zip(&plans).zip(&natives) {
+    for (((read, arm), plan), bare) in read.iter_mut().zip(arms).zip(&plans).zip(&bare) {
         if let (Some(arm), Some(plan)) = (arm, plan) {
-            *read = Some(readings(arm, plan, natives, &book, look));
+            *read = Some(readings(arm, plan, bare, &book, look));
         }
     }
     read
@@ -78,9 +83,9 @@ pub(super) async fn read_arms(
 
 /// All questions of a look, each once, and their answers.
 #[derive(Default)]
-struct Book {
-    questions: Vec<(Arc<PrometheusServer>, String)>,
-    answers: Vec<Result<Data, Missing>>,
+pub(super) struct Book {
+    pub questions: Vec<(Arc<PrometheusServer>, String)>,
+    pub answers: Vec<Result<Data, Missing>>,
 }
 
 impl Book {
@@ -111,22 +116,36 @@ impl Book {
 }
 
 /// Where in the book the answers of one arm are.
-struct Plan {
-    samples: Vec<Planned>,
-    levels: Vec<(usize, usize)>,
+pub(super) struct Plan {
+    pub samples: Vec<Planned>,
+    pub levels: Vec<(usize, usize)>,
+    /// How far back samples are asked for.
+    pub range_secs: u64,
     server: Arc<PrometheusServer>,
 }
 
-struct Planned {
-    answer: usize,
+pub(super) struct Planned {
+    pub answer: usize,
     metric: String,
-    /// Of a histogram's buckets: how to ask whether it is a native one.
+    /// Of a histogram's buckets: its bare name, which a native one and a summary have.
     native: Option<String>,
 }
 
-fn plan(arm: &SelectorArm, specs: &[SignalSpec], book: &mut Book) -> Plan {
+/// A question that is asked when buckets were not found.
+pub(super) struct BareQuestion {
+    metric: String,
+    answer: usize,
+}
+
+/// What has to be asked of one arm. Samples are asked for as far back as `range`.
+pub(super) fn plan(
+    arm: &SelectorArm,
+    specs: &[SignalSpec],
+    range: Duration,
+    book: &mut Book,
+) -> Plan {
     let matchers = bare(&arm.matchers);
-    let range = arm.server.range().as_secs().max(1);
+    let range = range.as_secs().max(1);
     let mut samples: Vec<Planned> = Vec::new();
     for wanted in wanted(specs) {
         let bucket = if wanted.histogram { "_bucket" } else { "" };
@@ -149,7 +168,7 @@ fn plan(arm: &SelectorArm, specs: &[SignalSpec], book: &mut Book) -> Plan {
             (signal, book.index_of(&arm.server, expression.replace("$arm", matchers)))
         })
         .collect();
-    Plan { samples, levels, server: arm.server.clone() }
+    Plan { samples, levels, range_secs: range, server: arm.server.clone() }
 }
 
 struct Wanted<'a> {
@@ -169,7 +188,7 @@ fn wanted(specs: &[SignalSpec]) -> Vec<Wanted<'_>> {
             Reads::Counter(selection) | Reads::Restarts(selection) => {
                 all.extend(of(selection, false));
             }
-            Reads::Histogram(selection) => all.extend(of(selection, true)),
+            Reads::Histogram { of: selection, .. } => all.extend(of(selection, true)),
             Reads::Gauge { of: gauge, per, .. } => {
                 all.extend(of(gauge, false));
                 if let Some(per) = per {
@@ -222,48 +241,54 @@ fn bare(matchers: &str) -> &str {
     inside.unwrap_or(matchers).trim().trim_end_matches(',').trim_end()
 }
 
-fn native_questions(plan: &Plan, book: &mut Book) -> Vec<(String, usize)> {
+/// A range of native histograms is long: it is asked for a few scrapes back only, as far as the
+/// other answers tell how often there is one.
+fn bare_questions(plan: &Plan, book: &mut Book) -> Vec<BareQuestion> {
     let mut questions = Vec::new();
+    let answers =
+        plan.samples.iter().filter_map(|planned| book.answers[planned.answer].as_ref().ok());
+    let gaps = answers.flat_map(Data::series).filter_map(|series| scrape_gap(&series.times()));
+    let enough =
+        gaps.max().map(|gap| Duration::from_millis(gap.unsigned_abs()) * BARE_RANGE_SCRAPES);
+    let range = enough.map_or(plan.server.range(), |enough| {
+        enough.max(STALE_AGE_MIN * 2).min(plan.server.range())
+    });
+    let range = range.as_secs().max(1);
     for planned in &plan.samples {
         let empty =
             book.answers[planned.answer].as_ref().is_ok_and(|data| data.series().is_empty());
         if let (true, Some(query)) = (empty, &planned.native) {
-            questions.push((planned.metric.clone(), book.index_of(&plan.server, query.clone())));
+            let answer = book.index_of(&plan.server, format!("{query}[{range}s]"));
+            questions.push(BareQuestion { metric: planned.metric.clone(), answer });
         }
     }
     questions
 }
 
 /// What the answers say of each instance of one arm.
-fn readings(
+pub(super) fn readings(
     arm: &SelectorArm,
     plan: &Plan,
-    natives: &[(String, usize)],
+    by_name: &[BareQuestion],
     book: &Book,
     look: Look<'_>,
 ) -> Vec<InstanceReading> {
     let nameless = format!("{{{}}}", bare(&arm.matchers));
     let mut instances: BTreeMap<&str, Instance<'_>> = BTreeMap::new();
     let mut failed: Option<Missing> = None;
-    for (question, planned) in plan.samples.iter().enumerate() {
-        match &book.answers[planned.answer] {
+    let planned = plan.samples.iter().map(|planned| (&planned.metric, planned.answer));
+    let by_name = by_name.iter().map(|question| (&question.metric, question.answer));
+    for (question, (metric, answer)) in planned.chain(by_name).enumerate() {
+        match &book.answers[answer] {
             Err(missing) => {
                 failed.get_or_insert_with(|| missing.clone());
             }
             Ok(data) => {
                 for series in data.series() {
                     let name = series.metric.get("instance").map_or(&*nameless, String::as_str);
-                    instances.entry(name).or_default().take(question, &planned.metric, series);
+                    instances.entry(name).or_default().take(question, metric, series);
                 }
             }
-        }
-    }
-    for (metric, answer) in natives {
-        // When this extra question fails, the buckets are absent all the same.
-        let data = book.answers[*answer].as_ref().ok();
-        for series in data.iter().flat_map(|data| data.series()) {
-            let name = series.metric.get("instance").map_or(&*nameless, String::as_str);
-            instances.entry(name).or_default().refuse_native(metric, series);
         }
     }
     if instances.is_empty() {
@@ -296,33 +321,21 @@ fn readings(
 /// The series of one instance.
 #[derive(Default)]
 struct Instance<'a> {
-    series: Vec<(usize, &'a Series)>,
-    natives: BTreeSet<String>,
+    /// Each with its question and its metric.
+    series: Vec<(usize, &'a str, &'a Series)>,
 }
 
 impl<'a> Instance<'a> {
-    fn take(&mut self, question: usize, metric: &str, series: &'a Series) {
-        if series.is_native_histogram() {
-            self.refuse_native(metric, series);
-        } else {
-            self.series.push((question, series));
-        }
-    }
-
-    fn refuse_native(&mut self, metric: &str, series: &Series) {
-        if series.is_native_histogram() {
-            self.natives.insert(metric.to_owned());
-        }
+    fn take(&mut self, question: usize, metric: &'a str, series: &'a Series) {
+        self.series.push((question, metric, series));
     }
 
     fn reading(&self, name: &str, range: Duration, now: Time) -> InstanceReading {
-        let (at, samples) = self.samples(name, range, now);
-        let refused = self.natives.first().map(|metric| RefusedLines {
-            lines: u32::try_from(self.natives.len()).unwrap_or(u32::MAX),
-            first: format!(
-                "{metric} is a native histogram on this server, expected classic _bucket series; \
-                 hint: keep the classic ones (always_scrape_classic_histograms)"
-            ),
+        let mut faults = Vec::new();
+        let (at, samples) = self.samples(name, range, now, &mut faults);
+        let refused = faults.first().map(|first| RefusedLines {
+            lines: u32::try_from(faults.len()).unwrap_or(u32::MAX),
+            first: excerpt(first),
         });
         InstanceReading {
             instance: name.into(),
@@ -339,16 +352,18 @@ impl<'a> Instance<'a> {
         name: &str,
         range: Duration,
         now: Time,
+        faults: &mut Vec<String>,
     ) -> (Time, Result<Vec<Sample>, Missing>) {
         let range_ms = i64::try_from(range.as_millis()).unwrap_or(i64::MAX);
         // Of a series with one point the interval is that of the others; when all are new it is
         // not known, and the range is three of the longest.
-        let known = |series: &Series| scrape_gap(&series.values.0);
-        let least = self.series.iter().filter_map(|(_, series)| known(series)).min();
+        let known = |series: &Series| scrape_gap(&series.times());
+        let least = self.series.iter().filter_map(|(_, _, series)| known(series)).min();
         let least_gap = least.unwrap_or(range_ms / i64::from(STALE_INTERVALS));
         let gap = |series: &Series| known(series).unwrap_or(least_gap);
-        let last = |series: &Series| series.values.0.last().map(|point| point.at_ms);
-        let Some(newest) = self.series.iter().filter_map(|(_, series)| last(series)).max() else {
+        let last = |series: &Series| series.times().last().copied();
+        let Some(newest) = self.series.iter().filter_map(|(_, _, series)| last(series)).max()
+        else {
             return (now, Ok(Vec::new()));
         };
         let age = now.since(Time(newest));
@@ -360,32 +375,41 @@ impl<'a> Instance<'a> {
         // The newest scrape that the answers of all questions have. A question whose series have
         // ended does not hold the others back.
         let mut seen: BTreeMap<usize, i64> = BTreeMap::new();
-        for (question, series) in &self.series {
+        for (question, _, series) in &self.series {
             if let Some(last) = last(series).filter(|last| newest - last <= gap(series) * 3 / 2) {
                 let seen = seen.entry(*question).or_insert(last);
                 *seen = last.max(*seen);
             }
         }
         let at = seen.into_values().min().unwrap_or(newest);
-        let mut samples: BTreeMap<(Arc<str>, Labels), f64> = BTreeMap::new();
-        for (_, series) in &self.series {
-            let point = series.values.0.iter().rev().find(|point| point.at_ms <= at);
-            let Some(point) = point.filter(|point| at - point.at_ms <= gap(series) * 3 / 2) else {
-                continue;
-            };
-            samples.insert(name_and_labels(series), point.value);
+        let mut samples: BTreeMap<(Arc<str>, Labels), Sample> = BTreeMap::new();
+        for (_, metric, series) in &self.series {
+            let is_live = |at_ms: i64| at_ms <= at && at - at_ms <= gap(series) * 3 / 2;
+            let (name, labels) = name_and_labels(series);
+            let mut found = Vec::new();
+            if let Some(point) = series.values.0.iter().rfind(|point| is_live(point.at_ms)) {
+                let mut sample = Sample::number(name, labels, point.value);
+                sample.write_bound_plainly();
+                found.push(sample);
+            } else if let Some(point) =
+                series.histograms.0.iter().rfind(|point| is_live(point.at_ms))
+            {
+                match point.histogram.samples(metric, &labels) {
+                    Ok(read) => found = read,
+                    Err(fault) => faults.push(format!("{metric}: {fault}")),
+                }
+            }
+            for sample in found {
+                samples.insert((sample.name.clone(), sample.labels.clone()), sample);
+            }
         }
-        let samples = samples
-            .into_iter()
-            .map(|((name, labels), value)| Sample { name, labels, value })
-            .collect();
-        (Time(at), Ok(samples))
+        (Time(at), Ok(samples.into_values().collect()))
     }
 }
 
 /// The shortest time between two points: a missed scrape makes the others longer.
-fn scrape_gap(points: &[Point]) -> Option<i64> {
-    points.windows(2).map(|pair| pair[1].at_ms - pair[0].at_ms).filter(|gap| *gap > 0).min()
+pub(super) fn scrape_gap(times: &[i64]) -> Option<i64> {
+    times.windows(2).map(|pair| pair[1] - pair[0]).filter(|gap| *gap > 0).min()
 }
 
 fn name_and_labels(series: &Series) -> (Arc<str>, Labels) {

@@ -3,6 +3,7 @@
 use regex::Regex;
 
 use super::*;
+use crate::source::prometheus_answer::Point;
 
 fn selector(name: &str, matchers: Vec<(&str, MatchTest)>) -> Selector {
     let matchers = matchers
@@ -62,7 +63,7 @@ fn read(series: &[(usize, Series)], now_ms: i64) -> (i64, Result<Vec<(String, f6
     for (question, series) in series {
         instance.take(*question, "m", series);
     }
-    let (at, samples) = instance.samples("i:1", RANGE, Time(now_ms));
+    let (at, samples) = instance.samples("i:1", RANGE, Time(now_ms), &mut Vec::new());
     let samples = samples.map(|samples| {
         samples.into_iter().map(|sample| (sample.name.to_string(), sample.value)).collect()
     });
@@ -173,7 +174,7 @@ fn read_all(specs: &[SignalSpec], answers: Vec<Result<Data, Missing>>) -> Vec<In
     let server = Arc::new(PrometheusServer::new(client, options).unwrap());
     let arm = SelectorArm { server, matchers: "version=\"v2\"".to_owned() };
     let mut book = Book::default();
-    let plan = plan(&arm, specs, &mut book);
+    let plan = plan(&arm, specs, arm.server.range(), &mut book);
     assert_eq!(book.questions.len(), answers.len(), "{:?}", book.questions);
     book.answers = answers;
     let look = Look { now: Time(2000), timeout: Duration::from_secs(1), specs };

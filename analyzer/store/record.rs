@@ -37,6 +37,7 @@ macro_rules! words {
 }
 
 mod exact;
+mod native;
 mod parts;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -53,7 +54,8 @@ use crate::{
     },
 };
 
-use exact::Exact;
+pub(super) use exact::Exact;
+use native::NativeRecord;
 use parts::{NameRecord, Names, PartsRecord};
 
 /// Version of both shapes.
@@ -124,8 +126,9 @@ pub(super) fn read_carry(record: &str) -> Result<Carry, String> {
     };
     let mut instances = BTreeMap::new();
     for record in records {
-        let mut counters = BTreeMap::new();
-        for (name, labels, value) in record.counters {
+        let (mut counters, mut natives) = (BTreeMap::new(), BTreeMap::new());
+        let mut records = record.natives.into_iter().peekable();
+        for (place, (name, labels, value)) in record.counters.into_iter().enumerate() {
             let (pairs, []) = labels.as_chunks::<2>() else {
                 return Err("a label has no value".to_owned());
             };
@@ -133,7 +136,11 @@ pub(super) fn read_carry(record: &str) -> Result<Carry, String> {
                 .iter()
                 .map(|[label, value]| Ok((word(*label)?, word(*value)?)))
                 .collect::<Result<Vec<_>, String>>()?;
-            counters.insert((word(name)?, Labels::new(pairs)), value.0);
+            let key = (word(name)?, Labels::new(pairs));
+            if let Some((_, native)) = records.next_if(|(at, _)| *at as usize == place) {
+                natives.insert(key.clone(), Arc::new(native.histogram()?));
+            }
+            counters.insert(key, value.0);
         }
         let carry = InstanceCarry {
             first_seen: Time(record.first_seen),
@@ -142,6 +149,7 @@ pub(super) fn read_carry(record: &str) -> Result<Carry, String> {
             life_began: record.life_began.map(Time),
             been_up: record.been_up,
             counters,
+            natives,
         };
         instances.insert((record.arm.into(), word(record.instance)?), carry);
     }
@@ -197,6 +205,8 @@ enum ReadingRecord {
     Histogram(u32, Vec<Exact>),
     #[serde(rename = "l")]
     Level(Exact),
+    #[serde(rename = "n")]
+    Native(NativeRecord),
     #[serde(rename = "p")]
     Probe(HealthRecord, Option<Exact>),
     #[serde(rename = "r")]
@@ -236,6 +246,9 @@ struct InstanceRecord {
     /// Name, labels and their values in turn, value.
     #[serde(rename = "c")]
     counters: Vec<(u32, Vec<u32>, Exact)>,
+    /// Buckets of the native histograms among them, by their place in the list.
+    #[serde(rename = "h", default, skip_serializing_if = "Vec::is_empty")]
+    natives: Vec<(u32, NativeRecord)>,
 }
 
 words!(ArmRecord for Arm { Canary = "c", Baseline = "b" });
@@ -304,6 +317,11 @@ fn instance_record(
         (name, pairs.map(|word| words.index(word)).collect(), Exact(*value))
     });
     let counters = counters.collect();
+    let natives = carry.counters.keys().enumerate().filter_map(|(place, key)| {
+        let native = carry.natives.get(key)?;
+        Some((place as u32, NativeRecord::raw(native)))
+    });
+    let natives = natives.collect();
     InstanceRecord {
         arm: arm.into(),
         instance: words.index(instance),
@@ -313,6 +331,7 @@ fn instance_record(
         life_began: carry.life_began.map(|at| at.0),
         been_up: carry.been_up.clone(),
         counters,
+        natives,
     }
 }
 
@@ -336,6 +355,7 @@ fn value_record(value: &Value, edges: &mut Edges) -> Result<ReadingRecord, Strin
             ReadingRecord::Histogram(edges.index(layout), exact(counts))
         }
         Value::Level(level) => ReadingRecord::Level(finite(*level)?),
+        Value::Native(native) => ReadingRecord::Native(NativeRecord::of(native)?),
         Value::Health { status, latency_secs } => {
             ReadingRecord::Probe((*status).into(), latency_secs.map(finite).transpose()?)
         }
@@ -358,6 +378,7 @@ fn reading(record: ReadingRecord, edges: &[Arc<[f64]>]) -> Result<Reading, Strin
             Value::Histogram(Histogram { edges: Arc::clone(edges), counts })
         }
         ReadingRecord::Level(level) => Value::Level(level.0),
+        ReadingRecord::Native(native) => Value::Native(native.histogram()?),
         ReadingRecord::Probe(status, latency) => {
             Value::Health { status: status.into(), latency_secs: latency.map(|secs| secs.0) }
         }
@@ -374,7 +395,7 @@ fn same_layout(edges: usize, counts: usize) -> Result<(), String> {
     }
 }
 
-fn finite(number: f64) -> Result<Exact, String> {
+pub(super) fn finite(number: f64) -> Result<Exact, String> {
     if number.is_finite() { Ok(Exact(number)) } else { Err(format!("found {number}")) }
 }
 
@@ -389,7 +410,10 @@ fn exact(numbers: &[f64]) -> Vec<Exact> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::observation::{Part, PartKind};
+    use crate::engine::{
+        native::NativeHistogram,
+        observation::{Part, PartKind},
+    };
 
     fn one(reading: Reading) -> Observation {
         let pair = Pair::new(reading.clone(), reading);
@@ -416,6 +440,13 @@ mod tests {
             &twice(r#"{"e":["1e300","-0.0",7]}"#),
         );
         check(Ok(Value::Level(-2.0)), &twice(r#"{"l":-2}"#));
+        let native = NativeHistogram {
+            schema: 3,
+            zero_threshold: 0.001,
+            zero_count: 4.0,
+            buckets: vec![(-20, 7.0), (-19, 1.0), (2, 0.5)],
+        };
+        check(Ok(Value::Native(native)), &twice(r#"{"n":[3,"0.001",4,[-20,1,21],[7,1,"0.5"]]}"#));
         check(Ok(Value::Restarts(2)), &twice(r#"{"r":2}"#));
         check(
             Ok(Value::Health { status: Health::Degraded, latency_secs: None }),
@@ -489,6 +520,12 @@ mod tests {
         check(r#"{"v":1,"at":1,"s":[[{"l":"inf"},{"l":1}]]}"#, "invalid value: string \"inf\"");
         check(r#"{"v":1,"at":1,"s":[[{"h":[0,[1]]},{"l":1}]]}"#, "bucket layout 0");
         check(r#"{"v":1,"at":1,"e":[[1]],"s":[[{"h":[0,[1]]},{"l":1}]]}"#, "a histogram has 1");
+        let native =
+            |native: &str| format!(r#"{{"v":1,"at":1,"s":[[{{"n":{native}}},{{"l":1}}]]}}"#);
+        check(&native("[9,0,0,[],[]]"), "a native histogram of schema 9");
+        check(&native("[3,0,0,[1,1],[1]]"), "a native histogram of schema 3 with 2 buckets");
+        check(&native("[3,0,0,[1,0],[1,1]]"), "buckets of a native histogram are not in order");
+        check(&native("[3,0,0,[2147483647,1],[1,1]]"), "buckets of a native histogram are not");
         let labels = r#"{"v":1,"w":["a"],"i":[{"a":"c","n":0,"f":0,"c":[[0,[0],1]]}]}"#;
         assert_eq!(read_carry(labels).expect_err("odd"), "a label has no value");
         let whose = r#"{"v":1,"at":1,"s":[[{"l":1},{"l":1}]],"p":[[0,[[0,{"l":1}]],[]]]}"#;
@@ -511,7 +548,15 @@ mod tests {
         let counters = BTreeMap::from([
             (("m_bucket".into(), labels), 0.1),
             (("m_count".into(), Labels::default()), f64::INFINITY),
+            (("n (native)".into(), Labels::default()), 3.0),
         ]);
+        let native = NativeHistogram {
+            schema: -4,
+            zero_threshold: 0.0,
+            zero_count: 0.25,
+            buckets: vec![(0, f64::INFINITY)],
+        };
+        let natives = [(("n (native)".into(), Labels::default()), Arc::new(native))].into();
         let carry = InstanceCarry {
             first_seen: Time(-5),
             last_read: Some(Time(9)),
@@ -519,6 +564,7 @@ mod tests {
             life_began: Some(Time(1_700_000_000_250)),
             been_up: vec![0, 3],
             counters,
+            natives,
         };
         let empty = InstanceCarry {
             first_seen: Time(0),
@@ -527,6 +573,7 @@ mod tests {
             life_began: None,
             been_up: vec![],
             counters: BTreeMap::new(),
+            natives: BTreeMap::new(),
         };
         let instances = BTreeMap::from([
             ((Arm::Canary, "10.0.0.7:8080".into()), carry),

@@ -103,7 +103,7 @@ pub fn healthy(secs: u64) -> Observation {
 }
 
 /// Looks at seconds 1 to `last`, with what `change` makes of the healthy ones.
-fn judge(rules: Arc<RuleSet>, last: u64, change: impl Fn(u64, &mut Observation)) -> Vec<Step> {
+pub fn judge(rules: Arc<RuleSet>, last: u64, change: impl Fn(u64, &mut Observation)) -> Vec<Step> {
     let mut analysis = Analysis::new(rules, START);
     let look = |secs| {
         let mut observation = healthy(secs);
@@ -114,7 +114,7 @@ fn judge(rules: Arc<RuleSet>, last: u64, change: impl Fn(u64, &mut Observation))
 }
 
 /// The states of one rule at given seconds.
-fn check(rule: &str, change: impl Fn(u64, &mut Observation), expected: &[(u64, State)]) {
+pub fn check(rule: &str, change: impl Fn(u64, &mut Observation), expected: &[(u64, State)]) {
     let last = expected.iter().map(|(secs, _)| *secs).max().expect("something is expected");
     let steps = judge(rules(&[&format!("when: {rule}, then: investigate")]), last, change);
     let found: Vec<(u64, State)> = expected

@@ -2,4 +2,5 @@
 
 mod bodies;
 mod lines;
+mod protobuf;
 mod reference;

@@ -2,14 +2,17 @@
 //!
 //! A look is written `seconds`, then instances separated by `|`, each `name: items` with items
 //! separated by `;`. An item is a sample (`m{a="b"} 3`), `!` (the scrape failed), `@9` (the samples
-//! are from second 9), `?up` (what the health endpoint said, `?unclear` for an answer that cannot
+//! are from second 9), `~m 3 0 -20:7` (a native histogram), `?up` (what the health endpoint said, `?unclear` for an answer that cannot
 //! be understood) or `=0.5` (an answer of a metrics server). A reading is written in one line.
 
 use std::{sync::Arc, time::Duration};
 
 use regex::Regex;
 use rollgate::{
-    engine::observation::{Health, Missing, Reading, Time, Value, Why},
+    engine::{
+        native::NativeHistogram,
+        observation::{Health, Missing, Reading, Time, Value, Why},
+    },
     signal::{
         carry::Carry,
         reduce::Reducer,
@@ -19,6 +22,7 @@ use rollgate::{
 };
 
 mod counters;
+mod natives;
 mod parts;
 mod random;
 mod readings;
@@ -67,7 +71,7 @@ fn specs(text: &str) -> Arc<[SignalSpec]> {
     let reads = match kind {
         "ratio" => Reads::Ratio { events: selection(first), total: second.clone().unwrap() },
         "count" => Reads::Counter(selection(of)),
-        "histogram" => Reads::Histogram(selection(of)),
+        "histogram" => Reads::Histogram { of: selection(of), q: 0.95 },
         "restarts" => Reads::Restarts(selection(of)),
         "max" => gauge(Reduce::Max),
         "min" => gauge(Reduce::Min),
@@ -89,7 +93,23 @@ fn sample(text: &str) -> Sample {
         test => panic!("not a label: {test:?}"),
     });
     let labels = Labels::new(labels.collect());
-    Sample { name: name.into(), labels, value: value.parse().unwrap() }
+    Sample::number(name.into(), labels, value.parse().unwrap())
+}
+
+/// A metric, the schema, the zero count, then buckets: `lat{route="/"} 3 5 -20:7 -19:1`.
+fn native(text: &str) -> Sample {
+    let mut words = text.split_whitespace();
+    let Sample { name, labels, .. } = sample(&format!("{} 0", words.next().unwrap()));
+    let histogram = NativeHistogram {
+        schema: words.next().unwrap().parse().unwrap(),
+        zero_threshold: 0.0,
+        zero_count: words.next().unwrap().parse().unwrap(),
+        buckets: words
+            .map(|word| word.split_once(':').unwrap())
+            .map(|(index, count)| (index.parse().unwrap(), count.parse().unwrap()))
+            .collect(),
+    };
+    Sample::native(&name, labels, histogram)
 }
 
 fn probe(text: &str) -> Probe {
@@ -122,6 +142,7 @@ fn instance(text: &str, now: Time) -> InstanceReading {
                 let value = Ok(item[1..].parse().unwrap());
                 reading.levels.push(Level { signal: 0, value });
             }
+            b'~' => reading.samples.as_mut().unwrap().push(native(&item[1..])),
             _ => reading.samples.as_mut().unwrap().push(sample(item)),
         }
     }
@@ -146,6 +167,11 @@ fn line(reading: &Reading) -> String {
             format!("{events} in {instance_secs}s over {instances}")
         }
         Ok(Value::Histogram(histogram)) => format!("{:?} {:?}", histogram.edges, histogram.counts),
+        Ok(Value::Native(native)) => {
+            let NativeHistogram { schema, zero_count, buckets, .. } = native;
+            let buckets = buckets.iter().map(|(index, count)| format!(" {index}:{count}"));
+            format!("schema {schema}, zero {zero_count}:{}", buckets.collect::<String>())
+        }
         Ok(Value::Level(level)) => format!("level {level}"),
         Ok(Value::Health { status, .. }) => status.to_string(),
         Ok(Value::Restarts(restarts)) => format!("{restarts} restarts"),

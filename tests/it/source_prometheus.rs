@@ -294,17 +294,17 @@ async fn questions_in_flight_are_bounded() {
 }
 
 #[tokio::test]
-async fn a_native_histogram_is_named_beside_its_absence() {
+async fn a_native_histogram_that_makes_no_sense_is_named_beside_its_absence() {
     let native = concat!(
-        r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":"#,
-        r#"{"__name__":"h","instance":"i:1"},"histogram":[1500,{"count":"1"}]}]}}"#,
+        r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":"#,
+        r#"{"__name__":"h","instance":"i:1"},"histograms":[[1500,{"count":"1","#,
+        r#""buckets":[[0,"2","1","1"]]}]]}]}}"#,
     );
     let (_, url) = Fake::start(200, native).await;
-    let histogram =
-        SignalSpec { name: "h".to_owned(), reads: Reads::Histogram(selector("h", &[])) };
-    let gathered = look(&url, vec![histogram]).await;
+    let reads = Reads::Histogram { of: selector("h", &[]), q: 0.95 };
+    let gathered = look(&url, vec![SignalSpec { name: "h".to_owned(), reads }]).await;
     let reading = &gathered.canary[0];
     assert_eq!((&*reading.instance, &reading.samples), ("i:1", &Ok(vec![])));
     let refused = reading.refused.as_ref().unwrap();
-    assert!(refused.first.contains("h is a native histogram"), "{}", refused.first);
+    assert!(refused.first.contains("h: found the bucket 2 to 1"), "{}", refused.first);
 }

@@ -24,7 +24,10 @@ fn specs() -> Vec<SignalSpec> {
                 total: selector("http_requests_total", &[]),
             },
         ),
-        spec("latency", Reads::Histogram(selector("http_request_duration_seconds", &[]))),
+        spec(
+            "latency",
+            Reads::Histogram { of: selector("http_request_duration_seconds", &[]), q: 0.95 },
+        ),
         spec("app", Reads::Health(HealthTarget::Path("/healthz".to_owned()))),
         spec("other", Reads::Health(HealthTarget::Path("/nowhere".to_owned()))),
         spec("far", Reads::Health(HealthTarget::Url("http://db/health".to_owned()))),

@@ -32,6 +32,11 @@ pub(super) fn limit_look(
             note = counted.map(|(edge, _)| format!("judged at the bucket edge {edge}"));
             counted.map(|(_, above)| (above, histogram.total(), 1.0 - q))
         }
+        (Ok(Value::Native(histogram)), SignalKind::Quantile { q }, _) => {
+            let (edge, above) = histogram.above(limit);
+            note = Some(format!("judged at the bucket edge {edge}"));
+            Some((above, histogram.total(), 1.0 - q))
+        }
         _ => None,
     };
     let secs = look.secs.max(LOOK_SECS_MIN);

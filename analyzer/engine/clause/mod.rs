@@ -249,6 +249,12 @@ fn scarcity(look: &Look<'_>, compares: bool) -> Option<Missing> {
         | SignalKind::Restarts => return None,
     }
     let arms: &[Arm] = if compares { &Arm::BOTH } else { &[Arm::Canary] };
+    if let Some(arm) = arms.iter().find(|arm| look.track.arm(**arm).reads_summary) {
+        let detail = format!(
+            "{arm}: a summary tells its quantile and no counts to judge by; hint: use `for`"
+        );
+        return Some(Missing::new(Why::BucketLayout, detail));
+    }
     arms.iter().find_map(|&arm| {
         let seen = look.track.arm(arm).totals[1];
         let detail =

@@ -4,7 +4,7 @@ use super::{LOOK_SECS_MIN, Look, evidence_finding, scarcity, used};
 use crate::engine::{
     calibration::SignalCalibration,
     noise::{KAPPA_LATENCY_PRIOR_SECS, NoiseUsed, Origin},
-    observation::{Arm, Histogram, Missing, Reading, Value, Why},
+    observation::{Arm, Missing, Why, histogram},
     quantile::QuantileEvidence,
     tail::CALIBRATION_REQUESTS,
     verdict::ClauseFinding,
@@ -22,7 +22,7 @@ pub(super) fn quantile_look(
         Origin::Prior => SignalCalibration { kappa_secs: KAPPA_LATENCY_PRIOR_SECS, ..look.noise },
         Origin::History { .. } | Origin::Analysis { .. } => look.noise,
     };
-    evidence.step(canary, baseline, &noise, secs);
+    evidence.step(canary.as_deref(), baseline.as_deref(), &noise, secs);
     let missing = scarcity(look, true).or_else(|| {
         let seen = evidence.calibrating()?;
         let detail = if seen < CALIBRATION_REQUESTS {
@@ -51,12 +51,5 @@ pub(super) fn quantile_look(
             NoiseUsed { kappa_secs: noise.kappa_secs, ..used(look, evidence.noise()) },
             missing,
         )
-    }
-}
-
-fn histogram(reading: &Reading) -> Option<&Histogram> {
-    match reading {
-        Ok(Value::Histogram(histogram)) => Some(histogram),
-        Ok(_) | Err(_) => None,
     }
 }

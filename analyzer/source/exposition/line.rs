@@ -53,8 +53,25 @@ pub(super) struct Head<'a> {
     pub timestamp_secs: Option<f64>,
 }
 
+/// How a native histogram begins in drafts of OpenMetrics 2.0, which is no settled format.
+const NATIVE_DRAFT: &str = "{count:";
+
 /// Lexes a sample; its labels are added to `labels`, which must come empty.
 pub(super) fn sample<'a>(
+    line: &'a str,
+    format: Format,
+    labels: &mut Vec<LabelRef<'a>>,
+    limits: &Limits,
+) -> Result<Head<'a>, Fault> {
+    number_sample(line, format, labels, limits).map_err(|fault| match line.find(NATIVE_DRAFT) {
+        Some(at) if fault.at >= at => {
+            Fault::new(at, "a number: native histograms are read from protobuf, not from text")
+        }
+        Some(_) | None => fault,
+    })
+}
+
+fn number_sample<'a>(
     line: &'a str,
     format: Format,
     labels: &mut Vec<LabelRef<'a>>,

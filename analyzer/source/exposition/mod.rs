@@ -15,6 +15,7 @@
 mod grams;
 mod line;
 mod number;
+mod protobuf;
 mod search;
 mod whole;
 
@@ -25,6 +26,7 @@ use memchr::memchr_iter;
 use crate::signal::sample::{Labels, RefusedLines, Sample};
 
 use line::Fault;
+pub use protobuf::{is_content_type as is_protobuf, read_protobuf};
 pub use search::Wanted;
 pub use whole::Refusal;
 use whole::{check_head, check_whole};
@@ -205,7 +207,7 @@ fn owned(sample: &SampleRef<'_>, last_name: &mut Arc<str>) -> Sample {
             Labels::of(&mut pairs.collect::<Vec<_>>())
         }
     };
-    Sample { name: last_name.clone(), labels, value: sample.value }
+    Sample::number(last_name.clone(), labels, sample.value)
 }
 
 /// The one way through a body: checks it as a whole, then lexes the wanted lines.

@@ -50,6 +50,14 @@ pub enum Refusal {
         /// The line of `# EOF`, counted from 1.
         line: u64,
     },
+    /// Protobuf that breaks its own format, or that is none.
+    #[error("the body is not delimited protobuf: at byte {at}, expected {expected}")]
+    NotProtobuf {
+        /// Offset in the body.
+        at: usize,
+        /// What should have been there.
+        expected: &'static str,
+    },
     /// Over [`Limits::samples`].
     #[error("more than {limit} samples are wanted of one body")]
     TooManySamples {
@@ -70,6 +78,7 @@ impl Refusal {
             Refusal::NotExposition { .. } => "is this the metrics path",
             Refusal::NoEof => "the answer was cut short, or its content type is wrong",
             Refusal::TextAfterEof { .. } => "two expositions may have been joined",
+            Refusal::NotProtobuf { .. } => "the answer was cut short, or its content type is wrong",
             Refusal::TooManySamples { .. } => "select fewer series, or raise the sample limit",
         }
     }

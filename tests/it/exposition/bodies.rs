@@ -12,7 +12,7 @@ use std::{
 use rollgate::source::exposition::{Format, Limits, Refusal, Wanted, read, visit};
 
 /// A folder of the data beside the repository, if it is there.
-fn data(folder: &str) -> Option<PathBuf> {
+pub fn data(folder: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/exposition").join(folder);
     if path.is_dir() {
         return Some(path);
@@ -22,7 +22,7 @@ fn data(folder: &str) -> Option<PathBuf> {
     None
 }
 
-fn sorted(folder: &Path) -> Vec<PathBuf> {
+pub fn sorted(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).expect("a folder");
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
     paths.sort();

@@ -97,11 +97,11 @@ fn reference(history: &[Body]) -> Result<f64, Why> {
 
 fn counter_sample(series: u32, value: f64) -> Sample {
     let labels = Labels::new(vec![("n".into(), series.to_string().into())]);
-    Sample { name: "err_total".into(), labels, value }
+    Sample::number("err_total".into(), labels, value)
 }
 
 fn start_sample(value: f64) -> Sample {
-    Sample { name: PROCESS_START_TIME.into(), labels: Labels::default(), value }
+    Sample::number(PROCESS_START_TIME.into(), Labels::default(), value)
 }
 
 fn one_instance(secs: f64, samples: Result<Vec<Sample>, Missing>) -> Gathered {
@@ -193,7 +193,7 @@ fn random_sample(random: &mut StdRng, value: f64) -> Sample {
         _ => Vec::new(),
     };
     let labels = labels.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-    Sample { name: name.into(), labels: Labels::new(labels), value }
+    Sample::number(name.into(), Labels::new(labels), value)
 }
 
 fn random_look(random: &mut StdRng, secs: f64, value: impl Fn(&mut StdRng) -> f64) -> Gathered {
@@ -311,6 +311,7 @@ fn instances_add_up_to_the_arm() {
         Value::Share { events, total } => Some(vec![*events, *total]),
         Value::Events { events, instance_secs, .. } => Some(vec![*events, *instance_secs]),
         Value::Histogram(Histogram { counts, .. }) => Some(counts.clone()),
+        Value::Native(native) => Some(native.classic().counts),
         Value::Level(_) | Value::Health { .. } | Value::Restarts(_) => None,
     };
     let mut compared = 0;
@@ -366,6 +367,7 @@ fn any_bits_for_values_give_sound_numbers() {
                 && histogram.counts.iter().all(|count| *count >= 0.0)
                 && histogram.total().is_finite()
         }
+        Ok(Value::Native(native)) => native.total().is_finite() && native.total() > 0.0,
         Ok(Value::Level(level)) => level.is_finite(),
         Ok(Value::Health { .. } | Value::Restarts(_)) | Err(_) => true,
     };

@@ -244,6 +244,7 @@ impl Random {
                 life_began: self.0.random::<bool>().then(|| Time(self.0.random())),
                 been_up: vec![1, 4],
                 counters,
+                natives: BTreeMap::new(),
             };
             carry.instances.insert((arm, "10.0.0.7:8080".into()), instance);
         }
