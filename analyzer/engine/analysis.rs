@@ -8,7 +8,8 @@ use super::{
     calibration::{Calibration, SignalCalibration},
     clause::{ClauseState, Look},
     observation::{Arm, Missing, Observation, Pair, Time, Why},
-    rule::{Condition, Rule, RuleSet},
+    rule::{Clause, Condition, Rule, RuleSet, Test},
+    together::{Counted, Together},
     track::Track,
     verdict::{ClauseFinding, Estimates, Finding, State, Step, conclude},
 };
@@ -21,6 +22,8 @@ pub struct Analysis {
     last_look: Option<Time>,
     looks: u64,
     tracks: Vec<Track>,
+    /// By signal: what a comparison has not counted yet.
+    together: Vec<Together>,
     states: Vec<RuleState>,
     /// By signal: noise as it is taken at the next look.
     noise: Vec<SignalCalibration>,
@@ -68,7 +71,8 @@ impl Analysis {
                 since: started,
             })
             .collect();
-        Self { rules, started, last_look: None, looks: 0, tracks, states, noise }
+        let together = vec![Together::default(); rules.signals.len()];
+        Self { rules, started, last_look: None, looks: 0, tracks, together, states, noise }
     }
 
     /// The rules it is judged by.
@@ -96,20 +100,41 @@ impl Analysis {
         for (signal, track) in self.tracks.iter_mut().enumerate() {
             track.absorb(now, pair(signal));
         }
+        let window = self.rules.observe.window;
+        let counted: Vec<Counted<'_>> = self
+            .together
+            .iter_mut()
+            .enumerate()
+            .map(|(signal, together)| together.take(pair(signal), secs, window))
+            .collect();
         let (rules, tracks, noise) = (&self.rules, &self.tracks, &self.noise);
         let findings: Vec<Finding> = rules
             .rules
             .iter()
             .zip(&mut self.states)
             .map(|(rule, state)| {
-                let looks = |signal: usize| Look {
-                    now,
-                    secs,
-                    window: rules.observe.window,
-                    signal: &rules.signals[signal],
-                    pair: pair(signal),
-                    track: &tracks[signal],
-                    noise: noise[signal],
+                let looks = |clause: &Clause| {
+                    let signal = clause.signal;
+                    let (pair, secs) = match clause.test {
+                        Test::BeyondBaseline { .. } => {
+                            (&*counted[signal].pair, counted[signal].secs)
+                        }
+                        Test::Dwell { .. }
+                        | Test::BeyondConstant { .. }
+                        | Test::Slope { .. }
+                        | Test::Counted { .. }
+                        | Test::HealthIs { .. }
+                        | Test::HealthLatency { .. } => (pair(signal), secs),
+                    };
+                    Look {
+                        now,
+                        secs,
+                        window,
+                        signal: &rules.signals[signal],
+                        pair,
+                        track: &tracks[signal],
+                        noise: noise[signal],
+                    }
                 };
                 state.look(rule, elapsed, now, looks)
             })
@@ -169,7 +194,7 @@ impl RuleState {
         rule: &Rule,
         elapsed: Duration,
         now: Time,
-        looks: impl Fn(usize) -> Look<'a>,
+        looks: impl Fn(&Clause) -> Look<'a>,
     ) -> Finding {
         let early = rule.after.is_some_and(|after| elapsed < after);
         let late = rule.until.is_some_and(|until| elapsed >= until);
@@ -182,7 +207,7 @@ impl RuleState {
                 .clauses()
                 .iter()
                 .zip(&mut self.clauses)
-                .map(|(clause, state)| state.look(&looks(clause.signal)))
+                .map(|(clause, state)| state.look(&looks(clause)))
                 .collect();
             (combine(&rule.when, &mut clauses.iter().map(|clause| clause.state)), clauses)
         };

@@ -14,6 +14,7 @@ pub mod noise;
 pub mod observation;
 pub mod quantile;
 pub mod rule;
+pub mod together;
 pub mod track;
 pub mod verdict;
 pub mod window;

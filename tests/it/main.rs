@@ -11,6 +11,7 @@ mod display;
 mod engine_false_alarms;
 mod engine_golden;
 mod engine_rules;
+mod engine_together;
 mod exposition;
 mod fake_desk;
 mod grafana;
