@@ -14,9 +14,8 @@ use rollgate::{
     engine::{
         analysis::Analysis,
         evidence::Counts,
-        observation::{Health, Histogram, Observation, Pair, Part, PartKind, Reading, Time, Value},
         native::{NativeHistogram, index_of},
-        observation::{Health, Histogram, Observation, Pair, Reading, Time, Value},
+        observation::{Health, Histogram, Observation, Pair, Part, PartKind, Reading, Time, Value},
         rule::RuleSet,
         verdict::Verdict,
         wager::{ComparisonEvidence, Noise},
@@ -310,6 +309,8 @@ fn sum(parts: &[Value]) -> Value {
         }
     }
     sum
+}
+
 /// The same looks with a native histogram of schema 3 for the latencies, as the client libraries have
 /// it: 100 log-normal latencies a look and arm.
 fn natives(looks: &[Observation]) -> Vec<Observation> {

@@ -5,7 +5,7 @@
 //! order names, else there is none and the stated prior holds. It is gathered once, before the
 //! analysis exists, and what came of it is stored with the analysis, so that a replay of the
 //! journal begins where the first judging began. Gathering never fails: what cannot be read within
-//! [`GATHER_MAX`] is named and left out, and the prior holds.
+//! [`GATHER_MAX`] is named and left out, and without any the prior holds.
 
 use std::{sync::Arc, time::Duration};
 
@@ -177,23 +177,25 @@ impl Gathering<'_> {
     /// Gathers the past, as far as there is time for it.
     pub async fn gather(&self) -> Gathered {
         match self.attempt().await {
-            Ok((gathered, faults)) if faults.is_empty() => {
-                let PastPlan { source, history_secs, note, .. } = &gathered.plan;
+            Ok((mut gathered, faults)) => {
+                let why = faults.join("; ");
+                let PastPlan { source, history_secs, note, .. } = &mut gathered.plan;
+                if !faults.is_empty() {
+                    let and = if note.is_empty() { "" } else { "; " };
+                    note.push_str(&format!("{and}the past cannot be read: {why}"));
+                }
                 let origin = match source {
                     _ if *history_secs == 0 => Origin::Prior,
                     PastSource::Watch => Origin::Watch,
                     PastSource::Prometheus => Origin::Prometheus,
                     PastSource::Nothing => Origin::Prior,
                 };
-                self.telemetry.history().calibrated(self.service, origin, *history_secs, note);
-                gathered
-            }
-            Ok((mut gathered, faults)) => {
-                let why = faults.join("; ");
-                self.telemetry.history().past_failed(self.service, &why);
-                let note = &mut gathered.plan.note;
-                let and = if note.is_empty() { "" } else { "; " };
-                note.push_str(&format!("{and}the past cannot be read: {why}"));
+                let history = self.telemetry.history();
+                if faults.is_empty() || *history_secs > 0 {
+                    history.calibrated(self.service, origin, *history_secs, note);
+                } else {
+                    history.past_failed(self.service, &why);
+                }
                 gathered
             }
             Err(note) => {
@@ -293,7 +295,7 @@ impl Gathering<'_> {
         Ok(avoided.map(stretch).collect())
     }
 
-    /// Looks at a stretch of the past; none when they cannot be read in time, which is a fault.
+    /// Looks at a stretch of the past, oldest first, as far as they can be read in time.
     async fn looks(
         &self,
         source: PastSource,
@@ -301,33 +303,46 @@ impl Gathering<'_> {
         latest: Instant,
         faults: &mut Vec<String>,
     ) -> Vec<PastLook> {
+        let mut looks = Vec::new();
         let reading = async {
             match (source, self.store, &self.server) {
-                (PastSource::Watch, Some(store), _) => self.kept(store, stretch).await,
-                (PastSource::Prometheus, _, Some(server)) => self.served(server, stretch).await,
-                (PastSource::Watch | PastSource::Prometheus | PastSource::Nothing, _, _) => {
-                    Ok(Vec::new())
+                (PastSource::Watch, Some(store), _) => self.kept(store, stretch, &mut looks).await,
+                (PastSource::Prometheus, _, Some(server)) => {
+                    self.served(server, stretch, &mut looks).await
                 }
+                (PastSource::Watch | PastSource::Prometheus | PastSource::Nothing, _, _) => Ok(()),
             }
         };
-        let read = timeout_at(latest, reading).await;
-        let read = read
-            .unwrap_or_else(|_| Err(format!("it was not given within {} s", GATHER_MAX.as_secs())));
-        read.unwrap_or_else(|why| {
-            faults.push(why);
-            Vec::new()
-        })
+        match timeout_at(latest, reading).await {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => faults.push(why),
+            Err(_) => {
+                let (until, secs) =
+                    (looks.last().map_or(stretch.after, |look| look.at), GATHER_MAX);
+                faults.push(format!(
+                    "{} of {} were read within {} s",
+                    format::duration(until.since(stretch.after).as_secs_f64()),
+                    format::duration(stretch.length().as_secs_f64()),
+                    secs.as_secs()
+                ));
+            }
+        }
+        looks
     }
 
-    async fn kept(&self, store: &dyn Store, stretch: Stretch) -> Result<Vec<PastLook>, String> {
+    async fn kept(
+        &self,
+        store: &dyn Store,
+        stretch: Stretch,
+        looks: &mut Vec<PastLook>,
+    ) -> Result<(), String> {
         let key = SignalsKey::of(&self.specs);
-        let mut looks: Vec<PastLook> = Vec::new();
         let mut after = stretch.after;
         loop {
             let rest = Stretch { after, until: stretch.until };
             let page = store.kept(self.service, &key, rest, PAGE_MAX).await;
             let page = page.map_err(|error| chain(&error))?;
-            let Some(last) = page.last() else { return Ok(looks) };
+            let Some(last) = page.last() else { return Ok(()) };
             after = last.at;
             looks.extend(page);
             // What would be dropped anyway is not held either.
@@ -336,12 +351,17 @@ impl Gathering<'_> {
         }
     }
 
-    async fn served(&self, server: &Collector, stretch: Stretch) -> Result<Vec<PastLook>, String> {
+    async fn served(
+        &self,
+        server: &Collector,
+        stretch: Stretch,
+        looks: &mut Vec<PastLook>,
+    ) -> Result<(), String> {
         let mut reducer =
             Reducer::new(self.specs.clone(), self.rules.observe.warmup, Carry::default());
-        let mut looks: Vec<PastLook> = Vec::new();
         let mut last = stretch.after;
-        let read = server.gather_history(stretch, GATHER_MAX, |gathered| {
+        // Whoever waits for this ends it in time, and says how far it came.
+        let read = server.gather_history(stretch, 2 * GATHER_MAX, |gathered| {
             let look = PastLook::of(reducer.reduce(&gathered), gathered.at.since(last));
             // The next look covers what this one could not.
             if look.has_data() {
@@ -349,8 +369,7 @@ impl Gathering<'_> {
                 looks.push(look);
             }
         });
-        read.await.map_err(|missing| missing.to_string())?;
-        Ok(looks)
+        read.await.map_err(|missing| missing.to_string())
     }
 }
 

@@ -16,9 +16,8 @@ use sha2::{Digest, Sha256};
 use super::spec::SignalSpec;
 use crate::engine::{
     calibration::Past,
-    observation::{
-        Histogram, Missing, Observation, PARTS_MAX, Pair, Part, PartKind, Reading, Time, Value, Why,
-    },
+    observation::{Missing, Observation, PARTS_MAX, Pair, Part, PartKind, Reading, Time, Why},
+    together,
 };
 
 /// A stretch of time: after its first moment, up to and including its last.
@@ -117,7 +116,7 @@ pub fn stand_in(observation: &mut Observation, looks: Vec<PastLook>, absent: &Mi
 /// Two sides in a row as one. A gap between two readings costs only itself.
 fn joined(earlier: Side, later: Side) -> Side {
     let reading = match (earlier.reading, later.reading) {
-        (Ok(earlier), Ok(later)) => Ok(both(earlier, later)),
+        (Ok(earlier), Ok(later)) => Ok(together::joined(earlier, later)),
         (Ok(one), Err(_)) | (Err(_), Ok(one)) => Ok(one),
         (Err(_), Err(missing)) => Err(missing),
     };
@@ -133,7 +132,7 @@ fn joined_parts(earlier: Vec<Part>, later: Vec<Part>) -> Vec<Part> {
             }
             Entry::Occupied(mut known) => {
                 let known = known.get_mut();
-                let value = both(known.value.clone(), part.value);
+                let value = together::joined(known.value.clone(), part.value);
                 *known = Part { value, ..part };
             }
         }
@@ -147,39 +146,6 @@ fn joined_parts(earlier: Vec<Part>, later: Vec<Part>) -> Vec<Part> {
     let mut parts: Vec<Part> = sum.into_values().collect();
     parts.retain(fits);
     parts
-}
-
-/// What two increments in a row come to; of a level or a state the later one.
-fn both(earlier: Value, later: Value) -> Value {
-    match (earlier, later) {
-        (Value::Share { events: a, total: n }, Value::Share { events: b, total: m }) => {
-            Value::Share { events: a + b, total: n + m }
-        }
-        (
-            Value::Events { events: a, instance_secs: s, instances: i },
-            Value::Events { events: b, instance_secs: t, instances: j },
-        ) => Value::Events { events: a + b, instance_secs: s + t, instances: i.max(j) },
-        (Value::Histogram(a), Value::Histogram(b)) if *a.edges == *b.edges => {
-            let counts = a.counts.iter().zip(&b.counts).map(|(a, b)| a + b).collect();
-            Value::Histogram(Histogram { edges: b.edges, counts })
-        }
-        (Value::Native(mut a), Value::Native(b)) => {
-            a.add(&b);
-            Value::Native(a)
-        }
-        (Value::Restarts(a), Value::Restarts(b)) => Value::Restarts(a.saturating_add(b)),
-        // Other bucket edges from then on, a level, a state; and two kinds cannot be of one signal.
-        (
-            _,
-            later @ (Value::Share { .. }
-            | Value::Events { .. }
-            | Value::Histogram(_)
-            | Value::Native(_)
-            | Value::Level(_)
-            | Value::Health { .. }
-            | Value::Restarts(_)),
-        ) => later,
-    }
 }
 
 /// By what looks of a standing watch are found again: two rule files that read the same signals in
@@ -226,7 +192,7 @@ pub fn nothing_then(detail: impl Into<String>) -> Missing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::observation::Health;
+    use crate::engine::observation::{Health, Histogram, Value};
 
     fn look(at: i64, reading: Reading) -> PastLook {
         let sides = vec![Side { reading, parts: Vec::new() }];

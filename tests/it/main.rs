@@ -19,6 +19,7 @@ mod engine_quantile;
 mod engine_rules;
 mod engine_slope;
 mod engine_steps;
+mod engine_together;
 mod exposition;
 mod fake_desk;
 mod grafana;
