@@ -10,7 +10,7 @@ BINARIES := prometheus chromium
 .PHONY: test lint bench characteristics demo tools
 
 test: tools
-	cargo test --lib --bins --test it
+	cargo test --lib --bins --test it --test memory
 	cargo test --doc
 
 lint:

@@ -72,7 +72,7 @@ pub struct OpenAnalysis {
     /// The client's key: the same key opens the same analysis once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
-    /// Watch at least this long instead of what the rule file says, in seconds.
+    /// Watch at least this long instead of what the rule file says, in seconds; all steps together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_secs: Option<f64>,
 }
@@ -166,6 +166,9 @@ pub struct AnalysisView {
     pub deadline_secs: f64,
     /// Seconds between two looks.
     pub interval_secs: f64,
+    /// The steps of a progressive release; `report.release_step` says which is the present one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepView>,
     /// The rule file it began with.
     pub rules: RulesRef,
     /// The new version.
@@ -178,6 +181,15 @@ pub struct AnalysisView {
     pub cancelled: Option<CancelAnalysis>,
     /// The verdict's way to each mechanism.
     pub deliveries: Vec<DeliveryView>,
+}
+
+/// One step of a progressive release.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepView {
+    /// The canary's share of the traffic, 0..1.
+    pub weight: f64,
+    /// Seconds it is watched at least.
+    pub hold_secs: f64,
 }
 
 /// Which rule file.

@@ -33,6 +33,8 @@ pub(super) struct SmallVerdict {
     otherwise: Option<String>,
     decided_at: Option<f64>,
     elapsed_secs: f64,
+    /// Index of the present step of a progressive release; null without steps.
+    release_step: Option<usize>,
 }
 
 impl SmallVerdict {
@@ -49,6 +51,7 @@ impl SmallVerdict {
             otherwise: None,
             decided_at: None,
             elapsed_secs: 0.0,
+            release_step: (!view.steps.is_empty()).then_some(0),
         };
         if let Some(report) = &view.report {
             small.verdict.clone_from(&report.verdict);
@@ -58,6 +61,7 @@ impl SmallVerdict {
             small.otherwise.clone_from(&report.otherwise);
             small.decided_at = report.decided_at;
             small.elapsed_secs = report.elapsed_secs;
+            small.release_step = report.release_step;
         }
         if view.state == "cancelled" {
             small.verdict = "inconclusive".to_owned();

@@ -12,7 +12,8 @@ use std::{
 use anyhow::Context;
 
 use crate::{
-    engine::rule::{Action, Otherwise, RuleSet},
+    engine::rule::{Action, Baseline, Margin, Otherwise, ReleaseStep, RuleSet, Signal},
+    report::{build::unit_word, format::quantity},
     rulefile::{self, MAX_FILE_BYTES, duration_text},
 };
 
@@ -112,16 +113,55 @@ fn summary(rules: &RuleSet) -> String {
         Otherwise::Promote => "promote",
     };
     format!(
-        "good: {}, {} and {} ({}) looked at every {}; promotes after {} at the earliest, and at {} \
-         without enough data: {otherwise}",
+        "good: {}, {} and {} ({}) looked at every {}{}; promotes after {} at the earliest{}{}, and at \
+         {} without enough data{}: {otherwise}",
         rules.service,
         plural(rules.signals.len(), "signal"),
         plural(rules.rules.len(), "rule"),
         actions.join(", "),
         duration_text(rules.observe.interval),
+        match rules.baseline {
+            Baseline::Concurrent => String::new(),
+            Baseline::Before => ", compared with the time before the release".to_owned(),
+            Baseline::Offset(offset) => format!(", compared with {} ago", duration_text(offset)),
+        },
         duration_text(rules.promote.after),
+        steps(rules),
+        margins(rules),
         duration_text(rules.promote.deadline),
+        if rules.signals.iter().any(|signal| signal.margin.is_some()) { " or proof" } else { "" },
     )
+}
+
+/// The steps of a progressive release.
+fn steps(rules: &RuleSet) -> String {
+    if rules.steps.is_empty() {
+        return String::new();
+    }
+    let step = |step: &ReleaseStep| {
+        format!("{} for {}", quantity(step.weight, "share"), duration_text(step.hold))
+    };
+    let told: Vec<String> = rules.steps.iter().map(step).collect();
+    format!(", in {} ({})", plural(told.len(), "step"), told.join(", "))
+}
+
+/// What has to be shown before a promotion.
+fn margins(rules: &RuleSet) -> String {
+    let told = rules.signals.iter().filter_map(|signal| {
+        let margin = signal.margin?;
+        Some(format!("{} is shown within {}", signal.name, margin_words(signal, margin)))
+    });
+    let told: Vec<String> = told.collect();
+    match told.is_empty() {
+        true => String::new(),
+        false => format!(" once {}", told.join(" and ")),
+    }
+}
+
+fn margin_words(signal: &Signal, margin: Margin) -> String {
+    let factor = quantity(margin.factor, "number");
+    let or = margin.or.map(|or| format!(" or {}", quantity(or, unit_word(signal.unit))));
+    format!("{factor}x{}", or.unwrap_or_default())
 }
 
 fn plural(count: usize, noun: &str) -> String {

@@ -3,14 +3,19 @@
 //! Two HTTP services under load, the service with its SQLite store, a receiver that verifies the
 //! signature: everything is as in production, only on one machine and sooner.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anstream::println;
 use anyhow::{Context, bail};
 use clap::Args;
 use owo_colors::OwoColorize;
 
-use super::{FAILURE, PROMOTE, display::Display};
+use super::{FAILURE, PROMOTE, UsageError, display::Display};
 use crate::{
     api::{
         ApiOptions,
@@ -26,9 +31,15 @@ use crate::{
         scenario::{Plan, Scenario},
         stage::Stage,
     },
+    engine::observation::Arm,
     report::{format, shape::Report},
     service::{self, Service, ServiceOptions, system_clock},
-    source::{client::Client, limits::SourceLimits},
+    source::{
+        client::Client,
+        limits::SourceLimits,
+        recorder::{RecordOptions, write_meta},
+        target::Target,
+    },
     store::sqlite::{SqliteOptions, SqliteStore},
     telemetry::{Telemetry, secret::Secret},
 };
@@ -38,8 +49,12 @@ const RECOMMENDED: &str = include_str!("../../rules/recommended.yaml");
 
 /// Lines of it that the demo replaces: a release that takes half a minute has no ten minutes hold,
 /// and services that were started a moment ago must not be too young to be judged.
-const SHORTENED: [(&str, &str); 2] =
-    [("interval: 2s", "interval: 1s"), ("warmup: 30s", "warmup: 2s")];
+fn shortened(plan: &Plan) -> [(&'static str, String); 2] {
+    [
+        ("interval: 2s", "interval: 1s".to_owned()),
+        ("warmup: 30s", format!("warmup: {}s", plan.warmup.as_secs())),
+    ]
+}
 
 /// Time that a verdict has to arrive at the receiver.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,6 +74,16 @@ pub struct DemoArgs {
     /// Seed of traffic and faults.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Judge nothing, but keep what both arms say in this directory, for `replay`.
+    #[arg(long, value_name = "DIR", requires = "scenario")]
+    record: Option<PathBuf>,
+    /// How long to record; a fault sets in after a third of it.
+    #[arg(long = "for", value_name = "TIME", value_parser = super::parse_duration,
+          default_value = "3m", requires = "record")]
+    length: Duration,
+    /// Times the story's usual traffic, of both arms.
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, requires = "record")]
+    traffic: f64,
     /// Port of the page; 0 takes a free one.
     #[arg(long, default_value_t = 0)]
     port: u16,
@@ -71,6 +96,10 @@ pub fn main(args: DemoArgs) -> anyhow::Result<u8> {
         Some(scenario) => vec![scenario],
         None => vec![Scenario::Errors, Scenario::Healthy],
     };
+    if let (Some(dir), Some(scenario)) = (&args.record, args.scenario) {
+        super::runtime()?.block_on(keep(scenario, dir, &args))?;
+        return Ok(PROMOTE);
+    }
     super::runtime()?.block_on(async {
         let mut all_right = true;
         for scenario in scenarios {
@@ -107,11 +136,50 @@ async fn tell(scenario: Scenario, args: &DemoArgs) -> anyhow::Result<bool> {
     Ok(right)
 }
 
+/// Records one story instead of judging it.
+async fn keep(scenario: Scenario, dir: &Path, args: &DemoArgs) -> anyhow::Result<()> {
+    if !(args.traffic > 0.0 && args.traffic <= 10.0) {
+        let fault = format!("--traffic {}: expected a factor up to 10", args.traffic);
+        return Err(UsageError(fault).into());
+    }
+    let plan = scenario.plan().stretched(args.length, args.traffic);
+    let stage = Stage::play(plan, args.seed).await?;
+    let target = |addr: std::net::SocketAddr| Target::parse(&format!("http://{addr}"));
+    let options = RecordOptions {
+        targets: vec![
+            (Arm::Canary, target(stage.canary.addr)?),
+            (Arm::Baseline, target(stage.baseline.addr)?),
+        ],
+        health: vec!["/health".to_owned()],
+        interval: Duration::from_secs(1),
+        length: args.length,
+        timeout: Duration::from_secs(1),
+        limits: SourceLimits::default(),
+    };
+    let client = Client::new().context("the http client cannot be set up")?;
+    let recorded = super::record::keep(&client, &options, dir).await?;
+    let first_bad = stage.first_bad_unix_secs();
+    stage.stop().await;
+    // A fault that heals, or that harms nobody, has no onset from which to count.
+    let is_bad = scenario.expected().contains(&"rollback");
+    let meta = serde_json::json!({
+        "scenario": scenario.name(),
+        "what": scenario.description(),
+        "expect": scenario.expected(),
+        "t_record_start": recorded.start.as_secs_f64(),
+        "t_record_end": recorded.end.as_secs_f64(),
+        "onset": first_bad.filter(|_| is_bad),
+        "rps": {"baseline": plan.baseline_rps, "canary": plan.canary_rps},
+        "seed": args.seed,
+    });
+    Ok(write_meta(dir, &meta)?)
+}
+
 /// The recommended rules with the demo's times.
 fn demo_rules(plan: &Plan) -> String {
     let mut text = RECOMMENDED.to_owned();
-    for (from, to) in SHORTENED {
-        text = text.replace(from, to);
+    for (from, to) in shortened(plan) {
+        text = text.replace(from, &to);
     }
     let (before, _) = text.split_once("\npromote:").unwrap_or((&text, ""));
     format!(
@@ -267,7 +335,7 @@ mod tests {
 
     #[test]
     fn every_shortened_line_is_there_and_the_rules_load() {
-        for (from, _) in SHORTENED {
+        for (from, _) in shortened(&Scenario::Healthy.plan()) {
             assert!(RECOMMENDED.contains(from), "rules/recommended.yaml lost {from:?}");
         }
         for scenario in Scenario::ALL {

@@ -5,8 +5,9 @@
 //! It never reads the clock: times are the report's. It does not hide the cursor or switch screens,
 //! since a demo that is interrupted must leave the terminal as it was.
 
-mod line;
+pub(super) mod line;
 mod matrix;
+mod proofs;
 
 use std::{ffi::OsStr, io, io::Write};
 
@@ -229,8 +230,9 @@ fn rendered(lines: &[Line], color: bool) -> String {
 /// Head and rows; with `room`, quiet rules are left out from the end until the rest fits.
 fn matrix_lines(report: &Report, width: usize, room: Option<usize>) -> Vec<Line> {
     let head = matrix::head(width);
-    let gap = matrix::gap(report, width);
-    let room = room.map(|rows| rows.saturating_sub(gap.len()).max(1));
+    let mut below = matrix::gap(report, width);
+    below.extend(proofs::lines(report, width));
+    let room = room.map(|rows| rows.saturating_sub(below.len()).max(1));
     let mut blocks = matrix::blocks(report, width);
     let mut height: usize =
         blocks.iter().map(|block| block.lines.len()).sum::<usize>() + usize::from(head.is_some());
@@ -259,7 +261,7 @@ fn matrix_lines(report: &Report, width: usize, room: Option<usize>) -> Vec<Line>
     if let Some(room) = room {
         lines.truncate(room);
     }
-    lines.extend(gap);
+    lines.extend(below);
     lines
 }
 
@@ -283,7 +285,8 @@ fn sentence_lines(report: &Report, width: usize) -> Vec<Line> {
 
 fn progress_line(report: &Report, hold_secs: f64, deadline_secs: f64, width: usize) -> Line {
     let words = hold_words(report.elapsed_secs, hold_secs, deadline_secs);
-    let look = format!(" · look {}", report.look);
+    let step = report.release_step.map(|step| format!(" · step {}", step + 1));
+    let look = format!("{} · look {}", step.unwrap_or_default(), report.look);
     let verdict = clean(&report.verdict);
     let taken = 1 + line::width(&verdict) + 2 + 2 + line::width(&words) + line::width(&look);
     let columns = width.saturating_sub(taken).min(40);
@@ -309,7 +312,7 @@ fn hold_words(elapsed_secs: f64, hold_secs: f64, deadline_secs: f64) -> String {
 
 fn verdict_tone(verdict: &str) -> Tone {
     match verdict {
-        "promote" => Tone::Good,
+        "promote" | "advance" => Tone::Good,
         "rollback" => Tone::Bad,
         "investigate" | "inconclusive" => Tone::Warn,
         _ => Tone::Info,

@@ -28,7 +28,8 @@ use crate::{
 #[command(after_help = "\
 A target is the base URL of an instance (http://10.0.0.7:8080, scraped at /metrics), or the full URL
 of its metrics. Give several by repeating the option. Exit codes: 0 promote, 3 rollback,
-4 inconclusive, 2 bad usage or configuration, 1 any other failure.
+4 inconclusive, 2 bad usage or configuration, 1 any other failure. A rule file with `steps` says
+`advance` at each step, and goes on.
 
   rollgate run --rules rules/recommended.yaml --canary http://new:8080 --baseline http://old:8080
   rollgate run --rules rules/recommended.yaml --prometheus http://prometheus:9090 \\
@@ -147,9 +148,17 @@ async fn judge(collector: Collector, file: RuleFile, output: Output) -> anyhow::
             }
         }
         let gathered = collector.gather(now()).await;
-        let report = build::report(&rules, &analysis.step(&reducer.reduce(&gathered)));
+        let step = analysis.step(&reducer.reduce(&gathered));
+        let report = build::report(&rules, &step);
         if let Some(display) = &mut display {
             display.look(&report, hold, deadline)?;
+        }
+        if step.verdict.advance_to().is_some() {
+            match &mut display {
+                Some(display) => display.verdict(&report)?,
+                // Standard output is for the one object at the end.
+                None => eprintln!("advance: {}", report.reason),
+            }
         }
         if report.is_final {
             if let Some(display) = &mut display {

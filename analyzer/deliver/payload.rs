@@ -1,4 +1,5 @@
-//! The event that mechanisms receive: `rollgate.verdict.v1`.
+//! The events that mechanisms receive: `rollgate.verdict.v1`, and of a progressive release
+//! `rollgate.advance.v1`, of the same shape.
 //!
 //! Its field names are a public contract. The text made here is stored in the outbox and is signed
 //! and sent byte for byte, however often; nothing is computed again at the time of an attempt.
@@ -6,12 +7,19 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    engine::{observation::Time, rule::Otherwise, verdict::Verdict},
+    engine::{
+        observation::Time,
+        rule::{Otherwise, ReleaseStep},
+        verdict::Verdict,
+    },
     report::shape::{FindingShape, Report},
 };
 
 /// Type of the event.
 pub const VERDICT_EVENT: &str = "rollgate.verdict.v1";
+
+/// Type of the event that tells to go on to the next step.
+pub const ADVANCE_EVENT: &str = "rollgate.advance.v1";
 
 /// Largest event. Findings are left out of one that would be larger: what is to be done must arrive
 /// even where receivers limit bodies.
@@ -20,7 +28,7 @@ pub const EVENT_BYTES_MAX: usize = 256 << 10;
 /// The event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VerdictEvent {
-    /// [`VERDICT_EVENT`].
+    /// [`VERDICT_EVENT`] or [`ADVANCE_EVENT`].
     #[serde(rename = "type")]
     pub kind: String,
     /// When the verdict was reached, in ISO 8601.
@@ -40,10 +48,13 @@ pub struct VerdictData {
     pub canary_version: String,
     /// The old version; empty when there is no such arm.
     pub baseline_version: String,
-    /// `promote`, `rollback` or `inconclusive`.
+    /// `promote`, `rollback`, `inconclusive` or `advance`.
     pub verdict: String,
     /// What is to be done.
     pub action: DeployAction,
+    /// The step to go on to; absent unless the action is to advance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<StepShape>,
     /// The verdict in one or two sentences.
     pub reason: String,
     /// The rule that decided, as written in the rule file; null when none did.
@@ -71,6 +82,19 @@ pub enum DeployAction {
     Promote,
     /// Leave everything as it is.
     Hold,
+    /// Give the new version the share of the traffic that the next step says.
+    Advance,
+}
+
+/// A step of a progressive release.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepShape {
+    /// Its index, from 0.
+    pub index: usize,
+    /// How many steps there are.
+    pub of: usize,
+    /// The canary's share of the traffic, 0..1.
+    pub weight: f64,
 }
 
 /// Which rule file, and that it was this text of it.
@@ -95,6 +119,8 @@ pub struct VerdictParts<'a> {
     pub baseline_version: &'a str,
     /// The verdict.
     pub verdict: Verdict,
+    /// The steps of the release.
+    pub steps: &'a [ReleaseStep],
     /// When it was decided.
     pub decided: Time,
     /// The report of the look that decided.
@@ -103,7 +129,8 @@ pub struct VerdictParts<'a> {
     pub rules: RulesShape,
 }
 
-/// The event's text; none when the verdict is not final, because only final ones are told.
+/// The event's text; none when there is nothing to be done: a verdict that is neither final nor an
+/// advance is not told.
 pub fn verdict_event(parts: VerdictParts<'_>) -> Option<String> {
     let data = VerdictData {
         analysis: parts.analysis.to_owned(),
@@ -112,6 +139,18 @@ pub fn verdict_event(parts: VerdictParts<'_>) -> Option<String> {
         baseline_version: parts.baseline_version.to_owned(),
         verdict: parts.verdict.to_string(),
         action: action(parts.verdict)?,
+        step: match parts.verdict {
+            Verdict::Advance { to } => parts.steps.get(to).map(|step| StepShape {
+                index: to,
+                of: parts.steps.len(),
+                weight: step.weight,
+            }),
+            Verdict::Watching
+            | Verdict::Investigate { .. }
+            | Verdict::Promote
+            | Verdict::Rollback { .. }
+            | Verdict::Inconclusive { .. } => None,
+        },
         reason: parts.report.reason.clone(),
         rule: parts.report.rule.clone(),
         decided_at: parts.decided.as_secs_f64(),
@@ -121,7 +160,8 @@ pub fn verdict_event(parts: VerdictParts<'_>) -> Option<String> {
         findings_omitted: None,
     };
     let timestamp = timestamp(parts.decided);
-    let mut event = VerdictEvent { kind: VERDICT_EVENT.to_owned(), timestamp, data };
+    let kind = if data.step.is_some() { ADVANCE_EVENT } else { VERDICT_EVENT };
+    let mut event = VerdictEvent { kind: kind.to_owned(), timestamp, data };
     let text = text(&event);
     if text.len() <= EVENT_BYTES_MAX {
         return Some(text);
@@ -131,15 +171,19 @@ pub fn verdict_event(parts: VerdictParts<'_>) -> Option<String> {
     Some(self::text(&event))
 }
 
-/// The idempotency key of one analysis' verdict for one mechanism: the same whenever it is made.
-pub fn delivery_key(analysis: &str, mechanism: &str) -> String {
-    format!("{analysis}.{mechanism}")
+/// The idempotency key of one analysis' decision for one mechanism: the same whenever it is made.
+pub fn delivery_key(analysis: &str, advance_to: Option<usize>, mechanism: &str) -> String {
+    match advance_to {
+        None => format!("{analysis}.{mechanism}"),
+        Some(step) => format!("{analysis}.step{step}.{mechanism}"),
+    }
 }
 
-/// What a final verdict asks to be done.
+/// What a verdict asks to be done.
 pub fn action(verdict: Verdict) -> Option<DeployAction> {
     match verdict {
-        Verdict::Watching | Verdict::Investigate { .. } | Verdict::Advance { .. } => None,
+        Verdict::Watching | Verdict::Investigate { .. } => None,
+        Verdict::Advance { .. } => Some(DeployAction::Advance),
         Verdict::Promote => Some(DeployAction::Promote),
         Verdict::Rollback { .. } => Some(DeployAction::Rollback),
         Verdict::Inconclusive { otherwise } => Some(match otherwise {
@@ -161,6 +205,8 @@ fn timestamp(at: Time) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn report(rules: usize, reason: &str) -> Report {
@@ -189,6 +235,19 @@ mod tests {
         }
     }
 
+    const STEPS: [ReleaseStep; 2] = [
+        ReleaseStep { weight: 0.1, hold: Duration::from_secs(60) },
+        ReleaseStep { weight: 0.5, hold: Duration::from_secs(120) },
+    ];
+
+    #[test]
+    fn an_advance_says_how_far_to_go() {
+        let text = event(Verdict::Advance { to: 1 }, &report(0, "step 1 of 2")).expect("told");
+        let expected = r#""action":"advance","step":{"index":1,"of":2,"weight":0.5},"reason":"#;
+        assert!(text.starts_with(r#"{"type":"rollgate.advance.v1","#), "{text}");
+        assert!(text.contains(expected), "{text}");
+    }
+
     fn event(verdict: Verdict, report: &Report) -> Option<String> {
         verdict_event(VerdictParts {
             analysis: "a1",
@@ -196,6 +255,7 @@ mod tests {
             canary_version: "v2",
             baseline_version: "v1",
             verdict,
+            steps: &STEPS,
             decided: Time(1_700_000_000_500),
             report,
             rules: RulesShape { name: "shop".to_owned(), sha256: "00ff".to_owned() },
@@ -218,11 +278,12 @@ mod tests {
     }
 
     #[test]
-    fn only_final_verdicts_become_events() {
+    fn only_decisions_become_events() {
         let check = |verdict, expected| assert_eq!(action(verdict), expected, "{verdict:?}");
         let inconclusive = |otherwise| Verdict::Inconclusive { otherwise };
         check(Verdict::Watching, None);
         check(Verdict::Investigate { rule: 1 }, None);
+        check(Verdict::Advance { to: 1 }, Some(DeployAction::Advance));
         check(Verdict::Promote, Some(DeployAction::Promote));
         check(Verdict::Rollback { rule: 1 }, Some(DeployAction::Rollback));
         check(inconclusive(Otherwise::Hold), Some(DeployAction::Hold));

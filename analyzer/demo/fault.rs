@@ -37,8 +37,18 @@ pub enum Fault {
         /// Bytes a request.
         bytes_per_request: u64,
     },
+    /// Every request leaves this much memory behind until there is `keep_bytes` of it, and then all
+    /// of it is given back at once: what a garbage collector's heap looks like. No harm is done.
+    SawTooth {
+        /// Bytes a request.
+        bytes_per_request: u64,
+        /// Where it is given back.
+        keep_bytes: u64,
+    },
     /// Connections are accepted and nothing is ever answered.
     Hang,
+    /// Clients' requests are never answered, while metrics and health are: no counter moves.
+    Stall,
 }
 
 /// Sets the fault of a running service. Cheap to clone; all clones move the same switch.

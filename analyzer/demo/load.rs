@@ -78,12 +78,20 @@ impl Load {
     /// # Errors
     /// When no HTTP client can be made, or `rps` is not a rate.
     pub fn start(addr: SocketAddr, rps: f64, seed: u64) -> io::Result<Self> {
+        Self::start_after(Duration::ZERO, addr, rps, seed)
+    }
+
+    /// The same, with the first request due after `wait`.
+    ///
+    /// # Errors
+    /// As [`Load::start`].
+    pub fn start_after(wait: Duration, addr: SocketAddr, rps: f64, seed: u64) -> io::Result<Self> {
         if !(rps.is_finite() && rps >= 0.0) {
             return Err(io::Error::other(format!("{rps} requests a second is not a rate")));
         }
         let client = client()?;
         let (counts, stop) = (Arc::default(), CancellationToken::new());
-        let arrivals = Arrivals { client, addr, rps, counts: Arc::clone(&counts) };
+        let arrivals = Arrivals { client, addr, rps, wait, counts: Arc::clone(&counts) };
         let task = tokio::spawn(arrivals.run(StdRng::seed_from_u64(seed), stop.clone()));
         Ok(Self { counts, stop, task })
     }
@@ -124,6 +132,7 @@ struct Arrivals {
     client: Client,
     addr: SocketAddr,
     rps: f64,
+    wait: Duration,
     counts: Arc<Mutex<LoadCounts>>,
 }
 
@@ -134,7 +143,7 @@ impl Arrivals {
         }
         let places = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
         let mut in_flight = JoinSet::new();
-        let mut due = Instant::now();
+        let mut due = Instant::now() + self.wait;
         loop {
             due += Duration::from_secs_f64(waiting_secs(&mut rng, self.rps));
             tokio::select! {

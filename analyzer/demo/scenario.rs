@@ -1,7 +1,7 @@
 //! What `rollgate demo` can show: which arm turns bad, how and when, and what verdict is right.
 //!
-//! Every scenario ends within [`Plan::deadline`], and none takes more than forty seconds, so that
-//! two of them fit into a minute and a half.
+//! Every scenario ends within [`Plan::deadline`]. None takes more than forty seconds, so that two of
+//! them fit into a minute and a half; but for the leak, which takes a minute to be told from a rise.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -24,6 +24,12 @@ const HOLD: Duration = Duration::from_secs(30);
 /// When an analysis without a verdict ends.
 const DEADLINE: Duration = Duration::from_secs(36);
 
+/// An instance younger than this is not judged: the demo's services are warm at once.
+const WARMUP: Duration = Duration::from_secs(2);
+
+/// How long a cold canary is slow.
+const COLD: Duration = Duration::from_secs(10);
+
 /// Seconds that a restarted process lives before it dies again.
 const CRASH_EVERY: Duration = Duration::from_secs(3);
 
@@ -38,10 +44,24 @@ pub enum Scenario {
     Latency,
     /// The canary keeps dying.
     Crash,
+    /// The canary keeps a little memory of each request.
+    Leak,
     /// Both arms degrade together.
     Shared,
     /// The canary gets no requests.
     Idle,
+    /// The canary is slow while it is young.
+    ColdStart,
+    /// The memory of both arms rises and falls, as a garbage collector's does.
+    SawTooth,
+    /// Both arms get three times the traffic.
+    Surge,
+    /// The canary accepts connections and answers nothing, not even a health probe.
+    Hang,
+    /// The canary answers no client, while its metrics and its health say that all is well.
+    Stall,
+    /// One request a second reaches the canary.
+    LowTraffic,
 }
 
 /// How a scenario runs.
@@ -57,6 +77,12 @@ pub struct Plan {
     pub canary_fault: Fault,
     /// When it does, after the start; `None` when nothing does.
     pub onset: Option<Duration>,
+    /// When the faults are gone again, after the start; `None` when they stay.
+    pub heals: Option<Duration>,
+    /// From the onset on both arms get this many times the traffic.
+    pub surge: f64,
+    /// The warm-up to put into the rule file.
+    pub warmup: Duration,
     /// The hold to put into the rule file.
     pub hold: Duration,
     /// The deadline to put into the rule file.
@@ -65,13 +91,20 @@ pub struct Plan {
 
 impl Scenario {
     /// All of them, in the order of the help text.
-    pub const ALL: [Scenario; 6] = [
+    pub const ALL: [Scenario; 13] = [
         Scenario::Healthy,
         Scenario::Errors,
         Scenario::Latency,
         Scenario::Crash,
+        Scenario::Leak,
         Scenario::Shared,
         Scenario::Idle,
+        Scenario::ColdStart,
+        Scenario::SawTooth,
+        Scenario::Surge,
+        Scenario::Hang,
+        Scenario::Stall,
+        Scenario::LowTraffic,
     ];
 
     /// Its name on the command line.
@@ -81,9 +114,21 @@ impl Scenario {
             Scenario::Errors => "errors",
             Scenario::Latency => "latency",
             Scenario::Crash => "crash",
+            Scenario::Leak => "leak",
             Scenario::Shared => "shared",
             Scenario::Idle => "idle",
+            Scenario::ColdStart => "cold-start",
+            Scenario::SawTooth => "saw-tooth",
+            Scenario::Surge => "surge",
+            Scenario::Hang => "hang",
+            Scenario::Stall => "stall",
+            Scenario::LowTraffic => "low-traffic",
         }
+    }
+
+    /// All names, for a person who mistyped one.
+    fn names() -> String {
+        Scenario::ALL.map(Scenario::name).join(", ")
     }
 
     /// What happens, in a sentence.
@@ -95,10 +140,21 @@ impl Scenario {
             Scenario::Crash => {
                 "After 12 s the canary crashes, comes back, and crashes again 3 s later."
             }
+            Scenario::Leak => "After 8 s the canary keeps 64 KiB of every request.",
             Scenario::Shared => {
                 "After 12 s something both depend on breaks: 4 % of requests fail in either arm."
             }
             Scenario::Idle => "The canary gets no requests at all.",
+            Scenario::ColdStart => {
+                "For its first 10 s the canary takes three times as long to answer, then it is warm."
+            }
+            Scenario::SawTooth => "The memory of both arms rises, is given back, and rises again.",
+            Scenario::Surge => "After 12 s three times as many requests reach both arms.",
+            Scenario::Hang => "After 12 s the canary answers nothing any more, not even a probe.",
+            Scenario::Stall => {
+                "After 12 s the canary answers no client, and its metrics and health know nothing of it."
+            }
+            Scenario::LowTraffic => "One request a second reaches the canary, three the baseline.",
         }
     }
 
@@ -106,10 +162,17 @@ impl Scenario {
     /// must not be blamed on the canary; whether it also holds up its promotion is the rules' say.
     pub fn expected(self) -> &'static [&'static str] {
         match self {
-            Scenario::Healthy => &["promote"],
-            Scenario::Errors | Scenario::Latency | Scenario::Crash => &["rollback"],
+            Scenario::Healthy | Scenario::ColdStart | Scenario::SawTooth | Scenario::Surge => {
+                &["promote"]
+            }
+            Scenario::Errors
+            | Scenario::Latency
+            | Scenario::Crash
+            | Scenario::Leak
+            | Scenario::Hang => &["rollback"],
             Scenario::Shared => &["promote", "inconclusive"],
-            Scenario::Idle => &["inconclusive"],
+            // No counter tells a stalled canary from one that nobody asks: it is not promoted.
+            Scenario::Idle | Scenario::Stall | Scenario::LowTraffic => &["inconclusive"],
         }
     }
 
@@ -121,6 +184,9 @@ impl Scenario {
             baseline_fault: Fault::None,
             canary_fault: Fault::None,
             onset: None,
+            heals: None,
+            surge: 1.0,
+            warmup: WARMUP,
             hold: HOLD,
             deadline: DEADLINE,
         };
@@ -130,6 +196,13 @@ impl Scenario {
             Scenario::Errors => from_onset(Fault::Errors { share: 0.06 }),
             Scenario::Latency => from_onset(Fault::Latency { factor: 2.0 }),
             Scenario::Crash => from_onset(Fault::Crash { every: CRASH_EVERY }),
+            // A rise has to last for three quarters of a minute before it is a leak.
+            Scenario::Leak => Plan {
+                onset: Some(Duration::from_secs(8)),
+                hold: Duration::from_secs(60),
+                deadline: Duration::from_secs(66),
+                ..from_onset(Fault::Leak { bytes_per_request: 64 * 1024 })
+            },
             Scenario::Shared => {
                 let fault = Fault::Errors { share: 0.04 };
                 Plan { baseline_fault: fault, ..from_onset(fault) }
@@ -141,7 +214,33 @@ impl Scenario {
                 deadline: Duration::from_secs(20),
                 ..healthy
             },
+            Scenario::ColdStart => Plan {
+                canary_fault: Fault::Latency { factor: 3.0 },
+                onset: Some(Duration::ZERO),
+                heals: Some(COLD),
+                warmup: COLD + WARMUP,
+                ..healthy
+            },
+            Scenario::SawTooth => {
+                let fault = Fault::SawTooth { bytes_per_request: 64 << 10, keep_bytes: 16 << 20 };
+                let onset = Some(Duration::ZERO);
+                Plan { baseline_fault: fault, canary_fault: fault, onset, ..healthy }
+            }
+            Scenario::Surge => Plan { onset: Some(ONSET), surge: 3.0, ..healthy },
+            Scenario::Hang => from_onset(Fault::Hang),
+            Scenario::Stall => from_onset(Fault::Stall),
+            Scenario::LowTraffic => Plan { baseline_rps: 3.0, canary_rps: 1.0, ..healthy },
         }
+    }
+}
+
+impl Plan {
+    /// The same story told more slowly, for a recording of this length and with this many times the
+    /// traffic: what sets in later than the start sets in after a third of it.
+    pub fn stretched(self, length: Duration, traffic: f64) -> Self {
+        let onset = self.onset.map(|onset| if onset.is_zero() { onset } else { length / 3 });
+        let (baseline_rps, canary_rps) = (self.baseline_rps * traffic, self.canary_rps * traffic);
+        Self { onset, baseline_rps, canary_rps, ..self }
     }
 }
 
@@ -164,7 +263,7 @@ impl FromStr for Scenario {
 
 /// A name that no scenario has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no scenario {0:?}: expected healthy, errors, latency, crash, shared or idle")]
+#[error("there is no scenario {0:?}: expected one of {names}", names = Scenario::names())]
 pub struct UnknownScenario(pub String);
 
 #[cfg(test)]
@@ -180,7 +279,8 @@ mod tests {
         }
         assert_eq!(
             "eror".parse::<Scenario>().expect_err("no such scenario").to_string(),
-            "there is no scenario \"eror\": expected healthy, errors, latency, crash, shared or idle"
+            "there is no scenario \"eror\": expected one of healthy, errors, latency, crash, leak, \
+             shared, idle, cold-start, saw-tooth, surge, hang, stall, low-traffic"
         );
     }
 
@@ -188,10 +288,12 @@ mod tests {
     fn every_plan_fits_its_time_and_faults_have_an_onset() {
         for scenario in Scenario::ALL {
             let plan = scenario.plan();
-            assert!(plan.deadline <= Duration::from_secs(40), "{scenario}");
+            let most = if scenario == Scenario::Leak { 70 } else { 40 };
+            assert!(plan.deadline <= Duration::from_secs(most), "{scenario}");
             assert!(plan.hold < plan.deadline, "{scenario}");
             let faulty = plan.canary_fault != Fault::None || plan.baseline_fault != Fault::None;
-            assert_eq!(faulty, plan.onset.is_some(), "{scenario}");
+            assert_eq!(faulty || plan.surge != 1.0, plan.onset.is_some(), "{scenario}");
+            assert!(plan.heals.is_none_or(|heals| Some(heals) > plan.onset), "{scenario}");
             assert!(plan.onset.is_none_or(|onset| onset < plan.hold), "{scenario}");
         }
     }

@@ -204,7 +204,7 @@ impl Process {
         let secs = log_normal(&mut rng, median_secs, SERVICE_SIGMA);
         let natural = rng.random_bool(NATURAL_ERROR_SHARE);
         match self.fault.current() {
-            Fault::None | Fault::Crash { .. } | Fault::Hang => (secs, natural),
+            Fault::None | Fault::Crash { .. } | Fault::Hang | Fault::Stall => (secs, natural),
             Fault::Errors { share } => {
                 let injected = rng.random_bool(share.clamp(0.0, 1.0));
                 if injected {
@@ -219,6 +219,13 @@ impl Process {
             Fault::Leak { bytes_per_request } => {
                 self.fault.mark_bad();
                 self.leaked_bytes.fetch_add(bytes_per_request, Ordering::Relaxed);
+                (secs, natural)
+            }
+            Fault::SawTooth { bytes_per_request, keep_bytes } => {
+                let held = self.leaked_bytes.fetch_add(bytes_per_request, Ordering::Relaxed);
+                if held >= keep_bytes {
+                    self.leaked_bytes.store(0, Ordering::Relaxed);
+                }
                 (secs, natural)
             }
         }
@@ -247,12 +254,22 @@ async fn respond(process: Arc<Process>, request: Request<Incoming>) -> Answer {
     let route = ROUTES.into_iter().find(|((method, path), _)| {
         request.method().as_str() == *method && request.uri().path() == *path
     });
-    if process.fault.current() == Fault::Hang {
+    let hangs = |fault: &Fault| match fault {
+        Fault::Hang => true,
+        Fault::Stall => route.is_some(),
+        Fault::None
+        | Fault::Errors { .. }
+        | Fault::Latency { .. }
+        | Fault::Crash { .. }
+        | Fault::Leak { .. }
+        | Fault::SawTooth { .. } => false,
+    };
+    if hangs(&process.fault.current()) {
         // Only clients' requests count as served badly; a probe that hangs harms nobody.
         if route.is_some() {
             process.fault.mark_bad();
         }
-        let _ = process.fault.watch().wait_for(|fault| *fault != Fault::Hang).await;
+        let _ = process.fault.watch().wait_for(|fault| !hangs(fault)).await;
     }
     match (route, request.method(), request.uri().path()) {
         (Some((route, median_secs)), _, _) => work(&process, route, median_secs, request).await,

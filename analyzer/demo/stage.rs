@@ -7,6 +7,7 @@ use std::io;
 use tokio::task::JoinSet;
 
 use super::{
+    fault::Fault,
     load::{Load, LoadCounts},
     scenario::{Plan, Scenario},
     service::{Service, ServiceOptions},
@@ -22,6 +23,7 @@ pub struct Stage {
     baseline_load: Load,
     canary_load: Load,
     onset: JoinSet<()>,
+    surge: Vec<Load>,
 }
 
 /// What the clients of both arms saw.
@@ -69,11 +71,24 @@ impl Stage {
         onset.spawn(async move {
             let Some(onset) = plan.onset else { return };
             tokio::time::sleep(onset).await;
-            for (switch, fault) in switches {
-                switch.set(fault);
+            for (switch, fault) in &switches {
+                switch.set(*fault);
+            }
+            let Some(heals) = plan.heals else { return };
+            tokio::time::sleep(heals.saturating_sub(onset)).await;
+            for (switch, _) in &switches {
+                switch.set(Fault::None);
             }
         });
-        Ok(Self { baseline, canary, baseline_load, canary_load, onset })
+        let mut surge = Vec::new();
+        if let Some(onset) = plan.onset.filter(|_| plan.surge > 1.0) {
+            let more = [(baseline.addr, plan.baseline_rps), (canary.addr, plan.canary_rps)];
+            for (stream, (addr, rps)) in (0u64..).zip(more) {
+                let seed = seed.wrapping_mul(4).wrapping_add((1 << 40) + stream);
+                surge.push(Load::start_after(onset, addr, rps * (plan.surge - 1.0), seed)?);
+            }
+        }
+        Ok(Self { baseline, canary, baseline_load, canary_load, onset, surge })
     }
 
     /// Unix time of the canary's first request that was served badly because of the fault.
@@ -89,6 +104,7 @@ impl Stage {
     /// Ends loads and services, in that order, and gives the clients' final counts.
     pub async fn stop(mut self) -> StageCounts {
         self.onset.shutdown().await;
+        self.surge.clear();
         let (baseline, canary) = tokio::join!(self.baseline_load.stop(), self.canary_load.stop());
         tokio::join!(self.baseline.stop(), self.canary.stop());
         StageCounts { baseline, canary }

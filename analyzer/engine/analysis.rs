@@ -8,8 +8,10 @@ use super::{
     calibration::{Calibration, SignalCalibration},
     clause::{ClauseState, Look},
     compared::Compared,
+    evidence::Counts,
     observation::{Arm, Missing, Observation, Pair, Time, Why},
     release::Release,
+    residual::Residual,
     rule::{Action, Condition, Rule, RuleSet},
     track::Track,
     verdict::{
@@ -33,6 +35,8 @@ pub struct Analysis {
     /// to be shown.
     compared: Vec<Option<Compared>>,
     release: Release,
+    /// By signal: what this analysis itself shows of it, where a rule compares event rates.
+    residuals: Vec<Option<Residual>>,
 }
 
 #[derive(Clone, Debug)]
@@ -50,7 +54,12 @@ impl Analysis {
 
     /// The same for a service whose past has been measured.
     pub fn calibrated(rules: Arc<RuleSet>, started: Time, calibration: &Calibration) -> Self {
-        let noise = (0..rules.signals.len()).map(|signal| calibration.of(signal)).collect();
+        let noise: Vec<_> = (0..rules.signals.len()).map(|signal| calibration.of(signal)).collect();
+        let residuals = noise
+            .iter()
+            .enumerate()
+            .map(|(signal, known)| rules.compares_rates(signal).then(|| Residual::new(*known)))
+            .collect();
         let window = rules.observe.window;
         let horizon = horizon_looks(&rules);
         let evidence_clauses = rules
@@ -86,12 +95,28 @@ impl Analysis {
             })
             .collect();
         let release = Release::new(started);
-        Self { rules, started, last_look: None, looks: 0, tracks, states, noise, compared, release }
+        Self {
+            rules,
+            started,
+            last_look: None,
+            looks: 0,
+            tracks,
+            states,
+            noise,
+            residuals,
+            compared,
+            release,
+        }
     }
 
     /// The rules it is judged by.
     pub fn rules(&self) -> &Arc<RuleSet> {
         &self.rules
+    }
+
+    /// Index of the present step of a progressive release; 0 without steps.
+    pub fn release_step(&self) -> usize {
+        self.release.step()
     }
 
     /// Looks taken so far.
@@ -148,7 +173,8 @@ impl Analysis {
                     .and_then(|compared| compared.proof(&look(signal, &[]))),
             })
             .collect();
-        let held = self.release.is_held(&rules, now);
+        self.learn_noise(observation, secs);
+        let held = self.release.hold_left(&rules, now).is_zero();
         let unseen = if held { self.unseen_by_sleepers(now, &findings) } else { None };
         let canary_gap = observation.canary_gap.clone().or(unseen);
         let standing = Standing {
@@ -163,12 +189,32 @@ impl Analysis {
         if let Verdict::Advance { to } = verdict {
             self.release.advance(to, now);
         }
-        let (look, release_step) = (self.looks, self.release.step());
-        Step { look, at: now, elapsed, findings, estimates, canary_gap, verdict, release_step }
+        Step {
+            look: self.looks,
+            at: now,
+            elapsed,
+            findings,
+            estimates,
+            canary_gap,
+            verdict,
+            release_step: self.release.step(),
+            hold_left: self.release.hold_left(&self.rules, now),
+        }
     }
 }
 
 impl Analysis {
+    /// Takes the look that has just been judged into what is known of the noise at the next.
+    fn learn_noise(&mut self, observation: &Observation, secs: f64) {
+        let readings = observation.signals.iter().zip(&mut self.noise);
+        for ((pair, noise), residual) in readings.zip(&mut self.residuals) {
+            if let (Some(residual), Some(counts)) = (residual, Counts::of(pair)) {
+                residual.step(&counts, secs);
+                *noise = residual.noise();
+            }
+        }
+    }
+
     /// Why a signal that only sleeping rules ask for has no data. Asleep is not clear: without this
     /// a release nobody saw would be promoted once its rules sleep.
     fn unseen_by_sleepers(&self, now: Time, findings: &[Finding]) -> Option<Missing> {
@@ -176,6 +222,10 @@ impl Analysis {
         let sleepers = rules.filter(|(_, finding)| finding.state == State::Asleep);
         let mut clauses = sleepers.flat_map(|(rule, _)| rule.when.clauses());
         clauses.find_map(|clause| {
+            if self.rules.signals[clause.signal].optional && self.tracks[clause.signal].is_absent()
+            {
+                return None;
+            }
             let canary = self.tracks[clause.signal].arm(Arm::Canary);
             let missing = canary.outage(Arm::Canary, now, self.rules.observe.window)?;
             let name = &self.rules.signals[clause.signal].name;

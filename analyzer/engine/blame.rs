@@ -28,6 +28,7 @@ use super::{
     observation::{Arm, Histogram, PARTS_MAX, Pair, Part, PartKind, Reading, Value},
     quantile::{self, edge_index},
     rule::{Clause, Op, Scope, Signal, SignalKind, Test},
+    tail::{Tail, slower},
     verdict::{Blame, BlameBy},
 };
 
@@ -51,6 +52,9 @@ const ONSET_RATIO_MIN: f64 = 1.5;
 
 /// The sum that tells the onset grows no further, so that it comes down again once it is over.
 const RISE_NATS_MAX: f64 = 30.0;
+
+/// By so much more requests of the baseline the edge of a quantile is chosen anew.
+const CHOICE_GROWTH: f64 = 1.1;
 
 /// Requests of the baseline before its quantile is taken to be known.
 const QUANTILE_REQUESTS_MIN: f64 = 400.0;
@@ -122,8 +126,10 @@ struct Latencies {
     /// All of the baseline before this look.
     edges: Arc<[f64]>,
     counts: Vec<f64>,
-    /// Since the onset: the edge, and the margin of the tail beyond it.
+    /// The edge, and the margin of the tail beyond it; unchanged since the onset.
     at: Option<(f64, f64)>,
+    /// Requests of the baseline that they were chosen by.
+    chosen_at: f64,
     /// Since the onset, on the layout of the baseline: both arms per bucket.
     since: [Vec<f64>; 2],
 }
@@ -158,6 +164,7 @@ impl Suspects {
                 edges: Arc::new([]),
                 counts: Vec::new(),
                 at: None,
+                chosen_at: 0.0,
                 since: [Vec::new(), Vec::new()],
             })
         });
@@ -283,6 +290,10 @@ impl Suspects {
                 }
                 let (kind, name) = (part.kind, part.name.clone());
                 let (canary, baseline) = (Tally::default(), Tally::default());
+                // Doubling would leave half of it unused, and there is one list a clause.
+                if self.parts.len() == self.parts.capacity() {
+                    self.parts.reserve_exact(PARTS_MAX / 4);
+                }
                 self.parts.insert(place, Suspect { kind, name, canary, baseline });
                 Some(place)
             }
@@ -380,10 +391,11 @@ impl Suspects {
         let [canary, baseline] = latencies.since.each_ref();
         let (mut bad, mut of, mut sum) = (0, 0, 0.0);
         let mut leading: Option<(f64, f64)> = None;
+        let beyond = slower(&latencies.counts);
+        let tail = Tail::new(&latencies.edges, &beyond, latencies.counts.iter().sum());
         for (index, &edge) in latencies.edges.iter().enumerate() {
-            let counts = &latencies.counts;
-            let allowed = quantile::allowed_tail(&latencies.edges, counts, edge, self.margin);
-            let Some(allowed) = allowed else { continue };
+            let margin = tail.margin(index, self.margin).filter(|_| tail.is_usable(index));
+            let Some((_, allowed)) = margin else { continue };
             let [canary, baseline] = [canary, baseline].map(|counts| Tally {
                 events: counts.iter().skip(index + 1).sum(),
                 total: counts.iter().sum(),
@@ -403,18 +415,20 @@ impl Suspects {
 }
 
 impl Latencies {
-    /// Chooses the edge for a new onset.
+    /// Chooses the edge for a new onset, anew whenever so much more of the baseline is known.
     fn choose(&mut self, q: f64, factor: f64) {
-        self.at = None;
         let requests: f64 = self.counts.iter().sum();
-        if requests < QUANTILE_REQUESTS_MIN {
+        if requests < QUANTILE_REQUESTS_MIN || requests < self.chosen_at * CHOICE_GROWTH {
             return;
         }
+        self.chosen_at = requests;
+        self.at = None;
         let Some(usual) = quantile::estimate(q, &self.edges, &self.counts) else { return };
         let index = self.edges.partition_point(|&edge| edge < usual);
         let Some(&edge) = self.edges.get(index) else { return };
-        let allowed = quantile::allowed_tail(&self.edges, &self.counts, edge, factor);
-        self.at = allowed.map(|allowed| (edge, allowed));
+        let beyond = slower(&self.counts);
+        let margin = Tail::new(&self.edges, &beyond, requests).margin(index, factor);
+        self.at = margin.map(|(_, allowed)| (edge, allowed));
     }
 
     /// Takes what both arms said since the onset. A canary of another layout has no edges to blame.
@@ -437,7 +451,7 @@ impl Latencies {
         }
         self.edges = baseline.edges.clone();
         self.counts.clone_from(&baseline.counts);
-        self.at = None;
+        (self.at, self.chosen_at) = (None, 0.0);
         true
     }
 }

@@ -6,13 +6,14 @@
 //! has the stated prior of [`super::noise`].
 //!
 //! Ratios and rates are measured as they are; a quantile by the share of requests beyond the bucket
-//! edge whose share is nearest to the quantile's own. Levels are not measured here: a gauge is
-//! judged by signs, and takes its noise from the series itself. Health and restarts have none.
+//! edge whose share is nearest to the quantile's own. Of a level, which is judged by signs, it is
+//! measured for how long it holds ([`super::gauge`]). Health and restarts have no noise.
 
 use std::{borrow::Cow, time::Duration};
 
 use super::{
     dispersion::{Chance, Slot, measure},
+    gauge::holds_secs,
     noise::{KAPPA_PRIOR_SECS, Origin},
     observation::{Histogram, Reading, Time, Value, histogram},
     rule::{RuleSet, SignalKind},
@@ -56,7 +57,7 @@ impl Calibration {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SignalCalibration {
     /// Noise intensity of a comparison of concurrent arms, or of the signal with its own past,
-    /// whichever the rule set asks for; in seconds.
+    /// whichever the rule set asks for; in seconds. Of a level, for how long it holds.
     pub kappa_secs: f64,
     /// Variance of the rate about its mean, as a multiple of the mean squared: how far from small
     /// the noise is while it lasts.
@@ -120,7 +121,8 @@ fn signal_calibration(
     let chance = match kind {
         SignalKind::Ratio { .. } | SignalKind::Quantile { .. } => Chance::Binomial,
         SignalKind::Rate | SignalKind::Count => Chance::Poisson,
-        SignalKind::Gauge { .. } | SignalKind::Health | SignalKind::Restarts => return None,
+        SignalKind::Gauge { .. } => return level_calibration(index, past),
+        SignalKind::Health | SignalKind::Restarts => return None,
     };
     let edge = match kind {
         SignalKind::Quantile { q } => Some(nearest_edge(index, past, 1.0 - q)?),
@@ -150,6 +152,18 @@ fn signal_calibration(
         },
         None => SignalCalibration { usual, ..SignalCalibration::default() },
     })
+}
+
+/// For how long a level holds, as its noise intensity.
+fn level_calibration(index: usize, past: &[Past]) -> Option<SignalCalibration> {
+    let level = |look: &Past| match look.readings.get(index)? {
+        Ok(Value::Level(level)) => Some((look.at, *level)),
+        Ok(_) | Err(_) => None,
+    };
+    let levels: Vec<(Time, f64)> = past.iter().filter_map(level).collect();
+    let (kappa_secs, secs) = holds_secs(&levels).filter(|(_, secs)| *secs >= HISTORY_SECS_MIN)?;
+    let origin = Origin::History { secs };
+    Some(SignalCalibration { kappa_secs, origin, ..SignalCalibration::default() })
 }
 
 /// What one past look says; none where it says nothing, which leaves a hole in time.

@@ -5,13 +5,16 @@
 //! in; the files below it hold one idea each.
 
 pub mod analysis;
+pub mod below;
 pub mod blame;
 pub mod calibration;
 pub mod clause;
 pub mod compared;
 pub mod dispersion;
 pub mod dwell;
+pub mod envelope;
 pub mod evidence;
+pub mod gauge;
 pub mod interval;
 pub mod native;
 pub mod native_window;
@@ -22,9 +25,12 @@ pub mod promotion;
 pub mod quantile;
 pub mod quantile_profile;
 pub mod release;
+pub mod residual;
 pub mod rule;
+pub mod slope;
 pub mod stakes;
 pub mod tail;
+pub mod theil_sen;
 pub mod track;
 pub mod verdict;
 pub mod wager;

@@ -134,7 +134,8 @@ pub fn time_to_find(traffic: &Traffic, sought: Sought, effect: f64) -> Option<Du
 
 /// The time to gather so many nats.
 pub fn time_at(nats_per_sec: f64, nats: f64) -> Option<Duration> {
-    let secs = nats.max(0.0) / nats_per_sec;
+    // A divergence of almost nothing may come out a little below zero.
+    let secs = nats.max(0.0) / nats_per_sec.max(0.0);
     (secs <= TIME_MAX_SECS).then(|| Duration::from_secs_f64(secs))
 }
 

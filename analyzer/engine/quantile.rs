@@ -31,7 +31,7 @@ use super::{
     calibration::SignalCalibration,
     observation::Histogram,
     stakes::{Odds, Stakes},
-    tail::{Tail, slower},
+    tail::Tail,
 };
 
 /// Shares of slow requests that are thought of at an edge, as multiples of what the margin allows.
@@ -212,14 +212,6 @@ impl Past {
 /// Position of an edge in a layout, by value.
 pub fn edge_index(edges: &[f64], edge: f64) -> Option<usize> {
     edges.binary_search_by(|probe| probe.total_cmp(&edge)).ok()
-}
-
-/// By how much the share of requests beyond `edge` may exceed the baseline's, when latencies may be
-/// `factor` times as long; none when the baseline has shown too few.
-pub fn allowed_tail(edges: &[f64], counts: &[f64], edge: f64, factor: f64) -> Option<f64> {
-    let beyond = slower(counts);
-    let tail = Tail::new(edges, &beyond, counts.iter().sum());
-    tail.margin(edge_index(edges, edge)?, factor).map(|(_, allowed)| allowed)
 }
 
 /// Requests of one arm, apart by an edge.

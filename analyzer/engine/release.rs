@@ -31,14 +31,10 @@ impl Release {
         (next < rules.steps.len()).then_some(next)
     }
 
-    /// Whether the present step has been watched for as long as it must be.
-    pub fn is_held(&self, rules: &RuleSet, now: Time) -> bool {
-        now.since(self.began) >= self.hold(rules)
-    }
-
-    /// How long the present step must be watched.
-    pub fn hold(&self, rules: &RuleSet) -> Duration {
-        rules.steps.get(self.step).map_or(rules.promote.after, |step| step.hold)
+    /// How much longer the present step must be watched; zero when its hold is over.
+    pub fn hold_left(&self, rules: &RuleSet, now: Time) -> Duration {
+        let hold = rules.steps.get(self.step).map_or(rules.promote.after, |step| step.hold);
+        hold.saturating_sub(now.since(self.began))
     }
 
     /// Whether the old version is without traffic by intention: a later step gave all of it to the

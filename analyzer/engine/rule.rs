@@ -51,6 +51,23 @@ pub struct ReleaseStep {
 }
 
 impl RuleSet {
+    /// Whether any rule compares a signal's event rates by evidence, arm beside arm.
+    pub fn compares_rates(&self, signal: usize) -> bool {
+        let counted = match self.signals[signal].kind {
+            SignalKind::Ratio { .. } | SignalKind::Rate | SignalKind::Count => true,
+            SignalKind::Quantile { .. }
+            | SignalKind::Gauge { .. }
+            | SignalKind::Health
+            | SignalKind::Restarts => false,
+        };
+        let mut clauses = self.rules.iter().flat_map(|rule| rule.when.clauses());
+        counted
+            && self.baseline == Baseline::Concurrent
+            && clauses.any(|clause| {
+                clause.signal == signal && matches!(clause.test, Test::BeyondBaseline { .. })
+            })
+    }
+
     /// Whether any rule compares with the old version.
     pub fn needs_baseline(&self) -> bool {
         self.rules.iter().any(|rule| rule.when.needs_baseline())
@@ -77,6 +94,9 @@ pub struct Signal {
     /// How close to the baseline it must be shown to be before a release is promoted; none where
     /// no rule compares it, or where the file asks for no such proof.
     pub margin: Option<Margin>,
+    /// Whether a service may do without it: where neither version has ever exposed it, what asks
+    /// for it is clear. One that only the new version lacks is still missing data.
+    pub optional: bool,
 }
 
 /// Which direction of a signal is the good one.

@@ -14,6 +14,10 @@ use super::{
     window::{BucketWindow, Window},
 };
 
+/// A silence in which this many requests would have come at the pace so far is no lull: by chance
+/// alone it has a probability of e^-30. An arm that hangs moves no counter, and this is how it shows.
+const SILENT_REQUESTS: f64 = 30.0;
+
 /// One signal over both arms.
 #[derive(Clone, Debug)]
 pub struct Track {
@@ -33,6 +37,8 @@ pub struct ArmTrack {
     pub estimate: Option<f64>,
     /// Events and total within the window, for shares.
     pub window_counts: Option<(f64, f64)>,
+    /// When there first were requests; none of what is not counted in requests.
+    first_requests: Option<Time>,
     /// When there last was a value.
     pub last_data: Option<Time>,
     /// Why there is none at this look.
@@ -42,10 +48,16 @@ pub struct ArmTrack {
     /// Whether this quantile comes from a summary, which tells the quantile and no counts.
     pub reads_summary: bool,
     window: Window<3>,
-    buckets: BucketWindow,
-    natives: NativeWindow,
+    buckets: Option<Box<Buckets>>,
+    natives: Option<Box<NativeWindow>>,
+}
+
+/// The window of a histogram, which other kinds of signal do without.
+#[derive(Clone, Debug)]
+struct Buckets {
+    window: BucketWindow,
     edges: Arc<[f64]>,
-    scratch: Vec<f64>,
+    sums: Vec<f64>,
 }
 
 /// What is remembered of a signal on both sides: of the arms, or of one instance against the
@@ -66,6 +78,16 @@ impl<'a> Arms<'a> {
             Arm::Baseline => self.baseline,
         }
     }
+
+    /// Whether neither version has ever exposed the signal, as far as one can see.
+    pub fn is_absent(&self) -> bool {
+        let why = |arm: &ArmTrack| match (&arm.missing, arm.last_data) {
+            (Some(missing), None) => Some(missing.why),
+            (Some(_) | None, _) => None,
+        };
+        let nowhere = [Some(Why::AbsentSeries), Some(Why::NotObserved)];
+        why(self.canary) == Some(Why::AbsentSeries) && nowhere.contains(&why(self.baseline))
+    }
 }
 
 impl Track {
@@ -85,6 +107,11 @@ impl Track {
         Arms { canary: &self.canary, baseline: &self.baseline }
     }
 
+    /// Whether neither version has ever exposed the signal, as far as one can see.
+    pub fn is_absent(&self) -> bool {
+        self.arms().is_absent()
+    }
+
     /// Takes one look.
     pub fn absorb(&mut self, now: Time, pair: &Pair) {
         self.canary.absorb(self.kind, now, &pair.canary);
@@ -100,15 +127,14 @@ impl ArmTrack {
             totals_before: [0.0; 2],
             estimate: None,
             window_counts: None,
+            first_requests: None,
             last_data: None,
             missing: None,
             latency_secs: None,
             reads_summary: false,
             window: Window::new(window),
-            buckets: BucketWindow::new(window),
-            natives: NativeWindow::new(window),
-            edges: Arc::new([]),
-            scratch: Vec::new(),
+            buckets: None,
+            natives: None,
         }
     }
 
@@ -138,7 +164,10 @@ impl ArmTrack {
             }
         };
         match value {
-            Value::Share { events, total } => add(*events, *total, 0.0),
+            Value::Share { events, total } => {
+                add(*events, *total, 0.0);
+                self.first_requests = self.first_requests.or(Some(now));
+            }
             Value::Events { events, instance_secs, instances } => {
                 add(*events, *instance_secs, instance_secs / f64::from((*instances).max(1)));
             }
@@ -150,19 +179,25 @@ impl ArmTrack {
             Value::Health { latency_secs, .. } => self.latency_secs = *latency_secs,
             Value::Histogram(histogram) => {
                 self.totals[1] += histogram.total();
-                self.natives.clear();
-                self.reads_summary = false;
-                if *self.edges != *histogram.edges {
-                    self.edges = histogram.edges.clone();
-                    self.buckets.clear();
+                self.first_requests = self.first_requests.or(Some(now));
+                (self.natives, self.reads_summary) = (None, false);
+                let buckets = self.buckets.get_or_insert_with(|| {
+                    let window = BucketWindow::new(self.window.length());
+                    Box::new(Buckets { window, edges: histogram.edges.clone(), sums: Vec::new() })
+                });
+                if *buckets.edges != *histogram.edges {
+                    buckets.edges = histogram.edges.clone();
+                    buckets.window.clear();
                 }
-                self.buckets.push(now, &histogram.counts);
+                buckets.window.push(now, &histogram.counts);
             }
             Value::Native(histogram) => {
                 self.totals[1] += histogram.total();
-                self.buckets.clear();
-                self.reads_summary = false;
-                self.natives.push(now, histogram);
+                self.first_requests = self.first_requests.or(Some(now));
+                (self.buckets, self.reads_summary) = (None, false);
+                let length = self.window.length();
+                let window = || Box::new(NativeWindow::new(length));
+                self.natives.get_or_insert_with(window).push(now, histogram);
             }
         }
     }
@@ -187,11 +222,14 @@ impl ArmTrack {
                 self.estimate = self.estimate.filter(|_| self.missing.is_none());
             }
             SignalKind::Quantile { q } => {
-                let filled = self.buckets.sums_into(now, &mut self.scratch);
-                self.estimate = match self.natives.sum(now) {
-                    Some(sum) => sum.estimate(q),
-                    None if filled => quantile::estimate(q, &self.edges, &self.scratch),
-                    None => None,
+                self.estimate = if let Some(natives) = &self.natives {
+                    natives.sum(now).and_then(|sum| sum.estimate(q))
+                } else {
+                    self.buckets.as_mut().and_then(|buckets| {
+                        let filled = buckets.window.sums_into(now, &mut buckets.sums);
+                        let estimate = || quantile::estimate(q, &buckets.edges, &buckets.sums);
+                        if filled { estimate() } else { None }
+                    })
                 };
             }
             SignalKind::Gauge { .. } if self.missing.is_some() => self.estimate = None,
@@ -206,7 +244,8 @@ impl ArmTrack {
     }
 
     /// Why this look's data is not current: a failed read counts at once, a look without traffic
-    /// only when the whole window had none.
+    /// only when the whole window had none, or when so many requests would have come by now that
+    /// it is no lull.
     pub fn outage(&self, arm: Arm, now: Time, window: Duration) -> Option<Missing> {
         let name = match arm {
             Arm::Canary => "canary",
@@ -225,10 +264,24 @@ impl ArmTrack {
         };
         match &self.missing {
             Some(missing) if missing.why != Why::NoTraffic => Some(named(missing)),
-            Some(missing) if self.last_data.is_none_or(|last| now.since(last) >= window) => {
-                Some(named(missing))
-            }
-            Some(_) | None => None,
+            Some(missing) => match self.silence(now) {
+                Some(detail) => Some(named(&Missing::new(Why::NoTraffic, detail))),
+                None if self.last_data.is_none_or(|last| now.since(last) >= window) => {
+                    Some(named(missing))
+                }
+                None => None,
+            },
+            None => None,
         }
+    }
+
+    /// A silence that is too long for the pace so far, in words.
+    fn silence(&self, now: Time) -> Option<String> {
+        let (first, last) = (self.first_requests?, self.last_data?);
+        let silent = now.since(last).as_secs_f64();
+        let expected = silent * self.totals[1] / last.since(first).as_secs_f64().max(1.0);
+        (expected >= SILENT_REQUESTS).then(|| {
+            format!("no requests for {silent:.0} s, where {expected:.0} would have come before")
+        })
     }
 }

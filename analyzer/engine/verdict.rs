@@ -85,8 +85,11 @@ pub struct Step {
     pub canary_gap: Option<Missing>,
     /// The verdict.
     pub verdict: Verdict,
-    /// Index of the present step of a progressive release; 0 without steps.
+    /// Index of the present step of a progressive release; 0 without steps. After an advance it is
+    /// the step that was gone to.
     pub release_step: usize,
+    /// How much longer the present step is watched at least; zero when its hold is over.
+    pub hold_left: Duration,
 }
 
 /// What is said of one signal: point estimates over the window, and the proof promotion asks for.
@@ -135,6 +138,18 @@ impl Verdict {
         match self {
             Verdict::Watching | Verdict::Investigate { .. } | Verdict::Advance { .. } => false,
             Verdict::Promote | Verdict::Rollback { .. } | Verdict::Inconclusive { .. } => true,
+        }
+    }
+
+    /// The step to go on to, when that is the verdict.
+    pub fn advance_to(self) -> Option<usize> {
+        match self {
+            Verdict::Advance { to } => Some(to),
+            Verdict::Watching
+            | Verdict::Investigate { .. }
+            | Verdict::Promote
+            | Verdict::Rollback { .. }
+            | Verdict::Inconclusive { .. } => None,
         }
     }
 

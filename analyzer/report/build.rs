@@ -11,7 +11,7 @@ use crate::engine::{
     interval::share_interval,
     noise::{NoiseUsed, Origin},
     observation::{Missing, Why},
-    rule::{Clause, Rule, RuleSet, Unit},
+    rule::{Clause, Rule, RuleSet, Test, Unit},
     verdict::{
         Blame, BlameBy, ClauseFinding, Effect, EffectKind, Finding, Progress, Proof, State, Step,
         Verdict,
@@ -127,7 +127,15 @@ fn clause_shape(rules: &RuleSet, clause: &Clause, found: &ClauseFinding) -> Clau
         clause: clause.text.clone(),
         signal: signal.name.clone(),
         state: state_word(found.state).to_owned(),
-        unit: unit_word(signal.unit).to_owned(),
+        unit: match clause.test {
+            Test::Slope { .. } => format!("{}_per_second", unit_word(signal.unit)),
+            Test::Dwell { .. }
+            | Test::BeyondConstant { .. }
+            | Test::BeyondBaseline { .. }
+            | Test::Counted { .. }
+            | Test::HealthIs { .. }
+            | Test::HealthLatency { .. } => unit_word(signal.unit).to_owned(),
+        },
         estimate: found.estimate,
         interval: interval.map(|(low, high)| [low, high]),
         baseline: found.baseline,

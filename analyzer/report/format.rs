@@ -19,17 +19,43 @@ pub fn quantity(value: f64, unit: &str) -> String {
         "per_second" => format!("{}/s", plain(value)),
         "count" => count(value),
         "health" => health(value),
-        _ => plain(value),
+        // A slope: nobody thinks in bytes a second when a leak takes an hour.
+        _ => match unit.strip_suffix("_per_second") {
+            Some(level) => format!("{}/min", quantity(value * 60.0, level)),
+            None => plain(value),
+        },
     }
+}
+
+/// The same for a narrow column, where a slope would not fit: `20M/min`, `0.6%/min`.
+pub fn cell(value: f64, unit: &str) -> String {
+    let Some(level) = unit.strip_suffix("_per_second").filter(|_| value.is_finite()) else {
+        return quantity(value, unit);
+    };
+    let per_min = value * 60.0;
+    let short = match level {
+        "bytes" => {
+            let bytes = bytes(per_min);
+            let (number, unit) = bytes.split_once(' ').unwrap_or((&bytes, ""));
+            let number: f64 = number.parse().unwrap_or(per_min);
+            let digits = usize::from(number.abs() < 9.95 && unit != "B");
+            format!("{number:.digits$}{}", unit.trim_end_matches("iB"))
+        }
+        level => quantity(per_min, level).replace(' ', ""),
+    };
+    format!("{short}/min")
 }
 
 /// Both ends of an interval, the unit said once where both ends have the same: `4.2–8.4 %`.
 pub fn interval([low, high]: [f64; 2], unit: &str) -> String {
     let (low, high) = (quantity(low, unit), quantity(high, unit));
     // Only these are split: a composed duration or a health word has no unit to leave out.
-    let suffix = [" %", " ms", " s", " KiB", " MiB", " GiB", " TiB", " B", "/s"]
-        .into_iter()
-        .find(|suffix| low.ends_with(suffix) && high.ends_with(suffix));
+    let suffix = [
+        " %", " ms", " s", " KiB", " MiB", " GiB", " TiB", " B", "/s", " KiB/min", " MiB/min",
+        " GiB/min", " B/min", " %/min",
+    ]
+    .into_iter()
+    .find(|suffix| low.ends_with(suffix) && high.ends_with(suffix));
     match suffix {
         Some(suffix) if !low.contains(" m ") && !low.contains(" h ") => {
             format!("{}–{high}", low.trim_end_matches(suffix))
@@ -250,6 +276,9 @@ mod tests {
             (0.0, "health", "up"),
             (0.4, "health", "degraded"),
             (2.0, "health", "down"),
+            (347_777.0, "bytes_per_second", "19.9 MiB/min"),
+            (-0.001, "share_per_second", "-6 %/min"),
+            (0.5, "number_per_second", "30/min"),
             (3.25, "number", "3.2"),
             (0.056, "number", "0.056"),
             (98_765.4, "furlongs", "98,765"),
@@ -262,6 +291,23 @@ mod tests {
     }
 
     #[test]
+    fn slopes_fit_into_a_column() {
+        for (value, unit, expected) in [
+            (347_777.0, "bytes_per_second", "20M/min"),
+            (19_700.0, "bytes_per_second", "1.1M/min"),
+            (5_800_000.0, "bytes_per_second", "332M/min"),
+            (1.0, "bytes_per_second", "60B/min"),
+            (-347_777.0, "bytes_per_second", "-20M/min"),
+            (0.0001, "share_per_second", "0.6%/min"),
+            (0.5, "number_per_second", "30/min"),
+            (f64::INFINITY, "bytes_per_second", "∞"),
+            (0.061, "share", "6.1 %"),
+        ] {
+            assert_eq!(cell(value, unit), expected, "{value} {unit}");
+        }
+    }
+
+    #[test]
     fn intervals_say_their_unit_once() {
         for (ends, unit, expected) in [
             ([0.042, 0.084], "share", "4.2–8.4 %"),
@@ -270,6 +316,7 @@ mod tests {
             ([0.15, 0.2], "seconds", "150–200 ms"),
             ([61.0, 80.0], "seconds", "1 m 1 s–1 m 20 s"),
             ([1.0, 2.5], "per_second", "1–2.5/s"),
+            ([2e5, 4e5], "bytes_per_second", "11.4–22.9 MiB/min"),
             ([0.0, 2.0], "health", "up–down"),
             ([0.15, f64::INFINITY], "seconds", "150 ms–∞"),
         ] {

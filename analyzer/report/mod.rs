@@ -6,4 +6,6 @@
 pub mod build;
 pub mod explain;
 pub mod format;
+pub mod proofs;
 pub mod shape;
+pub mod words;

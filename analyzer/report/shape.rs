@@ -65,7 +65,8 @@ pub struct ClauseShape {
     pub signal: String,
     /// `fires`, `clear`, `not_enough_data`.
     pub state: String,
-    /// `share`, `seconds`, `bytes`, `per_second`, `count`, `health`, `number`: how to write numbers.
+    /// `share`, `seconds`, `bytes`, `per_second`, `count`, `health`, `number`: how to write numbers. Of
+    /// a slope with `_per_second` behind it, such as `bytes_per_second`.
     pub unit: String,
     /// The canary's point estimate over the window.
     pub estimate: Option<f64>,

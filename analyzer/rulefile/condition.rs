@@ -4,29 +4,23 @@
 //! condition = all { "or" all }
 //! all       = part { "and" part }
 //! part      = "not" part | "(" condition ")" | clause
-//! clause    = value op bound [ "for" duration ]
+//! clause    = value op bound [ "on" "most" "instances" ] [ "for" duration ]
 //!           | signal "is" ( "up" | "degraded" | "down" ) [ "for" ( duration | N "checks" ) ]
-//! value     = signal | "latency(" signal ")"
+//! value     = signal | "slope(" signal ")" | "latency(" signal ")"
 //! op        = ">" | ">=" | "<" | "<="
 //! bound     = literal | N "x" "baseline" | "baseline" ( "+" | "-" ) literal
 //! ```
 //!
 //! `and` binds tighter than `or`. Whether a clause makes sense for its signal is deliberately not
-//! asked here but in `meaning`. Tokens are cut by winnow; the descent over them is written out,
+//! asked here but in `meaning`. Tokens are cut in `token`; the descent over them is written out,
 //! because at each place it can say what it expected in words.
 
 use std::{ops::Range, time::Duration};
 
-use winnow::{
-    LocatingSlice, Parser,
-    ascii::multispace0,
-    combinator::{alt, preceded, repeat, terminated},
-    token::{any, one_of, take_while},
-};
-
 use super::{
     fault::{Complaint, excerpt, nearest},
     literal::{self, Dimension, Literal},
+    token::{Token, TokenKind, tokens},
 };
 use crate::engine::{observation::Health, rule::Op};
 
@@ -36,6 +30,9 @@ pub(super) const MAX_BYTES: usize = 2048;
 pub(super) const MAX_CLAUSES: usize = 32;
 /// Parentheses and `not`s inside one another.
 const MAX_DEPTH: usize = 16;
+/// What a function of the language is.
+const EXPECTED_VALUE: &str =
+    "a signal, `slope(...)` of a level, or `latency(...)` of a health signal";
 /// Consecutive failed probes that can be asked for.
 const MAX_CHECKS: f64 = 1000.0;
 
@@ -56,6 +53,8 @@ pub(super) struct Clause {
     pub(super) signal: String,
     pub(super) signal_span: Range<usize>,
     pub(super) ask: Ask,
+    /// Where `on most instances` stands, when it does.
+    pub(super) most_instances: Option<Range<usize>>,
     pub(super) hold: Option<Hold>,
 }
 
@@ -63,6 +62,7 @@ pub(super) struct Clause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     Itself,
+    Slope,
     Latency,
 }
 
@@ -108,60 +108,6 @@ pub(super) fn parse(text: &str) -> Result<Tree, Complaint> {
         None => Ok(tree),
         Some(token) => Err(descent.after_clause(token)),
     }
-}
-
-#[derive(Clone, Debug, PartialEq)]
-struct Token {
-    kind: TokenKind,
-    span: Range<usize>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TokenKind {
-    Word,
-    Number,
-    Op(Op),
-    Open,
-    Close,
-    Plus,
-    Minus,
-    /// What no condition contains, kept so that it can be named.
-    Foreign,
-}
-
-type Input<'t> = LocatingSlice<&'t str>;
-
-fn tokens(text: &str) -> Result<Vec<Token>, Complaint> {
-    let mut all = terminated(repeat(0.., preceded(multispace0, token)), multispace0);
-    all.parse(LocatingSlice::new(text))
-        .map_err(|error| Complaint::new(error.char_span(), "this cannot be read", "a condition"))
-}
-
-fn token(input: &mut Input<'_>) -> winnow::Result<Token> {
-    let word_tail = ('a'..='z', 'A'..='Z', '0'..='9', '_');
-    let word = (one_of(('a'..='z', 'A'..='Z', '_')), take_while(0.., word_tail));
-    let number_tail = ('a'..='z', 'A'..='Z', '0'..='9', '.', '%', '/', '_', 'µ');
-    let number = (one_of(('0'..='9', '.')), take_while(0.., number_tail));
-    let op = alt((
-        alt(("==", "!=", "=>", "=<", "<>", "&&", "||")).value(TokenKind::Foreign),
-        ">=".value(TokenKind::Op(Op::AtLeast)),
-        "<=".value(TokenKind::Op(Op::AtMost)),
-        ">".value(TokenKind::Op(Op::Above)),
-        "<".value(TokenKind::Op(Op::Below)),
-        "(".value(TokenKind::Open),
-        ")".value(TokenKind::Close),
-        "+".value(TokenKind::Plus),
-        "-".value(TokenKind::Minus),
-    ));
-    alt((
-        word.value(TokenKind::Word),
-        number.value(TokenKind::Number),
-        op,
-        any.value(TokenKind::Foreign),
-    ))
-    .with_span()
-    .map(|(kind, span)| Token { kind, span })
-    .parse_next(input)
 }
 
 struct Descent<'t> {
@@ -273,6 +219,7 @@ impl<'t> Descent<'t> {
         self.clauses += 1;
         let (value, named) = self.value(first.clone())?;
         let ask = if self.eat_word("is") { self.status()? } else { self.comparison()? };
+        let most_instances = self.most_instances()?;
         let hold = self.hold()?;
         Ok(Clause {
             span: first.span.start..self.end(),
@@ -280,43 +227,43 @@ impl<'t> Descent<'t> {
             signal: self.slice(&named).to_owned(),
             signal_span: named.span,
             ask,
+            most_instances,
             hold,
         })
     }
 
-    /// `signal` or `latency(signal)`.
+    /// `signal`, `slope(signal)` or `latency(signal)`.
     fn value(&mut self, first: Token) -> Result<(Value, Token), Complaint> {
         if self.eat(TokenKind::Open).is_none() {
             return Ok((Value::Itself, first));
         }
         let function = self.slice(&first);
-        let unbuilt = |instead: &str| {
-            Err(Complaint::new(
-                first.span.clone(),
-                format!("`{function}(...)` is not built yet"),
-                "a signal, or `latency(...)` of a health signal",
-            )
-            .hint(instead))
-        };
-        match function {
-            "latency" => {}
-            "slope" => return unbuilt("a limit on the level: `memory > 2GB for 5m`"),
-            "field" => return unbuilt("a health signal's status: `app is degraded for 1m`"),
+        let value = match function {
+            "latency" => Value::Latency,
+            "slope" => Value::Slope,
+            "field" => {
+                return Err(Complaint::new(
+                    first.span,
+                    "`field(...)` is not built yet",
+                    EXPECTED_VALUE,
+                )
+                .hint("a health signal's status: `app is degraded for 1m`"));
+            }
             _ => {
                 return Err(Complaint::new(
                     first.span,
                     format!("unknown function `{}`", excerpt(function)),
-                    "a signal, or `latency(...)` of a health signal",
+                    EXPECTED_VALUE,
                 )
                 .hint("what is measured is said under `signals:`; rules name signals only"));
             }
-        }
+        };
         let Some(named) = self.eat(TokenKind::Word) else {
-            return Err(self.complain("the name of a health signal"));
+            return Err(self.complain("the name of a signal"));
         };
         match self.eat(TokenKind::Close) {
-            Some(_) => Ok((Value::Latency, named)),
-            None => Err(self.complain("`)` after the name of the health signal")),
+            Some(_) => Ok((value, named)),
+            None => Err(self.complain("`)` after the name of the signal")),
         }
     }
 
@@ -411,7 +358,7 @@ impl<'t> Descent<'t> {
             self.at += 1;
         }
         let next_is_unit = self.peek_word().is_some_and(|word| {
-            !["for", "and", "or", "x", "baseline", "check", "checks"].contains(&word)
+            !["for", "on", "and", "or", "x", "baseline", "check", "checks"].contains(&word)
                 && literal::parse(&format!("1{word}")).is_ok()
         });
         if next_is_unit {
@@ -422,6 +369,18 @@ impl<'t> Descent<'t> {
         let start = span.start;
         literal::parse(&self.text[span])
             .map_err(|complaint| complaint.moved(|part| part.start + start..part.end + start))
+    }
+
+    /// `on most instances`, and where it stands.
+    fn most_instances(&mut self) -> Result<Option<Range<usize>>, Complaint> {
+        let start = self.peek().map_or(0, |token| token.span.start);
+        if !self.eat_word("on") {
+            return Ok(None);
+        }
+        if self.eat_word("most") && self.eat_word("instances") {
+            return Ok(Some(start..self.end()));
+        }
+        Err(self.complain("`on most instances`"))
     }
 
     fn hold(&mut self) -> Result<Option<Hold>, Complaint> {
@@ -520,6 +479,7 @@ impl<'t> Descent<'t> {
             ")" => complaint.hint("this `)` closes nothing"),
             "*" | "×" => complaint.hint("a multiple is written with an x: `1.5x baseline`"),
             ">" | ">=" | "<" | "<=" => complaint.hint("one comparison a clause: `a > 1 and a < 2`"),
+            "on" => complaint.hint("`on most instances` stands before `for`"),
             "during" | "within" | "over" => complaint.hint("write `for`, such as `for 5m`"),
             _ => complaint,
         }

@@ -34,6 +34,10 @@ pub(super) enum Dimension {
     PerSecond,
     /// Bytes a second.
     BytesPerSecond,
+    /// A share of 1 a second: `1%/min`.
+    SharePerSecond,
+    /// Seconds a second: `10ms/min`.
+    TimePerSecond,
     /// A multiple: `1.5x`.
     Factor,
 }
@@ -94,6 +98,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, Complaint> {
         | Dimension::Bytes
         | Dimension::PerSecond
         | Dimension::BytesPerSecond
+        | Dimension::SharePerSecond
+        | Dimension::TimePerSecond
         | Dimension::Factor => {
             return Err(wrong(format!("`{}` is not a duration", excerpt(text.trim()))));
         }
@@ -209,10 +215,12 @@ fn rate(literal: Literal, per: &str, whole: &str) -> Result<Literal, Complaint> 
     let dimension = match literal.dimension {
         Dimension::Plain => Dimension::PerSecond,
         Dimension::Bytes => Dimension::BytesPerSecond,
-        Dimension::Share
-        | Dimension::Time
-        | Dimension::PerSecond
+        Dimension::Share => Dimension::SharePerSecond,
+        Dimension::Time => Dimension::TimePerSecond,
+        Dimension::PerSecond
         | Dimension::BytesPerSecond
+        | Dimension::SharePerSecond
+        | Dimension::TimePerSecond
         | Dimension::Factor => return Err(malformed(whole)),
     };
     Ok(Literal { value: literal.value / secs, dimension })
@@ -222,7 +230,7 @@ fn malformed(whole: &str) -> Complaint {
     Complaint::new(
         0..0,
         format!("`{}` is not a number with a unit", excerpt(whole)),
-        "such as 5%, 1.5x, 200ms, 1m30s, 100MB, 10/min or 42",
+        "such as 5%, 1.5x, 200ms, 1m30s, 100MB, 1MB/min, 10/min or 42",
     )
 }
 
@@ -279,6 +287,8 @@ mod tests {
         check("120/min", 2.0, Dimension::PerSecond);
         check("3600 / h", 1.0, Dimension::PerSecond);
         check("60MB/min", 1e6, Dimension::BytesPerSecond);
+        check("6%/min", 0.001, Dimension::SharePerSecond);
+        check("6s/min", 0.1, Dimension::TimePerSecond);
     }
 
     #[test]
@@ -317,8 +327,8 @@ mod tests {
             "5%s",
             "1x2",
             "5/fortnight",
-            "5%/s",
-            "5s/s",
+            "1.5x/s",
+            "5%/%",
             "1/2/s",
             "٣",
             "5µs",

@@ -10,9 +10,10 @@ use std::{ops::Range, time::Duration};
 use super::{
     condition::{self, Ask, Bound as Written, Clause as WrittenClause, Length, Tree, Value},
     fault::{Complaint, did_you_mean, excerpt},
-    literal::{self, Dimension, Literal},
-    signals::{Known, Scale},
+    literal::{Dimension, Literal},
+    signals::Known,
     table,
+    units::Units,
 };
 use crate::engine::rule::{Bound, Clause, Condition, HealthHold, Op, Scope, SignalKind, Test};
 
@@ -96,8 +97,39 @@ fn read_clause(
         return Ok(None);
     };
     let text = words(&text[clause.span.clone()]);
-    let test = Reader { text: &text, clause, kind, scale }.test()?;
-    Ok(Some(Clause { text, signal: index, test, scope: Scope::Arm }))
+    let units = Units { name: &clause.signal, kind, scale };
+    let test = Reader { text: &text, clause, units }.test()?;
+    let scope = scope(clause, kind, test)?;
+    Ok(Some(Clause { text, signal: index, test, scope }))
+}
+
+/// Of what is asked: what instances have each by itself can be asked of most of them.
+fn scope(clause: &WrittenClause, kind: SignalKind, test: Test) -> Result<Scope, Complaint> {
+    let Some(span) = &clause.most_instances else { return Ok(Scope::Arm) };
+    let counted = match test {
+        Test::Counted { .. } => true,
+        Test::HealthIs { .. } | Test::HealthLatency { .. } => true,
+        Test::Dwell { .. }
+        | Test::BeyondConstant { .. }
+        | Test::BeyondBaseline { .. }
+        | Test::Slope { .. } => false,
+    };
+    if !counted {
+        return Ok(Scope::MostInstances);
+    }
+    let what = match kind {
+        SignalKind::Health => "health is that of the worst instance",
+        SignalKind::Count | SignalKind::Restarts => "a count is that of all instances together",
+        SignalKind::Ratio { .. }
+        | SignalKind::Rate
+        | SignalKind::Quantile { .. }
+        | SignalKind::Gauge { .. } => "this is asked of the arm as a whole",
+    };
+    Err(Complaint::new(
+        span.clone(),
+        what,
+        "`on most instances` after a comparison of a ratio, a rate, a quantile or a level",
+    ))
 }
 
 /// Text on one line, with single blanks.
@@ -108,8 +140,7 @@ pub(super) fn words(text: &str) -> String {
 struct Reader<'c> {
     text: &'c str,
     clause: &'c WrittenClause,
-    kind: SignalKind,
-    scale: Scale,
+    units: Units<'c>,
 }
 
 /// A comparison, taken apart.
@@ -126,7 +157,7 @@ impl Reader<'_> {
         let at_signal = |message: String, expected: String| {
             Err(Complaint::new(self.clause.signal_span.clone(), message, expected))
         };
-        match (self.kind, self.clause.value, &self.clause.ask) {
+        match (self.units.kind, self.clause.value, &self.clause.ask) {
             (SignalKind::Health, Value::Itself, Ask::Is { status, .. }) => Ok(Test::HealthIs {
                 status: *status,
                 hold: match self.clause.hold.as_ref().map(|hold| hold.length) {
@@ -154,13 +185,27 @@ impl Reader<'_> {
                 "an answer time is not up or down",
                 format!("`latency({name}) > 500ms for 1m`, or `{name} is down`"),
             )),
+            (
+                SignalKind::Gauge { .. },
+                Value::Slope,
+                Ask::Compare { op, bound, bound_span, .. },
+            ) => self.slope(*op, *bound, bound_span),
+            (SignalKind::Gauge { .. }, Value::Slope, Ask::Is { span, .. }) => Err(Complaint::new(
+                span.clone(),
+                "a slope is not up or down: it is a number",
+                format!("`slope({name}) > {}/min`", self.units.literal()),
+            )),
+            (_, Value::Slope, _) => at_signal(
+                format!("`{name}` is not a level, and only a level has a slope"),
+                "a `gauge:` or a `promql:` signal inside `slope(...)`".to_owned(),
+            ),
             (_, Value::Latency, _) => at_signal(
                 format!("`{name}` is not a health signal"),
                 "a health signal inside `latency(...)`".to_owned(),
             ),
             (_, Value::Itself, Ask::Is { .. }) => at_signal(
                 format!("`{name}` is not a health signal: it has a number, not a status"),
-                format!("a comparison, such as `{name} {}`", self.example()),
+                format!("a comparison, such as `{name} {}`", self.units.example()),
             ),
             (_, Value::Itself, Ask::Compare { op, op_span, bound, bound_span }) => {
                 let (op, bound) = (*op, *bound);
@@ -188,7 +233,7 @@ impl Reader<'_> {
     }
 
     fn dwell(&self, asked: &Comparison, hold: Duration) -> Result<Test, Complaint> {
-        if let SignalKind::Count | SignalKind::Restarts = self.kind {
+        if let SignalKind::Count | SignalKind::Restarts = self.units.kind {
             let span = self.clause.hold.as_ref().map_or(asked.span.clone(), |h| h.span.clone());
             return Err(Complaint::new(
                 span,
@@ -199,7 +244,7 @@ impl Reader<'_> {
         }
         let bound = match asked.bound {
             Written::Constant(literal) => {
-                let limit = self.in_unit(literal, &asked.span)?;
+                let limit = self.units.in_unit(literal, &asked.span)?;
                 self.possible(asked.op, limit, &asked.span)?;
                 Bound::Constant(limit)
             }
@@ -214,14 +259,14 @@ impl Reader<'_> {
                 ));
             }
             Written::BaselinePlus(literal) => {
-                Bound::BaselinePlus(self.in_unit(literal, &asked.span)?)
+                Bound::BaselinePlus(self.units.in_unit(literal, &asked.span)?)
             }
         };
         Ok(Test::Dwell { op: asked.op, bound, hold })
     }
 
     fn immediate(&self, asked: &Comparison) -> Result<Test, Complaint> {
-        match (self.kind, asked.bound) {
+        match (self.units.kind, asked.bound) {
             (SignalKind::Count | SignalKind::Restarts, Written::Constant(literal)) => {
                 self.counted(asked, literal)
             }
@@ -234,24 +279,22 @@ impl Reader<'_> {
                 format!("a whole number, such as `{} >= 1`", self.clause.signal),
             )
             .hint("define a `rate:` or a `ratio:` of the same counter and compare that")),
-            (SignalKind::Gauge { .. }, _) => Err(Complaint::new(
-                self.clause.span.clone(),
-                "a level without `for`: levels by evidence are not built yet",
-                "`for` and a duration at the end of the clause",
-            )
-            .hint(format!("write `{} for 1m`", self.text))),
-            (SignalKind::Ratio { .. } | SignalKind::Rate | SignalKind::Quantile { .. }, bound) => {
-                match bound {
-                    Written::Constant(literal) => self.beyond_constant(asked, literal),
-                    Written::TimesBaseline(margin) => self.beyond_baseline(asked, margin),
-                    Written::BaselinePlus(_) => Err(Complaint::new(
-                        asked.span.clone(),
-                        "evidence against `baseline + amount` is not built yet",
-                        "`for` and a duration after it, or a multiple of the baseline",
-                    )
-                    .hint(format!("`{} for 1m`, or a multiple: `1.5x baseline`", self.text))),
-                }
-            }
+            (
+                SignalKind::Ratio { .. }
+                | SignalKind::Rate
+                | SignalKind::Quantile { .. }
+                | SignalKind::Gauge { .. },
+                bound,
+            ) => match bound {
+                Written::Constant(literal) => self.beyond_constant(asked, literal),
+                Written::TimesBaseline(margin) => self.beyond_baseline(asked, margin),
+                Written::BaselinePlus(_) => Err(Complaint::new(
+                    asked.span.clone(),
+                    "evidence against `baseline + amount` is not built yet",
+                    "`for` and a duration after it, or a multiple of the baseline",
+                )
+                .hint(format!("`{} for 1m`, or a multiple: `1.5x baseline`", self.text))),
+            },
             (SignalKind::Health, _) => Err(Complaint::new(
                 self.clause.span.clone(),
                 "a health signal is not compared",
@@ -261,7 +304,7 @@ impl Reader<'_> {
     }
 
     fn counted(&self, asked: &Comparison, literal: Literal) -> Result<Test, Complaint> {
-        let limit = self.in_unit(literal, &asked.span)?;
+        let limit = self.units.in_unit(literal, &asked.span)?;
         if limit < 0.0 || limit.fract() != 0.0 {
             return Err(Complaint::new(
                 asked.span.clone(),
@@ -287,12 +330,15 @@ impl Reader<'_> {
     }
 
     fn beyond_constant(&self, asked: &Comparison, literal: Literal) -> Result<Test, Complaint> {
-        let limit = self.in_unit(literal, &asked.span)?;
+        let limit = self.units.in_unit(literal, &asked.span)?;
+        if let SignalKind::Gauge { .. } = self.units.kind {
+            return Ok(Test::BeyondConstant { op: asked.op, limit });
+        }
         let downward = match asked.op {
             Op::Above | Op::AtLeast => false,
             Op::Below | Op::AtMost => true,
         };
-        let ratio = matches!(self.kind, SignalKind::Ratio { .. });
+        let ratio = matches!(self.units.kind, SignalKind::Ratio { .. });
         if downward && !ratio {
             return Err(Complaint::new(
                 asked.op_span.clone(),
@@ -321,26 +367,59 @@ impl Reader<'_> {
     }
 
     fn beyond_baseline(&self, asked: &Comparison, margin: f64) -> Result<Test, Complaint> {
+        let quantile = matches!(self.units.kind, SignalKind::Quantile { .. });
         match asked.op {
-            Op::Above | Op::AtLeast => {}
-            Op::Below | Op::AtMost => {
-                return Err(Complaint::new(
-                    asked.op_span.clone(),
-                    "evidence that the canary is below the baseline is not built yet",
-                    "`>`, or `for` and a duration at the end of the clause",
-                )
-                .hint(format!("write `{} for 1m`", self.text)));
+            Op::Above | Op::AtLeast if (1.0..=MARGIN_MAX).contains(&margin) => {
+                Ok(Test::BeyondBaseline { op: Op::Above, margin })
             }
+            Op::Above | Op::AtLeast => Err(Complaint::new(
+                asked.span.clone(),
+                "evidence is asked for being above the baseline",
+                format!("a multiple from 1x to {MARGIN_MAX}x"),
+            )
+            .hint("`1.5x baseline` means: half as much again as the old version")),
+            Op::Below | Op::AtMost if quantile => Err(Complaint::new(
+                asked.op_span.clone(),
+                "evidence that a quantile is below the baseline's is not built yet",
+                "`>`, or `for` and a duration at the end of the clause",
+            )
+            .hint(format!("write `{} for 1m`", self.text))),
+            Op::Below | Op::AtMost if margin > 0.0 && margin <= 1.0 => {
+                Ok(Test::BeyondBaseline { op: Op::Below, margin })
+            }
+            Op::Below | Op::AtMost => Err(Complaint::new(
+                asked.span.clone(),
+                "evidence is asked for being below the baseline",
+                "a multiple above 0x and at most 1x",
+            )
+            .hint("`0.9x baseline` means: a tenth less than the old version")),
         }
-        if (1.0..=MARGIN_MAX).contains(&margin) {
-            return Ok(Test::BeyondBaseline { op: Op::Above, margin });
+    }
+
+    fn slope(&self, op: Op, bound: Written, span: &Range<usize>) -> Result<Test, Complaint> {
+        if let Some(hold) = &self.clause.hold {
+            return Err(Complaint::new(
+                hold.span.clone(),
+                "a slope is shown by evidence, as soon as there is enough of it",
+                "no `for`",
+            ));
         }
-        Err(Complaint::new(
-            asked.span.clone(),
-            "evidence is asked for being worse than the baseline",
-            format!("a multiple from 1x to {MARGIN_MAX}x"),
-        )
-        .hint("`1.5x baseline` means: half as much again as the old version"))
+        let bound = match bound {
+            Written::Constant(literal) => {
+                Bound::Constant(self.units.in_unit_per_second(literal, span)?)
+            }
+            Written::BaselinePlus(literal) => {
+                Bound::BaselinePlus(self.units.in_unit_per_second(literal, span)?)
+            }
+            Written::TimesBaseline(_) => {
+                return Err(Complaint::new(
+                    span.clone(),
+                    "a multiple of the baseline's slope: that of a level service is zero",
+                    format!("an amount more, such as `baseline + {}/min`", self.units.literal()),
+                ));
+            }
+        };
+        Ok(Test::Slope { op, bound })
     }
 
     fn health_latency(
@@ -383,13 +462,13 @@ impl Reader<'_> {
 
     /// Refuses limits that could never or would always be exceeded.
     fn possible(&self, op: Op, limit: f64, span: &Range<usize>) -> Result<(), Complaint> {
-        let never_negative = match self.kind {
+        let never_negative = match self.units.kind {
             SignalKind::Ratio { .. } | SignalKind::Rate | SignalKind::Quantile { .. } => true,
             // A level, or an expression, may be below zero.
             SignalKind::Gauge { .. } => false,
             SignalKind::Count | SignalKind::Restarts | SignalKind::Health => true,
         };
-        let ratio = matches!(self.kind, SignalKind::Ratio { .. });
+        let ratio = matches!(self.units.kind, SignalKind::Ratio { .. });
         let complain = |message: &str| {
             let expected = if ratio { "a share between 0% and 100%" } else { "a limit above zero" };
             Err(Complaint::new(span.clone(), message, expected))
@@ -411,130 +490,6 @@ impl Reader<'_> {
                 complain("it is always at most 100%: this fires for every release")
             }
             Op::Above | Op::AtLeast | Op::Below | Op::AtMost => Ok(()),
-        }
-    }
-
-    /// The literal as a number in the signal's own unit.
-    fn in_unit(&self, literal: Literal, span: &Range<usize>) -> Result<f64, Complaint> {
-        let Literal { value, dimension } = literal;
-        let name = &self.clause.signal;
-        let fit = match (self.scale, dimension) {
-            (Scale::Share, Dimension::Share | Dimension::Plain)
-                if value.abs() > 1.0 && matches!(self.kind, SignalKind::Ratio { .. }) =>
-            {
-                let message = format!("`{name}` is a share, never above 100%");
-                let percent = dimension == Dimension::Plain && value.abs() <= 100.0;
-                let hint = percent.then(|| format!("did you mean `{value}%`?"));
-                return Err(self.unit(span, message).hint_if(hint));
-            }
-            (Scale::Share, Dimension::Share | Dimension::Plain) => true,
-            (Scale::PerSecond, Dimension::PerSecond) => true,
-            (Scale::Count | Scale::Plain, Dimension::Plain) => true,
-            (Scale::Time { unit_secs }, Dimension::Time) => return Ok(value / unit_secs),
-            (Scale::Bytes, Dimension::Bytes) => true,
-            (Scale::PlainOrBytes, Dimension::Plain | Dimension::Bytes) => true,
-            (
-                Scale::Any,
-                Dimension::Plain
-                | Dimension::Share
-                | Dimension::Time
-                | Dimension::Bytes
-                | Dimension::PerSecond
-                | Dimension::BytesPerSecond,
-            ) => true,
-            _ => false,
-        };
-        if fit {
-            return Ok(value);
-        }
-        let found = match dimension {
-            Dimension::Plain => "a number without a unit",
-            Dimension::Share => "a percentage",
-            Dimension::Time => "a time",
-            Dimension::Bytes => "an amount of bytes",
-            Dimension::PerSecond => "a rate",
-            Dimension::BytesPerSecond => "bytes over time",
-            Dimension::Factor => "a multiple",
-        };
-        let complaint = self.unit(span, format!("`{name}` is held against {found}"));
-        Err(complaint.hint_if(self.unit_hint(dimension, literal::short(value))))
-    }
-
-    fn unit(&self, span: &Range<usize>, message: String) -> Complaint {
-        let expected = format!("{}, such as `{}`", self.unit_words(), self.literal());
-        Complaint::new(span.clone(), message, expected)
-    }
-
-    fn unit_hint(&self, found: Dimension, value: f64) -> Option<String> {
-        let plain = found == Dimension::Plain;
-        match self.scale {
-            Scale::Time { .. } if plain => {
-                Some(format!("{value} what? write `{value}s` or `{value}ms`"))
-            }
-            Scale::Bytes if plain => {
-                Some(format!("write `{value}B`, or the amount in KB, MB, GB, KiB, MiB or GiB"))
-            }
-            Scale::Bytes if found == Dimension::Share => {
-                Some("for a share, define a signal `gauge: 'IN_USE / LIMIT'`".to_owned())
-            }
-            Scale::PerSecond if plain => {
-                Some(format!("a rate has a time: write `{value}/s` or `{value}/min`"))
-            }
-            Scale::Plain if found == Dimension::Bytes || found == Dimension::Time => Some(
-                "the unit is read off the metric's name (`_bytes`, `_seconds`), and this one has \
-                 none"
-                    .to_owned(),
-            ),
-            Scale::Count if found == Dimension::PerSecond => {
-                Some("for a pace, define a `rate:` signal of the same counter".to_owned())
-            }
-            Scale::Share
-            | Scale::PerSecond
-            | Scale::Count
-            | Scale::Time { .. }
-            | Scale::Bytes
-            | Scale::Plain
-            | Scale::PlainOrBytes
-            | Scale::Any
-            | Scale::Health => None,
-        }
-    }
-
-    fn unit_words(&self) -> &'static str {
-        match self.scale {
-            Scale::Share => "a percentage",
-            Scale::PerSecond => "a rate",
-            Scale::Count => "a whole number",
-            Scale::Time { .. } => "a time",
-            Scale::Bytes => "an amount of bytes",
-            Scale::Plain => "a plain number",
-            Scale::PlainOrBytes => "a plain number or an amount of bytes",
-            Scale::Any => "a number",
-            Scale::Health => "a status",
-        }
-    }
-
-    fn literal(&self) -> &'static str {
-        match self.scale {
-            Scale::Share => "5%",
-            Scale::PerSecond => "10/s",
-            Scale::Count => "1",
-            Scale::Time { .. } => "200ms",
-            Scale::Bytes => "500MB",
-            Scale::Plain | Scale::PlainOrBytes | Scale::Any => "100",
-            Scale::Health => "down",
-        }
-    }
-
-    /// A comparison that would be right for this signal.
-    fn example(&self) -> String {
-        match self.kind {
-            SignalKind::Count | SignalKind::Restarts => ">= 1".to_owned(),
-            SignalKind::Health => "is down".to_owned(),
-            SignalKind::Ratio { .. }
-            | SignalKind::Rate
-            | SignalKind::Quantile { .. }
-            | SignalKind::Gauge { .. } => format!("> {}", self.literal()),
         }
     }
 }

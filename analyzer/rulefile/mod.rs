@@ -1,10 +1,11 @@
 //! Rule files: YAML text in, typed rules out, or every fault of the file with its place and a hint.
 //!
 //! The way of a file: `tree` reads YAML into nodes that know their place; `schema` reads the
-//! top keys, `signals` and `selector` the signals, `rules` the rules, whose conditions
-//! `condition` parses and `meaning` checks against the signals; `literal` holds numbers with
-//! units and `fault` what a person is told. A form of the language that is not built is refused
-//! by its name: nothing in a file is ever ignored.
+//! top keys, `signals` and `selector` the signals, `release` when a release goes on, `rules` the
+//! rules, whose conditions `token` cuts, `condition` parses and `meaning` checks against the signals;
+//! `literal` holds numbers with units, `units` which of them fit which signal, and `fault` what a
+//! person is told. A form of the language that is not built is refused by its name: nothing in a file
+//! is ever ignored.
 //!
 //! Invariants: text in, values out, no I/O; the time and memory a hostile file can cost are
 //! bounded by the `MAX_*` limits of these modules; no input panics. Anchors, aliases, tags and
@@ -14,12 +15,15 @@ mod condition;
 mod fault;
 mod literal;
 mod meaning;
+mod release;
 mod rules;
 mod schema;
 mod selector;
 mod signals;
 mod table;
+mod token;
 mod tree;
+mod units;
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! The top level of a rule file, `observe:` and `promote:`, with their defaults.
+//! The top level of a rule file and `observe:`, with their defaults.
 //!
 //! Version 1. A later version of the shape gets a number of its own; a file of an unknown version
 //! is refused whole, because its keys may mean something else.
@@ -8,24 +8,23 @@ use std::time::Duration;
 use super::{
     fault::{Complaint, Complaints, excerpt},
     literal::{self, Dimension, duration_text},
-    meaning, rules, signals,
+    meaning, release, rules,
+    signals::{self, Known},
     table::{self, Shape, Table},
     tree::{self, Kind, Node},
 };
 use crate::{
-    engine::rule::{Baseline, Better, Observe, Otherwise, Promote, RuleSet, Signal},
+    engine::rule::{Baseline, Observe, RuleSet, Signal},
     signal::spec::SignalSpec,
 };
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 /// Longest hold; the deadline may be twice that.
-const MAX_HOLD: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(super) const MAX_HOLD: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Probability that a healthy release is rolled back by evidence, unless the file says otherwise.
 const FALSE_ROLLBACK_RATE: f64 = 0.001;
-/// Probability that a release beyond the margins is promoted, unless the file says otherwise.
-const FALSE_PROMOTION_RATE: f64 = 0.05;
 /// Longest `service`.
 const MAX_SERVICE_BYTES: usize = 200;
 
@@ -40,20 +39,13 @@ static FILE: Shape = Shape {
         "signals",
         "rules",
         "promote",
+        "steps",
+        "baseline",
     ],
-    unbuilt: &[("steps", "judge each step as an analysis of its own")],
+    unbuilt: &[],
 };
 static OBSERVE: Shape =
     Shape { what: "`observe`", keys: &["interval", "window", "warmup"], unbuilt: &[] };
-static PROMOTE: Shape = Shape {
-    what: "`promote`",
-    keys: &["after", "deadline", "otherwise"],
-    unbuilt: &[(
-        "margin",
-        "a release is promoted when the hold is over, every signal had data and no rule fires",
-    )],
-};
-
 /// Reads the whole file. What is returned is complete only when nothing was complained about.
 pub(super) fn read(
     source: &str,
@@ -76,32 +68,55 @@ pub(super) fn read(
     let observe = read_observe(source, table.get("observe"), out);
     let false_rollback_rate = match table.get("false_rollback_rate") {
         None => Some(FALSE_ROLLBACK_RATE),
-        Some(node) => out.keep(rollback_rate(source, node)),
+        Some(node) => out.keep(chance(
+            source,
+            node,
+            "`false_rollback_rate`",
+            ("0.1%", "it is the chance that a healthy release is rolled back by evidence"),
+        )),
     };
-    let promote = table.need("promote", "promote: { after: 15m, deadline: 30m }", out);
-    let promote = promote.and_then(|node| read_promote(source, node, out));
+    let (promote, steps) = (table.get("promote"), table.get("steps"));
+    let release = match promote.or(steps) {
+        None => {
+            table.need("promote", "promote: { after: 15m, deadline: 30m }", out);
+            None
+        }
+        Some(_) => release::read(source, promote, steps, out),
+    };
+    let baseline = match table.get("baseline") {
+        None => Some(Baseline::Concurrent),
+        Some(node) => out.keep(release::baseline(node)),
+    };
     let signals = table.need("signals", "signals: { app: { health: /health } }", out);
     let (known, specs) = signals.map(|node| signals::read(source, node, out)).unwrap_or_default();
-    let deadline = promote.map(|promote| promote.deadline);
+    let deadline = release.as_ref().map(|(promote, _)| promote.deadline);
     let rules = table.need("rules", "rules: [{ when: app is down, then: rollback }]", out);
     let rules = rules.map(|node| rules::read(source, node, &known, deadline, out));
-    let signals = known
-        .into_iter()
+    let mut signals: Vec<Signal> = known
+        .iter()
         .filter_map(|known| {
             let (kind, scale) = known.meaning?;
-            let (unit, better) = (scale.unit(), Better::Lower);
-            Some(Signal { name: known.name, kind, unit, better, margin: None })
+            let Known { name, better, optional, .. } = known;
+            let (name, better, optional) = (name.clone(), *better, *optional);
+            Some(Signal { name, kind, unit: scale.unit(), better, margin: None, optional })
         })
         .collect();
+    // Of a signal that is faulty there is nothing to hold a margin against.
+    if let (Some(node), Some(rules)) = (promote, &rules)
+        && signals.len() == known.len()
+    {
+        release::margins(source, node, &known, rules, &mut signals, out);
+    }
+    let (promote, steps) = release?;
     let set = RuleSet {
         service: service?,
         signals,
         rules: rules?,
         observe: observe?,
         false_rollback_rate: false_rollback_rate?,
-        promote: promote?,
-        steps: Vec::new(),
-        baseline: Baseline::Concurrent,
+        promote,
+        steps,
+        baseline: baseline?,
     };
     Some((set, specs))
 }
@@ -130,8 +145,14 @@ fn service_name(node: &Node) -> Result<String, Complaint> {
     Ok(meaning::words(&scalar.text))
 }
 
-fn rollback_rate(source: &str, node: &Node) -> Result<f64, Complaint> {
-    let scalar = table::text(node, "`false_rollback_rate`")?;
+/// A chance, with an example of one and what it is the chance of.
+pub(super) fn chance(
+    source: &str,
+    node: &Node,
+    what: &str,
+    (example, hint): (&str, &str),
+) -> Result<f64, Complaint> {
+    let scalar = table::text(node, what)?;
     let literal = literal::parse(&scalar.text)
         .map_err(|complaint| complaint.moved(|span| scalar.place(source, span)))?;
     match literal.dimension {
@@ -144,12 +165,14 @@ fn rollback_rate(source: &str, node: &Node) -> Result<f64, Complaint> {
         | Dimension::Bytes
         | Dimension::PerSecond
         | Dimension::BytesPerSecond
+        | Dimension::SharePerSecond
+        | Dimension::TimePerSecond
         | Dimension::Factor => Err(Complaint::new(
             scalar.span.clone(),
-            format!("`false_rollback_rate` is `{}`", excerpt(&scalar.text)),
-            "a share above 0% and below 50%, such as `0.1%`",
+            format!("{what} is `{}`", excerpt(&scalar.text)),
+            format!("a share above 0% and below 50%, such as `{example}`"),
         )
-        .hint("it is the chance that a healthy release is rolled back by evidence")),
+        .hint(hint)),
     }
 }
 
@@ -181,43 +204,4 @@ fn read_observe(source: &str, node: Option<&Node>, out: &mut Complaints) -> Opti
         return None;
     }
     Some(Observe { interval, window, warmup })
-}
-
-fn read_promote(source: &str, node: &Node, out: &mut Complaints) -> Option<Promote> {
-    let table = Table::read(node, &PROMOTE, out)?;
-    let after = table
-        .need("after", "after: 15m", out)
-        .and_then(|node| out.keep(table::duration(source, node, "`after`", SECOND..=MAX_HOLD)));
-    let deadline = match table.get("deadline") {
-        None => after.map(|after| 2 * after),
-        Some(node) => out.keep(table::duration(source, node, "`deadline`", SECOND..=2 * MAX_HOLD)),
-    };
-    let otherwise = match table.get("otherwise") {
-        None => Some(Otherwise::Hold),
-        Some(node) => out.keep(table::choice(
-            node,
-            "`otherwise`",
-            &[
-                ("hold", Otherwise::Hold),
-                ("rollback", Otherwise::Rollback),
-                ("promote", Otherwise::Promote),
-            ],
-        )),
-    };
-    let (after, deadline) = (after?, deadline?);
-    if after > deadline {
-        let span = table.get("deadline").map(|node| node.span.clone());
-        out.push(Complaint::new(
-            span.unwrap_or(table.span()),
-            format!(
-                "the hold of {} is longer than the deadline of {}",
-                duration_text(after),
-                duration_text(deadline)
-            ),
-            "a `deadline` of at least `after`: a release could never be promoted",
-        ));
-        return None;
-    }
-    let false_promotion_rate = FALSE_PROMOTION_RATE;
-    Some(Promote { after, deadline, otherwise: otherwise?, false_promotion_rate })
 }

@@ -11,9 +11,10 @@ use super::{
     selector::{self, Budget},
     table::{self, Shape, Table},
     tree::{Kind, Node, Scalar},
+    units::Units,
 };
 use crate::{
-    engine::rule::{SignalKind, Unit},
+    engine::rule::{Better, SignalKind, Unit},
     signal::spec::{HealthTarget, Reads, Reduce, Selection, SignalSpec},
 };
 
@@ -28,6 +29,15 @@ const FLOOR_DEFAULT: f64 = 0.001;
 
 const KINDS: [&str; 8] =
     ["ratio", "rate", "count", "quantile", "gauge", "health", "restarts", "promql"];
+/// Keys beside a kind, and the kinds that they mean something to.
+const OPTIONS: [(&str, &[&str]); 6] = [
+    ("floor", &["ratio"]),
+    ("of", &["quantile"]),
+    ("instances", &["gauge"]),
+    ("limit", &["gauge", "promql"]),
+    ("better", &["ratio", "rate", "gauge", "promql"]),
+    ("optional", &["ratio", "rate", "count", "quantile", "gauge", "restarts"]),
+];
 /// Words that the condition grammar needs for itself.
 const RESERVED: [&str; 8] = ["and", "or", "not", "is", "for", "baseline", "x", "checks"];
 
@@ -42,13 +52,15 @@ static SIGNAL: Shape = Shape {
         "of",
         "gauge",
         "instances",
+        "limit",
         "health",
         "restarts",
         "promql",
+        "better",
+        "optional",
     ],
     unbuilt: &[
         ("up", "use a `health:` signal: `app: { health: /health }`"),
-        ("better", "every signal is worse when higher; turn a success share into a failure share"),
         ("native", "quantiles are taken of classic histograms: name the one with `_bucket` series"),
         (
             "summary",
@@ -103,12 +115,21 @@ pub(super) struct Known {
     pub(super) name: String,
     /// None when its definition is faulty.
     pub(super) meaning: Option<(SignalKind, Scale)>,
+    pub(super) better: Better,
+    /// Whether a service may do without it.
+    pub(super) optional: bool,
 }
 
 struct Defined {
     kind: SignalKind,
     scale: Scale,
     reads: Reads,
+}
+
+/// What may be said beside any kind that it means something to.
+struct Manner {
+    better: Better,
+    optional: bool,
 }
 
 /// Reads all signals. The specs are complete only when nothing was complained about.
@@ -142,11 +163,11 @@ pub(super) fn read(
         out.keep(check_name(key));
         let defined = Table::read(value, &SIGNAL, out)
             .and_then(|table| Definition { source, table, out, budget: &mut budget }.read());
-        known.push(Known {
-            name: key.text.clone(),
-            meaning: defined.as_ref().map(|defined| (defined.kind, defined.scale)),
-        });
-        if let Some(defined) = defined {
+        let meaning = defined.as_ref().map(|(defined, _)| (defined.kind, defined.scale));
+        let manner = defined.as_ref().map(|(_, manner)| (manner.better, manner.optional));
+        let (better, optional) = manner.unwrap_or((Better::Lower, false));
+        known.push(Known { name: key.text.clone(), meaning, better, optional });
+        if let Some((defined, _)) = defined {
             specs.push(SignalSpec { name: key.text.clone(), reads: defined.reads });
         }
     }
@@ -181,7 +202,7 @@ struct Definition<'t, 'o> {
 }
 
 impl<'t> Definition<'t, '_> {
-    fn read(mut self) -> Option<Defined> {
+    fn read(mut self) -> Option<(Defined, Manner)> {
         let kinds: Vec<(&str, &Scalar)> =
             self.table.keys().filter(|(name, _)| KINDS.contains(name)).collect();
         let [(kind, _)] = kinds[..] else {
@@ -223,28 +244,46 @@ impl<'t> Definition<'t, '_> {
             }
             _ => self.promql(value),
         };
-        defined.filter(|_| options_fit)
+        let manner = self.manner();
+        defined.filter(|_| options_fit).zip(manner)
     }
 
     fn check_options(&mut self, kind: &str) -> bool {
         let mut fit = true;
         for (name, key) in self.table.keys() {
-            let belongs = match name {
-                "floor" => "ratio",
-                "of" => "quantile",
-                "instances" => "gauge",
-                _ => continue,
+            let Some((_, kinds)) = OPTIONS.iter().find(|(option, _)| *option == name) else {
+                continue;
             };
-            if belongs != kind {
+            if !kinds.contains(&kind) {
                 fit = false;
                 self.out.push(Complaint::new(
                     key.span.clone(),
                     format!("`{name}` means nothing to a `{kind}`"),
-                    format!("`{name}` only beside `{belongs}`"),
+                    format!("`{name}` only beside {}", table::list(kinds)),
                 ));
             }
         }
         fit
+    }
+
+    fn manner(&mut self) -> Option<Manner> {
+        let better = match self.table.get("better") {
+            None => Some(Better::Lower),
+            Some(node) => self.out.keep(table::choice(
+                node,
+                "`better`",
+                &[("lower", Better::Lower), ("higher", Better::Higher)],
+            )),
+        };
+        let optional = match self.table.get("optional") {
+            None => Some(false),
+            Some(node) => self.out.keep(table::choice(
+                node,
+                "`optional`",
+                &[("true", true), ("false", false)],
+            )),
+        };
+        Some(Manner { better: better?, optional: optional? })
     }
 
     fn ratio(&mut self, value: &'t Node) -> Option<Defined> {
@@ -307,11 +346,9 @@ impl<'t> Definition<'t, '_> {
             Some(_) => Scale::Share,
             None => self.out.keep(common_scale(&of, value.span.clone(), Scale::Plain))?,
         };
-        Some(Defined {
-            kind: SignalKind::Gauge { limit: None },
-            scale,
-            reads: Reads::Gauge { of, per, reduce: reduce? },
-        })
+        let whole = per.is_some().then_some(1.0);
+        let kind = SignalKind::Gauge { limit: self.limit(scale)?.or(whole) };
+        Some(Defined { kind, scale, reads: Reads::Gauge { of, per, reduce: reduce? } })
     }
 
     fn health(&mut self, value: &'t Node) -> Option<Defined> {
@@ -322,11 +359,27 @@ impl<'t> Definition<'t, '_> {
 
     fn promql(&mut self, value: &'t Node) -> Option<Defined> {
         let text = self.selectors(value, "`promql`", selector::expression)?;
-        Some(Defined {
-            kind: SignalKind::Gauge { limit: None },
-            scale: Scale::Any,
-            reads: Reads::Promql(text),
-        })
+        let kind = SignalKind::Gauge { limit: self.limit(Scale::Any)? };
+        Some(Defined { kind, scale: Scale::Any, reads: Reads::Promql(text) })
+    }
+
+    /// Where a level ends, when that is said; none when it is said wrongly.
+    fn limit(&mut self, scale: Scale) -> Option<Option<f64>> {
+        let Some(node) = self.table.get("limit") else { return Some(None) };
+        let scalar = self.out.keep(table::text(node, "`limit`"))?;
+        let kind = SignalKind::Gauge { limit: None };
+        let read = literal::parse(&scalar.text)
+            .map_err(|complaint| complaint.moved(|span| scalar.place(self.source, span)))
+            .and_then(|literal| Units { name: "limit", kind, scale }.in_unit(literal, &scalar.span))
+            .and_then(|limit| match limit > 0.0 {
+                true => Ok(limit),
+                false => Err(Complaint::new(
+                    scalar.span.clone(),
+                    "a level that ends at zero",
+                    "a limit above zero, such as `512MiB`",
+                )),
+            });
+        self.out.keep(read).map(Some)
     }
 
     fn selection(&mut self, node: &'t Node, what: &str) -> Option<Selection> {

@@ -6,6 +6,7 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context, anyhow};
@@ -13,6 +14,7 @@ use anyhow::{Context, anyhow};
 use crate::{
     api::desk::{
         AnalysisSummary, AnalysisView, CancelAnalysis, DeliveryView, OpenAnalysis, RulesRef,
+        StepView,
     },
     engine::{analysis::Analysis, observation::Time, rule::RuleSet},
     report::{build, shape::Report},
@@ -107,6 +109,12 @@ impl Case {
             hold_secs: self.rules.promote.after.as_secs_f64(),
             deadline_secs: self.rules.promote.deadline.as_secs_f64(),
             interval_secs: self.rules.observe.interval.as_secs_f64(),
+            steps: self
+                .rules
+                .steps
+                .iter()
+                .map(|step| StepView { weight: step.weight, hold_secs: step.hold.as_secs_f64() })
+                .collect(),
             rules: self.rules_ref.clone(),
             canary: self.order.canary.clone(),
             baseline: self.order.baseline.clone(),
@@ -117,9 +125,17 @@ impl Case {
     }
 }
 
-/// Puts another hold into the rules; a deadline that it overtakes moves along.
+/// Puts another hold into the rules; a deadline that it overtakes moves along. Of a release in steps
+/// it is the hold of all together, and each keeps its share of it.
 pub fn override_hold(rules: &mut RuleSet, hold_secs: f64) {
-    let hold = std::time::Duration::from_secs_f64(hold_secs);
+    let mut hold = Duration::from_secs_f64(hold_secs);
+    let whole = rules.promote.after.as_secs_f64();
+    for step in &mut rules.steps {
+        step.hold = step.hold.mul_f64(hold_secs / whole);
+    }
+    if !rules.steps.is_empty() {
+        hold = rules.steps.iter().map(|step| step.hold).sum();
+    }
     if rules.promote.deadline < hold || rules.promote.deadline <= rules.promote.after {
         rules.promote.deadline = hold * 2;
     }

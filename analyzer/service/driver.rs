@@ -211,6 +211,8 @@ impl Driver {
             case.stop.cancel();
             running.remove(&look.analysis);
             self.board.remove(&look.analysis);
+        }
+        if look.decision.is_some() {
             self.wake.notify_one();
         }
     }
@@ -223,7 +225,10 @@ fn judged_on<'a>(
     stepped: &[Stepped],
     id: &str,
 ) -> Option<&'a mut Running> {
-    let over = |stepped: &Stepped| stepped.look.analysis == id && stepped.look.decision.is_some();
+    let over = |stepped: &Stepped| {
+        stepped.look.analysis == id
+            && stepped.look.decision.as_ref().is_some_and(Decision::is_final)
+    };
     if stepped.iter().any(over) { None } else { running.get_mut(id) }
 }
 
@@ -257,10 +262,11 @@ fn concluded(
     begun: Instant,
 ) -> Stepped {
     let report = build::report(&running.case.rules, &step);
-    let decision = step
-        .verdict
-        .is_final()
-        .then(|| Decision { at: step.at, deliveries: deliveries(&running.case, &step, &report) });
+    let advance_to = step.verdict.advance_to();
+    let decision = (step.verdict.is_final() || advance_to.is_some()).then(|| {
+        let deliveries = deliveries(&running.case, &step, &report);
+        Decision { at: step.at, advance_to, deliveries }
+    });
     let look = Look {
         analysis: running.case.id.clone(),
         look: step.look,
@@ -290,7 +296,8 @@ fn failed_step(running: &Running, look: u64, at: Time) -> Step {
         estimates: Vec::new(),
         canary_gap: None,
         verdict: Verdict::Inconclusive { otherwise: running.case.rules.promote.otherwise },
-        release_step: 0,
+        release_step: running.analysis.release_step(),
+        hold_left: Duration::ZERO,
     }
 }
 
@@ -301,6 +308,7 @@ fn deliveries(case: &Case, step: &Step, report: &Report) -> Vec<NewDelivery> {
         canary_version: &case.order.canary.version,
         baseline_version: case.baseline_version(),
         verdict: step.verdict,
+        steps: &case.rules.steps,
         decided: step.at,
         report,
         rules: RulesShape {
@@ -313,7 +321,7 @@ fn deliveries(case: &Case, step: &Step, report: &Report) -> Vec<NewDelivery> {
         .mechanisms
         .iter()
         .map(|mechanism| NewDelivery {
-            key: delivery_key(&case.id, mechanism),
+            key: delivery_key(&case.id, step.verdict.advance_to(), mechanism),
             mechanism: mechanism.clone(),
             body: body.clone(),
         })
@@ -330,6 +338,7 @@ fn evidence_facts(report: &Report) -> Vec<EvidenceFact<'_>> {
             clause: &clause.clause,
             decades: clause.progress.value,
             needed: clause.progress.needed,
+            noise_factor: clause.progress.noise_factor.unwrap_or(1.0),
         })
         .collect()
 }

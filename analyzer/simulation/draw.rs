@@ -8,8 +8,7 @@ const MEAN_MAX: f64 = 1e12;
 
 /// A Poisson count; zero for a mean that is not above zero.
 pub fn poisson(random: &mut StdRng, mean: f64) -> u64 {
-    // A mean that is NaN is none either.
-    if !(mean > 0.0) {
+    if mean.is_nan() || mean <= 0.0 {
         return 0;
     }
     match Poisson::new(mean.min(MEAN_MAX)) {
@@ -20,7 +19,7 @@ pub fn poisson(random: &mut StdRng, mean: f64) -> u64 {
 
 /// How many of `trials` happen when each does with probability `share`, cut to 0..=1.
 pub fn binomial(random: &mut StdRng, trials: u64, share: f64) -> u64 {
-    if trials == 0 || !(share > 0.0) {
+    if trials == 0 || share.is_nan() || share <= 0.0 {
         return 0;
     }
     if share >= 1.0 {

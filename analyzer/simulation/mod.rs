@@ -16,6 +16,7 @@ pub mod draw;
 mod instance;
 pub mod latency;
 pub mod noise;
+pub mod outlook;
 mod plan;
 pub mod questions;
 pub mod release;

@@ -29,6 +29,17 @@ pub struct Assumed {
     pub onset: Duration,
 }
 
+impl Assumed {
+    /// A release that is as good as the old version, with a canary that was just started.
+    pub fn healthy(&self) -> Scenario {
+        Scenario {
+            noise: self.noise,
+            canary_age_secs: 0.0,
+            ..Scenario::healthy(self.traffic.clone()).with_truth(self.truth)
+        }
+    }
+}
+
 /// One question.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Question {
@@ -85,12 +96,7 @@ pub fn questions(
     runs: usize,
     runs_per_fault: usize,
 ) -> Vec<Question> {
-    let healthy = Scenario {
-        noise: assumed.noise,
-        // The new version was just started.
-        canary_age_secs: 0.0,
-        ..Scenario::healthy(assumed.traffic.clone()).with_truth(assumed.truth)
-    };
+    let healthy = assumed.healthy();
     let mut questions = vec![Question { ask: Ask::Healthy, scenario: healthy.clone(), runs }];
     for ask in at_bounds(rules, &assumed.truth) {
         let fault = match ask {

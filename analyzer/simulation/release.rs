@@ -240,7 +240,7 @@ impl Source {
 
     fn reading(&self, signal: usize, plan: SignalPlan) -> Reading {
         let values = || self.seen.iter().filter_map(|seen| self.value(seen, signal, plan).ok());
-        match values().reduce(|sum, value| join(sum, value)) {
+        match values().reduce(join) {
             Some(Value::Share { total, .. }) if total <= 0.0 => Err(quiet()),
             Some(Value::Histogram(histogram)) if histogram.total() <= 0.0 => Err(quiet()),
             Some(value) => Ok(value),

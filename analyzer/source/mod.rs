@@ -13,6 +13,7 @@ pub mod limits;
 pub mod prometheus;
 mod prometheus_answer;
 mod prometheus_native;
+pub mod recorder;
 pub mod recording;
 mod recording_file;
 pub mod scrape;

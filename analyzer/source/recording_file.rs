@@ -10,9 +10,10 @@ use std::{
 };
 
 use flate2::bufread::MultiGzDecoder;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::excerpt::excerpt;
+use crate::engine::observation::Arm;
 
 /// Decoded bytes of one line; a row holds one body.
 pub const LINE_BYTES_MAX: u64 = 32 << 20;
@@ -93,40 +94,62 @@ impl Default for FileLimits {
 }
 
 /// One scrape.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 pub(super) struct ScrapeRow {
     pub t: f64,
     pub role: Role,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
     pub fmt: RowFormat,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ctype: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-}
-
-/// One health probe.
-#[derive(Debug, Deserialize)]
-pub(super) struct HealthRow {
-    pub t: f64,
-    pub role: Role,
-    pub instance: Option<String>,
-    pub path: String,
-    pub status: Option<u16>,
-    pub ctype: Option<String>,
-    pub body: Option<String>,
-    pub error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ms: Option<f64>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+/// One health probe.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct HealthRow {
+    pub t: f64,
+    pub role: Role,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    pub path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ctype: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ms: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Role {
     Canary,
     Baseline,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+impl From<Arm> for Role {
+    fn from(arm: Arm) -> Self {
+        match arm {
+            Arm::Canary => Role::Canary,
+            Arm::Baseline => Role::Baseline,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum RowFormat {
     Text,

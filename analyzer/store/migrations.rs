@@ -14,7 +14,7 @@ use sqlx::{
 use super::StoreError;
 
 /// What brings a database from version `index` to `index + 1`.
-const STEPS: [&str; 1] = [include_str!("schema.sql")];
+const STEPS: [&str; 2] = [include_str!("schema.sql"), include_str!("steps.sql")];
 
 /// The version this program reads and writes.
 pub(super) const VERSION: i64 = STEPS.len() as i64;

@@ -36,8 +36,9 @@ pub trait Store: Send + Sync + 'static {
     /// The analysis that this idempotency key opened.
     async fn with_key(&self, key: &str) -> Result<Option<StoredAnalysis>, StoreError>;
     /// Commits looks of any number of analyses in one transaction: observations, carries, newest
-    /// reports, and for those that decide the final verdict with its outbox rows. Looks of an
-    /// analysis that is already over, or whose look number is not the next, are refused as a whole
+    /// reports, and for those that decide the final verdict or the advance to a next step, with
+    /// its outbox rows. A decision takes back what earlier ones of the same analysis have pending:
+    /// after a rollback nobody is told any more to go on. Looks of an analysis that is already over, or whose look number is not the next, are refused as a whole
     /// and nothing is written.
     async fn commit(&self, looks: Vec<Look>) -> Result<(), StoreError>;
     /// Every analysis that has no final verdict and is not cancelled.
@@ -151,17 +152,26 @@ pub struct Look {
     pub report: String,
     /// The verdict's word now, final or not.
     pub verdict: String,
-    /// Set when the verdict is final.
+    /// Set when the verdict is final, or an advance.
     pub decision: Option<Decision>,
 }
 
-/// A final verdict and what it sets in motion.
+/// A decision and what it sets in motion.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
     /// When.
     pub at: Time,
+    /// The step that the release goes on to; none for a final verdict.
+    pub advance_to: Option<usize>,
     /// One row per mechanism.
     pub deliveries: Vec<NewDelivery>,
+}
+
+impl Decision {
+    /// Whether the analysis is over with it.
+    pub fn is_final(&self) -> bool {
+        self.advance_to.is_none()
+    }
 }
 
 /// An outbox row.

@@ -1,6 +1,6 @@
-//! The outbox half of the SQLite store: rows that a final verdict leaves behind.
+//! The outbox half of the SQLite store: rows that a final verdict or an advance leaves behind.
 //!
-//! Rows are written only inside the transaction of their verdict. A row that is over (delivered,
+//! Rows are written only inside the transaction of their decision. A row that is over (delivered,
 //! refused, dead) is never touched again.
 
 use sqlx::{
@@ -15,8 +15,13 @@ use super::{
 use crate::engine::observation::Time;
 
 const INSERT: &str = "\
-    INSERT INTO delivery (key, analysis, mechanism, body, created, next_due) \
-    VALUES (?1, ?2, ?3, ?4, ?5, ?5)";
+    INSERT INTO delivery (key, analysis, mechanism, body, created, next_due, step) \
+    VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6)";
+
+/// What was decided before and has not arrived is not told any more.
+const TAKE_BACK: &str = "\
+    UPDATE delivery SET state = 3, last_answer = 'taken back: a later decision stands' \
+    WHERE analysis = ?1 AND state = 0";
 
 /// Of each mechanism the first rows by the index, then the mechanisms in turn: the cost is that of
 /// the page and not of the backlog.
@@ -53,6 +58,8 @@ pub(super) async fn write(
     analysis: i64,
     decision: &Decision,
 ) -> Result<(), sqlx::Error> {
+    take_back(transaction, analysis).await?;
+    let step = decision.advance_to.map_or(0, |step| i64::try_from(step).unwrap_or(i64::MAX));
     for delivery in &decision.deliveries {
         sqlx::query(INSERT)
             .bind(&delivery.key)
@@ -60,9 +67,19 @@ pub(super) async fn write(
             .bind(&delivery.mechanism)
             .bind(&delivery.body)
             .bind(decision.at.0)
+            .bind(step)
             .execute(&mut **transaction)
             .await?;
     }
+    Ok(())
+}
+
+/// Ends what is pending of an analysis.
+pub(super) async fn take_back(
+    transaction: &mut SqliteTransaction<'static>,
+    analysis: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(TAKE_BACK).bind(analysis).execute(&mut **transaction).await?;
     Ok(())
 }
 

@@ -266,11 +266,15 @@ impl Store for SqliteStore {
             .bind(id)
             .bind(note)
             .bind(at.0)
-            .execute(&mut *transaction)
+            .fetch_optional(&mut *transaction)
             .await
             .map_err(failed)?;
+        if let Some(row) = &cancelled {
+            let n = row.try_get(0).map_err(failed)?;
+            outbox::take_back(&mut transaction, n).await.map_err(failed)?;
+        }
         transaction.commit().await.map_err(failed)?;
-        Ok(cancelled.rows_affected() == 1)
+        Ok(cancelled.is_some())
     }
 
     async fn due(&self, now: Time, limit: u32) -> Result<Vec<StoredDelivery>, StoreError> {
@@ -360,7 +364,7 @@ async fn write_look(
         .bind(&look.analysis)
         .bind(number)
         .bind(&look.verdict)
-        .bind(look.decision.as_ref().map(|decision| decision.at.0))
+        .bind(look.decision.as_ref().filter(|it| it.is_final()).map(|decision| decision.at.0))
         .fetch_optional(&mut **transaction)
         .await
         .map_err(failed)?;
@@ -383,14 +387,14 @@ async fn write_look(
         .await
         .map_err(failed)?;
     let Some(decision) = &look.decision else { return Ok(()) };
-    sqlx::query("INSERT INTO final_verdict (analysis, look, verdict, at) VALUES (?1, ?2, ?3, ?4)")
-        .bind(n)
-        .bind(number)
-        .bind(&look.verdict)
-        .bind(decision.at.0)
-        .execute(&mut **transaction)
-        .await
-        .map_err(failed)?;
+    let row = match decision.advance_to {
+        None => sqlx::query(sql::FINAL).bind(n).bind(number).bind(&look.verdict),
+        Some(step) => {
+            let step = i64::try_from(step).unwrap_or(i64::MAX);
+            sqlx::query(sql::ADVANCE).bind(n).bind(number).bind(step)
+        }
+    };
+    row.bind(decision.at.0).execute(&mut **transaction).await.map_err(failed)?;
     outbox::write(transaction, n, decision).await.map_err(failed)
 }
 
@@ -502,8 +506,14 @@ mod sql {
         UPDATE analysis SET last_look = ?2, verdict = ?3, ended = ?4, state = (?4 IS NOT NULL) \
         WHERE id = ?1 AND state = 0 AND last_look = ?2 - 1 RETURNING n";
 
+    pub(super) const FINAL: &str = "\
+        INSERT INTO final_verdict (analysis, look, verdict, at) VALUES (?1, ?2, ?3, ?4)";
+
+    pub(super) const ADVANCE: &str = "\
+        INSERT INTO advance (analysis, look, step, at) VALUES (?1, ?2, ?3, ?4)";
+
     pub(super) const CANCEL: &str = "\
-        UPDATE analysis SET state = 2, cancel_note = ?2, ended = ?3 WHERE id = ?1 AND state = 0";
+        UPDATE analysis SET state = 2, cancel_note = ?2, ended = ?3 WHERE id = ?1 AND state = 0 RETURNING n";
 
     pub(super) const PRUNE: &str = "\
         DELETE FROM analysis WHERE n IN ( \

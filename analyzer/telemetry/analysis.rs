@@ -47,6 +47,7 @@ pub struct AnalysisMetrics {
     verdict_now: Family<ShownVerdictLabels, Gauge>,
     decades: Family<ClauseLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     needed: Family<ClauseLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    noise: Family<ClauseLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     shown: Mutex<Shown>,
 }
 
@@ -131,6 +132,8 @@ pub struct EvidenceFact<'a> {
     pub decades: f64,
     /// Decades needed.
     pub needed: f64,
+    /// The noise factor that was reckoned with; 1 where there is none.
+    pub noise_factor: f64,
 }
 
 impl AnalysisMetrics {
@@ -148,6 +151,7 @@ impl AnalysisMetrics {
             verdict_now: Family::default(),
             decades: Family::default(),
             needed: Family::default(),
+            noise: Family::default(),
             shown: Mutex::new(Shown {
                 services: LabelBound::new(COUNTED_SERVICES_MAX),
                 by_id: BTreeMap::new(),
@@ -200,6 +204,11 @@ impl AnalysisMetrics {
             "Evidence at which the clause fires",
             self.needed.clone(),
         );
+        registry.register(
+            "noise_factor",
+            "By how much the clause takes the variance of event counts to exceed Poisson's",
+            self.noise.clone(),
+        );
     }
 
     /// An analysis began, or was taken up again after a restart.
@@ -249,6 +258,7 @@ impl AnalysisMetrics {
             let labels = entry.clause_labels(evidence.clause);
             self.decades.get_or_create(&labels).set(evidence.decades);
             self.needed.get_or_create(&labels).set(evidence.needed);
+            self.noise.get_or_create(&labels).set(evidence.noise_factor);
             if !entry.clauses.contains(&labels) {
                 entry.clauses.push(labels);
             }
@@ -304,6 +314,7 @@ impl AnalysisMetrics {
             if !shown.by_id.values().any(|other| other.clauses.contains(labels)) {
                 self.decades.remove(labels);
                 self.needed.remove(labels);
+                self.noise.remove(labels);
             }
         }
     }
@@ -372,7 +383,12 @@ mod tests {
             reason: "",
             took: Duration::from_millis(2),
             elapsed: Duration::from_secs(20),
-            evidence: vec![EvidenceFact { clause: "errors > 5%", decades: 1.5, needed: 3.0 }],
+            evidence: vec![EvidenceFact {
+                clause: "errors > 5%",
+                decades: 1.5,
+                needed: 3.0,
+                noise_factor: 1.0,
+            }],
         }
     }
 
@@ -423,7 +439,12 @@ mod tests {
         let metrics = telemetry.analysis();
         let names: Vec<String> = (0..COUNTED_SERVICES_MAX + 7).map(|n| format!("s{n}")).collect();
         let clauses: Vec<String> = (0..SHOWN_CLAUSES_MAX + 1).map(|n| format!("c{n}")).collect();
-        let evidence = |clause: &'static str| EvidenceFact { clause, decades: 0.0, needed: 3.0 };
+        let evidence = |clause: &'static str| EvidenceFact {
+            clause,
+            decades: 0.0,
+            needed: 3.0,
+            noise_factor: 1.0,
+        };
         for name in &names {
             let subject = Subject { id: name, service: name, canary_version: "v" };
             metrics.opened(subject, Opening::New);

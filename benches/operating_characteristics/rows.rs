@@ -1,6 +1,6 @@
 //! The scenarios: healthy releases that must not be rolled back, and faults that must be found.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use rollgate::{
     engine::rule::RuleSet,
@@ -14,6 +14,10 @@ use crate::bound;
 
 /// The stated false-rollback rate of both rule files.
 pub const ALPHA: f64 = 0.001;
+
+/// How long a healthy release is watched, and how long a fault is waited for, in seconds.
+const WATCH_SECS: f64 = 900.0;
+const WAIT_SECS: f64 = 3_600.0;
 
 /// Margin and floor of the error rule, margin of the latency rule.
 const ERROR_RULE: (f64, f64) = (1.5, 0.001);
@@ -67,31 +71,33 @@ pub struct FaultRow {
     pub bound_secs: Option<f64>,
 }
 
-fn rules(signal: &str, rule: &str, hold: &str) -> Arc<RuleSet> {
+/// Rules that watch for so long, looking so often, and then let the release go.
+fn rules(signal: &str, rule: &str, watch_secs: f64, interval_secs: f64) -> Arc<RuleSet> {
+    let deadline_secs = watch_secs + interval_secs;
     let text = format!(
         "version: 1
 service: simulated
-observe: {{ interval: 1s, window: 1m, warmup: 1m }}
+observe: {{ interval: {interval_secs}s, window: 1m, warmup: 1m }}
 false_rollback_rate: 0.1%
 signals:
   {signal}
 rules:
   - {{ when: {rule}, then: rollback }}
-promote: {{ after: {hold}, deadline: 4h, otherwise: hold }}
+promote: {{ after: {watch_secs}s, deadline: {deadline_secs}s, otherwise: hold }}
 "
     );
     Arc::new(rulefile::load("simulated.yaml", &text).expect("valid rules").rules)
 }
 
-fn error_rules(hold: &str) -> Arc<RuleSet> {
+fn error_rules(watch_secs: f64, interval_secs: f64) -> Arc<RuleSet> {
     let (margin, floor) = ERROR_RULE;
     let signal = format!("errors: {{ ratio: 'failed_total / asked_total', floor: {floor} }}");
-    rules(&signal, &format!("errors > {margin}x baseline"), hold)
+    rules(&signal, &format!("errors > {margin}x baseline"), watch_secs, interval_secs)
 }
 
-fn latency_rules(hold: &str) -> Arc<RuleSet> {
+fn latency_rules(watch_secs: f64, interval_secs: f64) -> Arc<RuleSet> {
     let rule = format!("p95 > {LATENCY_MARGIN}x baseline");
-    rules("p95: { quantile: 0.95, of: latency_seconds }", &rule, hold)
+    rules("p95: { quantile: 0.95, of: latency_seconds }", &rule, watch_secs, interval_secs)
 }
 
 fn even() -> Scenario {
@@ -142,9 +148,8 @@ fn cold(kind: FaultKind) -> Fault {
 
 /// Releases that must not be rolled back.
 pub fn healthy() -> Vec<Row> {
-    let hold = "15m";
-    let errors = error_rules(hold);
-    let latency = latency_rules(hold);
+    let errors = error_rules(WATCH_SECS, 1.0);
+    let latency = latency_rules(WATCH_SECS, 1.0);
     let row = |name, rules: &Arc<RuleSet>, scenario, known, peers, demand| Row {
         name,
         rules: rules.clone(),
@@ -245,14 +250,13 @@ fn both(kind: FaultKind) -> Fault {
     Fault { kind, hits: Hits::BothArms, onset_secs: 0.0, until_secs: f64::INFINITY }
 }
 
-/// Faults that must be found. The hold is long, so that the slow ones can be.
+/// Faults that must be found. The hold is an hour beyond the onset, so that the slow ones can be.
 pub fn faulty() -> Vec<FaultRow> {
-    let (errors, latency) = (error_rules("2h"), latency_rules("2h"));
     let mut rows = Vec::new();
     let mut error = |name, scenario: Scenario, factor, onset_secs, peers, demand| {
         let bound = bound::errors(&scenario.traffic, ERRORS, ERRORS * factor, ERROR_RULE, ALPHA);
         let scenario = scenario.with_fault(FaultKind::Errors { factor }, onset_secs);
-        let (rules, known) = (errors.clone(), Known::Hour);
+        let (rules, known) = (error_rules(onset_secs + WAIT_SECS, 1.0), Known::Hour);
         let row = Row { name, rules, scenario, known, peers, demand };
         rows.push(FaultRow { row, onset_secs, bound_secs: Some(bound) });
     };
@@ -290,33 +294,67 @@ pub fn faulty() -> Vec<FaultRow> {
     error("errors 10x, from 5 min, missing scrapes", holes, 10.0, 300.0, false, shown);
 
     // Without a simple bound.
-    let mut plain = |name, rules: &Arc<RuleSet>, scenario, known, onset_secs| {
-        let row = Row { name, rules: rules.clone(), scenario, known, peers: false, demand: shown };
-        rows.push(FaultRow { row, onset_secs, bound_secs: None });
-    };
+    let mut plain =
+        |name, rules: fn(f64, f64) -> Arc<RuleSet>, interval_secs, scenario, known, onset_secs| {
+            let rules = rules(onset_secs + WAIT_SECS, interval_secs);
+            let row = Row { name, rules, scenario, known, peers: false, demand: shown };
+            rows.push(FaultRow { row, onset_secs, bound_secs: None });
+        };
     let stepping =
         Scenario::healthy(stepping()).with_fault(FaultKind::Errors { factor: 10.0 }, 600.0);
-    plain("errors 10x, with a traffic step", &errors, stepping, Known::Hour, 600.0);
+    plain("errors 10x, with a traffic step", error_rules, 1.0, stepping, Known::Hour, 600.0);
     let zero = Scenario { baseline: truth(0.0), canary: truth(0.05), ..even() };
-    plain("errors 5 %, baseline without any, from the start", &errors, zero, Known::Hour, 0.0);
+    plain(
+        "errors 5 %, baseline without any, from the start",
+        error_rules,
+        1.0,
+        zero,
+        Known::Hour,
+        0.0,
+    );
     let five = Scenario::healthy(Traffic::new(100.0, 100.0).with_instances(5, 5)).with(Fault {
         kind: FaultKind::Errors { factor: 50.0 },
         hits: Hits::OneCanaryInstance,
         onset_secs: 300.0,
         until_secs: f64::INFINITY,
     });
-    plain("errors 50x on one instance of five, from 5 min", &errors, five, Known::Hour, 300.0);
+    plain(
+        "errors 50x on one instance of five, from 5 min",
+        error_rules,
+        1.0,
+        five,
+        Known::Hour,
+        300.0,
+    );
     let cold_start = even().with(cold(FaultKind::Errors { factor: 10.0 }));
-    plain("errors 10x in the first minute, no warm-up", &errors, cold_start, Known::Hour, 0.0);
+    plain(
+        "errors 10x in the first minute, no warm-up",
+        error_rules,
+        1.0,
+        cold_start,
+        Known::Hour,
+        0.0,
+    );
+    let few = split(20.0, 60.0).with_truth(truth(0.002));
+    let few = few.with_fault(FaultKind::Errors { factor: 25.0 }, 302.0);
+    let often = "errors 0.2 % to 5 %, 20 and 60 requests/s, no history";
+    plain(often, error_rules, 1.0, few.clone(), Known::Nothing, 302.0);
+    let seldom = "errors 0.2 % to 5 %, 20 and 60 requests/s, no history, looks of 5 s";
+    plain(seldom, error_rules, 5.0, few, Known::Nothing, 302.0);
+    let slow = split(20.0, 60.0).with_fault(FaultKind::Latency { factor: 2.0 }, 302.0);
+    let seldom = "latency 2x, 20 and 60 requests/s, no history, looks of 5 s";
+    plain(seldom, latency_rules, 5.0, slow, Known::Nothing, 302.0);
     let late = even().with_fault(FaultKind::Errors { factor: 10.0 }, 300.0);
-    plain("errors 10x, from 5 min, no history", &errors, late, Known::Nothing, 300.0);
+    plain("errors 10x, from 5 min, no history", error_rules, 1.0, late, Known::Nothing, 300.0);
 
     let mut slow = |name, scenario: Scenario, factor, known, peers| {
         let (traffic, law) = (&scenario.traffic, scenario.baseline.latency);
         let bound = bound::latency(traffic, law, factor, LATENCY_MARGIN, ALPHA);
         let scenario = scenario.with_fault(FaultKind::Latency { factor }, 300.0);
-        let row = Row { name, rules: latency.clone(), scenario, known, peers, demand: shown };
-        rows.push(FaultRow { row, onset_secs: 300.0, bound_secs: Some(bound) });
+        let onset_secs = 300.0;
+        let rules = latency_rules(onset_secs + WAIT_SECS, 1.0);
+        let row = Row { name, rules, scenario, known, peers, demand: shown };
+        rows.push(FaultRow { row, onset_secs, bound_secs: Some(bound) });
     };
     let hour = Known::Hour;
     slow("latency 1.5x, from 5 min", even(), 1.5, hour, true);
@@ -343,8 +381,3 @@ pub fn faulty() -> Vec<FaultRow> {
     );
     rows
 }
-
-/// How long a healthy release is watched, and how long a fault is waited for.
-pub const WATCH: Duration = Duration::from_secs(900);
-/// After the onset.
-pub const WAIT: Duration = Duration::from_secs(3_600);

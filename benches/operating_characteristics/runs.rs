@@ -9,18 +9,20 @@ use std::{
 
 use rollgate::{
     engine::{
-        analysis::Analysis,
         calibration::{Calibration, calibrate},
         observation::{Arm, Observation, Reading, Value},
         quantile::estimate,
-        verdict::Verdict,
+        rule::SignalKind,
     },
-    simulation::{LatencyLaw, Release, START, past},
+    simulation::{
+        Release, past,
+        trial::{Ending, judge},
+    },
 };
 
 use crate::{
     peers::{Judge, Threshold},
-    rows::{FaultRow, Known, Row, WAIT, WATCH},
+    rows::{FaultRow, Known, Row},
 };
 
 /// An hour of the old version, as a metrics server keeps it.
@@ -50,19 +52,18 @@ pub struct Outcome<R> {
 
 /// Runs a healthy release for the usual hold.
 pub fn healthy(row: &Row, plan: &Plan) -> Outcome<Row> {
-    outcome(row.clone(), row, plan, plan.false_runs, WATCH.as_secs())
+    outcome(row.clone(), row, plan, plan.false_runs)
 }
 
 /// Runs a faulty release until an hour after the onset.
 pub fn faulty(row: &FaultRow, plan: &Plan) -> Outcome<FaultRow> {
-    let secs = row.onset_secs as u64 + WAIT.as_secs();
-    outcome(row.clone(), &row.row, plan, plan.found_runs, secs)
+    outcome(row.clone(), &row.row, plan, plan.found_runs)
 }
 
-fn outcome<R>(kept: R, row: &Row, plan: &Plan, runs: usize, secs: u64) -> Outcome<R> {
+fn outcome<R>(kept: R, row: &Row, plan: &Plan, runs: usize) -> Outcome<R> {
     let begin = Instant::now();
     let seed = |run: usize| run_seed(plan.seed, row.name, run);
-    let ours = on_all_cores(runs, |run| rolled_back(row, seed(run), secs));
+    let ours = on_all_cores(runs, |run| rolled_back(row, seed(run)));
     let peers = row.peers.then(|| {
         let both = on_all_cores(plan.peer_runs.min(runs), |run| peers_rolled_back(row, seed(run)));
         let style = |style: usize| both.iter().map(|of| of[style]).collect();
@@ -74,8 +75,8 @@ fn outcome<R>(kept: R, row: &Row, plan: &Plan, runs: usize, secs: u64) -> Outcom
     Outcome { row: kept, ours, peers }
 }
 
-/// Seconds to the rollback of one release, if there is one in so many seconds.
-fn rolled_back(row: &Row, seed: u64, secs: u64) -> Option<f64> {
+/// Seconds to the rollback of one release, if there is one.
+fn rolled_back(row: &Row, seed: u64) -> Option<f64> {
     let calibration = match row.known {
         Known::Nothing => Calibration::default(),
         Known::Hour => {
@@ -83,19 +84,11 @@ fn rolled_back(row: &Row, seed: u64, secs: u64) -> Option<f64> {
             calibrate(&row.rules, &past, Duration::ZERO)
         }
     };
-    let mut analysis = Analysis::calibrated(row.rules.clone(), START, &calibration);
-    for observation in Release::new(&row.rules, &row.scenario, seed) {
-        let step = analysis.step(&observation);
-        match step.verdict {
-            Verdict::Rollback { .. } => return Some(step.elapsed.as_secs_f64()),
-            Verdict::Promote | Verdict::Inconclusive { .. } => return None,
-            Verdict::Watching | Verdict::Investigate { .. } | Verdict::Advance { .. } => {}
-        }
-        if step.elapsed.as_secs() >= secs {
-            return None;
-        }
+    let trial = judge(&row.rules, &row.scenario, &calibration, seed, |_| {});
+    match trial.ending {
+        Ending::Rollback { .. } => Some(trial.secs),
+        Ending::Promote | Ending::Inconclusive => None,
     }
-    None
 }
 
 /// The same by the peers, who see the release minute by minute.
@@ -104,9 +97,7 @@ fn peers_rolled_back(row: &Row, seed: u64) -> [Option<f64>; 2] {
     // Twice what the baseline has in the long run.
     let limit = 2.0
         * match row.rules.signals[0].kind {
-            rollgate::engine::rule::SignalKind::Quantile { q } => {
-                LatencyLaw::quantile(baseline.latency, q)
-            }
+            SignalKind::Quantile { q } => baseline.latency.quantile(q),
             _ => baseline.error_share,
         };
     let (mut threshold, mut judge) = (Threshold::new(limit), Judge::default());

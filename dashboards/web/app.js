@@ -2,7 +2,7 @@
 
 import { h, morph } from "./dom.js";
 import * as format from "./format.js";
-import { matrix } from "./matrix.js";
+import { matrix, proofs } from "./matrix.js";
 import { Plot, writer } from "./plot.js";
 
 const LIST_EVERY_MS = 3000;
@@ -252,6 +252,7 @@ class Analysis {
       headline(view, report),
       report && h("section", { class: "block" }, h("h2", null, "Decision matrix"),
         h("div", { class: "card flush" }, matrix(report, report.rule))),
+      report && proofs(report),
       h("section", { class: "block" }, h("h2", null, "Canary against baseline"),
         h("div", { class: "plots" }, history.signals.filter((one) => one.unit !== "health").map((one) => this.plot(`signal ${one.name}`)))),
       history.evidence.length > 0 && h("section", { class: "block" }, h("h2", null, "Evidence"),
@@ -288,7 +289,7 @@ class Analysis {
       const plot = this.plots.get(`signal ${one.name}`);
       if (!plot) continue;
       plot.update({
-        ...common, title: one.name, limits: limits.get(one.name) || [], isWhole: one.unit === "count", least: one.unit === "share" ? 0.01 : 1, write: writer(one.unit), axis: writer(one.unit),
+        ...common, title: one.name, limits: limits.get(one.name) || [], isWhole: one.unit === "count", isBytes: one.unit === "bytes", least: one.unit === "share" ? 0.01 : 1, write: writer(one.unit), axis: writer(one.unit),
         series: [
           { label: "baseline", style: "baseline", values: one.baseline },
           { label: "canary", style: "canary", values: one.canary },
@@ -387,7 +388,16 @@ function hold(view, report) {
     h("p", null, h("span", null, tell),
       h("span", null, Math.round(left) >= 0 ? `watched ${format.span(elapsed)} of ${format.span(view.hold_secs)}`
         : `watched ${format.span(elapsed)}, hold ${format.span(view.hold_secs)}`),
-      report && h("span", null, `look ${format.number(report.look, "count")}`)));
+      report && h("span", null, `look ${format.number(report.look, "count")}`),
+      release(view, report)));
+}
+
+/** Where a progressive release stands. */
+function release(view, report) {
+  const steps = view.steps || [];
+  if (!steps.length) return null;
+  const at = report && report.release_step !== null ? report.release_step : 0;
+  return h("span", null, `step ${at + 1} of ${steps.length}, ${format.number(steps[at].weight, "share")} of the traffic`);
 }
 
 const DELIVERY = {

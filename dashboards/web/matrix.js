@@ -68,18 +68,29 @@ function clauseRow(clause, rule, state) {
   const status = unit === "health" && clause.estimate === null ? clause.note : null;
   const canary = [
     h("b", status && { class: "status", "data-status": status }, status || format.number(clause.estimate, unit)),
-    range && h("small", { title: "95 % interval" }, range),
+    range && h("small", { title: "95 % interval of this window\u2019s estimate" }, range),
     sample(samples.canary_events, samples.canary_total, unit),
     clause.missing && h("small", { class: "missing" }, format.missing(clause.missing)),
     clause.note && !status && h("small", { class: "note" }, clause.note),
   ];
   const hasBaseline = typeof clause.baseline === "number";
-  return h("tr", null, rule, state,
+  return [h("tr", null, rule, state,
     h("td", { "data-label": "Canary" }, canary),
     h("td", { "data-label": "Baseline", class: hasBaseline ? "" : "none" },
       hasBaseline ? [format.number(clause.baseline, unit), sample(samples.baseline_events, samples.baseline_total, unit)] : "\u2013"),
     h("td", { "data-label": "Bound", class: clause.bound === null ? "none" : "" }, format.number(clause.bound, unit)),
-    h("td", { "data-label": "Until it fires", class: "far" }, meter(clause)));
+    h("td", { "data-label": "Until it fires", class: "far" }, meter(clause))), more(clause)];
+}
+
+/** What the evidence rests on, over the whole width: who is to blame, how far apart the arms are at
+ *  any look, and the noise that was reckoned with. */
+function more(clause) {
+  const { effect, blame, progress, unit } = clause;
+  if (!effect && !blame && !progress.noise) return null;
+  return h("tr", { class: "more" }, h("td", { colspan: "6" },
+    blame && h("span", { class: "blame" }, format.blame(blame)),
+    effect && h("span", null, format.effect(effect, unit)),
+    progress.noise && h("span", null, format.noise(progress))));
 }
 
 function sample(events, total, unit) {
@@ -88,7 +99,7 @@ function sample(events, total, unit) {
 }
 
 function meter(clause) {
-  const { kind, value, needed, noise_factor: noise } = clause.progress;
+  const { kind, value, needed } = clause.progress;
   const fill = needed > 0 ? Math.min(1, Math.max(0, value / needed)) : 0;
   const words = format.progress(clause.progress);
   const level = fill >= 1 ? "full" : fill >= 0.6 ? "near" : "low";
@@ -99,6 +110,28 @@ function meter(clause) {
       "aria-valuemin": "0", "aria-valuemax": needed, "aria-valuenow": Math.min(needed, Math.max(0, value)),
       "aria-valuetext": words,
     }, h("div", { class: "fill" })),
-    h("small", null, words, noise >= 1.05 && ` \u00b7 noise \u00d7${noise.toFixed(1)}`),
+    h("small", null, words),
   ];
+}
+
+/** What promotion asks to be shown, signal by signal; nothing where it asks for no proof. */
+export function proofs(report) {
+  const asked = report.signals.filter((signal) => signal.proof);
+  if (!asked.length) return null;
+  return h("section", { class: "block" }, h("h2", null, "Promotion asks for"),
+    h("ul", { class: "card flush proofs" }, asked.map(({ name, unit, proof }) => {
+      const fill = proof.shown ? 1 : Math.min(1, Math.max(0, proof.decades / proof.needed));
+      const words = format.proof(proof, unit, report.final);
+      return h("li", { "data-key": name },
+        h("span", { class: "state", "data-state": proof.shown ? "clear" : "open" },
+          h("i", { "aria-hidden": "true" }, proof.shown ? "\u2713" : "\u25cb"), proof.shown ? "shown" : "open"),
+        h("span", null, h("code", null, name), ` ${format.margin(proof, unit)}`),
+        h("div", { class: "far" },
+          h("div", {
+            class: "meter", role: "meter", "data-level": proof.shown ? "good" : "low", vars: { "--fill": fill.toFixed(4) },
+            "aria-label": `Proof of ${name}`, "aria-valuemin": "0", "aria-valuemax": proof.needed,
+            "aria-valuenow": Math.min(proof.needed, Math.max(0, proof.decades)), "aria-valuetext": words,
+          }, h("div", { class: "fill" })),
+          !proof.shown && h("small", null, words)));
+    })));
 }

@@ -161,7 +161,10 @@ function vertical(data) {
     // Above a limit that stays in sight there is room for its word and the mark's.
     high += (high - low) * (data.keepLimits ? 0.16 : 0.08) || 1.25 * (data.least || 1);
   }
-  const nice = niceStep((high - low) / 4);
+  const rough = (high - low) / 4;
+  // Bytes are written in steps of 1024, so their marks are round in those.
+  const unit = data.isBytes && rough >= 1 ? 1024 ** Math.floor(Math.log(rough) / Math.log(1024)) : 1;
+  const nice = niceStep(rough / unit) * unit;
   const step = data.isWhole ? Math.max(1, Math.ceil(nice)) : nice;
   const ticks = [];
   const from = Math.ceil(low / step - 1e-9) || 0;

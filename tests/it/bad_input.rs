@@ -15,7 +15,10 @@ use std::{
 use axum::http::StatusCode;
 use rollgate::{
     api::ApiOptions,
-    demo::{fault::Fault, scenario::Plan, stage::Stage},
+    demo::{
+        scenario::{Plan, Scenario},
+        stage::Stage,
+    },
     engine::{
         analysis::Analysis,
         observation::{self, Histogram, Observation, Pair, Time},
@@ -52,11 +55,9 @@ async fn stage(seed: u64) -> Stage {
     let plan = Plan {
         baseline_rps: 40.0,
         canary_rps: 40.0,
-        baseline_fault: Fault::None,
-        canary_fault: Fault::None,
-        onset: None,
         hold: Duration::from_secs(3),
         deadline: Duration::from_secs(6),
+        ..Scenario::Healthy.plan()
     };
     Stage::play(plan, seed).await.unwrap()
 }

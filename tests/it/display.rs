@@ -4,7 +4,10 @@
 use insta::assert_snapshot;
 use rollgate::{
     cli::display::{Display, sentence, table},
-    report::shape::{ClauseShape, FindingShape, MissingShape, ProgressShape, Report, SamplesShape},
+    report::shape::{
+        BlameShape, ClauseShape, EffectShape, FindingShape, MissingShape, NoiseShape,
+        ProgressShape, ProofShape, Report, SamplesShape, SignalShape,
+    },
 };
 
 fn clause(text: &str, state: &str, unit: &str, progress: (&str, f64, f64)) -> ClauseShape {
@@ -63,9 +66,17 @@ fn errors(decades: f64) -> Report {
         interval: Some([0.042, 0.0842]),
         baseline: Some(0.0021),
         bound: Some(0.0032),
-        note: Some("the noise factor is 1.0".into()),
+        effect: Some(effect("rate_ratio", 29.0, 12.2, 80.1)),
+        blame: Some(BlameShape {
+            by: "instance".into(),
+            name: "10.0.0.3:8080".into(),
+            share: 0.92,
+            bad: 1,
+            of: 5,
+        }),
         ..clause("error_rate > 1.5x baseline", state, "share", ("evidence_decades", decades, 3.6))
     };
+    let compared = with_noise(compared, 1.8, "history", 3600.0);
     let held = ClauseShape {
         estimate: Some(0.061),
         interval: Some([0.042, 0.0842]),
@@ -85,6 +96,20 @@ fn errors(decades: f64) -> Report {
         bound: Some(55_364_812.8),
         ..clause("memory > 1.1x baseline for 1m", "clear", "bytes", ("held_secs", 0.0, 60.0))
     };
+    let leak = ClauseShape {
+        estimate: Some(347_777.0),
+        baseline: Some(1_200.0),
+        bound: Some(17_876.0),
+        effect: Some(effect("slope_difference", 346_577.0, 2e5, 4e5)),
+        note: Some("over the last 2 min; reaches its limit of 512 MiB in 23 min".into()),
+        ..clause(
+            "slope(memory) > baseline + 1MB/min",
+            "fires",
+            "bytes_per_second",
+            ("evidence_decades", 3.7, 3.6),
+        )
+    };
+    let leak = with_noise(leak, 2.3, "analysis", 0.0);
     let restarts = ClauseShape {
         estimate: Some(0.0),
         bound: Some(1.0),
@@ -123,13 +148,44 @@ fn errors(decades: f64) -> Report {
             finding("rollback", "clear", vec![held.clone()]),
             finding("investigate", "clear", vec![latency]),
             finding("ok", "clear", vec![memory]),
+            finding("ok", "fires", vec![leak]),
             finding("rollback", "clear", vec![restarts]),
             finding("rollback", "not_enough_data", vec![database.clone()]),
             finding("investigate", "not_enough_data", vec![database, busy]),
             finding("investigate", "asleep", vec![late]),
         ],
-        signals: Vec::new(),
+        signals: vec![
+            asked("error_rate", "share", 2.0, Some(0.01), (1.6, true)),
+            asked("p95_latency", "seconds", 1.5, None, (0.4, false)),
+        ],
     }
+}
+
+fn effect(kind: &str, estimate: f64, low: f64, high: f64) -> EffectShape {
+    let (low, high) = (Some(low), Some(high));
+    EffectShape { kind: kind.into(), estimate, low, high, confidence: 0.95 }
+}
+
+fn with_noise(mut clause: ClauseShape, factor: f64, origin: &str, history: f64) -> ClauseShape {
+    clause.progress.noise_factor = Some(factor);
+    clause.progress.noise =
+        Some(NoiseShape { kappa_secs: 0.3, origin: origin.into(), history_secs: history });
+    clause
+}
+
+/// A signal that promotion asks a proof of.
+fn asked(
+    name: &str,
+    unit: &str,
+    factor: f64,
+    or: Option<f64>,
+    (decades, shown): (f64, bool),
+) -> SignalShape {
+    let remaining_secs = (!shown).then_some(340.0);
+    let proof =
+        ProofShape { factor, or, decades, needed: 1.3, shown, remaining_secs, per_sec: 40.0 };
+    let (canary, baseline) = (None, None);
+    SignalShape { name: name.into(), unit: unit.into(), canary, baseline, proof: Some(proof) }
 }
 
 /// The idle scenario at its end: nothing but reasons.

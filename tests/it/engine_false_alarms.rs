@@ -9,18 +9,19 @@ use std::sync::Arc;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rollgate::{
     engine::{
-        analysis::Analysis,
+        calibration::Calibration,
         evidence::Counts,
-        observation::{Histogram, Observation, Pair, Reading, Time, Value},
+        observation::Histogram,
         rule::RuleSet,
-        verdict::Verdict,
         wager::{ComparisonEvidence, Noise},
     },
     rulefile,
+    simulation::{
+        Arrivals, FaultKind, Scenario, Traffic, Truth,
+        trial::{Ending, judge},
+    },
 };
 use statrs::function::erf::erf;
-
-use super::engine_rules::START;
 
 /// The default buckets of the metrics libraries, in seconds.
 const EDGES: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -47,7 +48,7 @@ promote: { after: 15m, deadline: 30m, otherwise: hold }
 }
 
 /// Counts of a Poisson or binomial law, drawn by inversion of a table.
-struct Law(Vec<f64>);
+pub struct Law(Vec<f64>);
 
 impl Law {
     /// From the probability of zero and the ratio of each probability to the one before.
@@ -61,7 +62,7 @@ impl Law {
         Self(table)
     }
 
-    fn poisson(mean: f64) -> Self {
+    pub fn poisson(mean: f64) -> Self {
         Self::new((-mean).exp(), |k| mean / k)
     }
 
@@ -70,7 +71,7 @@ impl Law {
         Self::new((1.0 - share).powf(trials), |k| (trials - k + 1.0).max(0.0) / k * odds)
     }
 
-    fn draw(&self, random: &mut StdRng) -> f64 {
+    pub fn draw(&self, random: &mut StdRng) -> f64 {
         let at: f64 = random.random();
         self.0.partition_point(|sum| *sum < at).min(self.0.len() - 1) as f64
     }
@@ -78,16 +79,16 @@ impl Law {
 
 /// One arm: requests a second, the share that fails, and the median of log-normal latencies.
 #[derive(Clone, Copy)]
-struct Service {
-    rps: f64,
-    failing: f64,
-    median_secs: f64,
+pub struct Service {
+    pub rps: f64,
+    pub failing: f64,
+    pub median_secs: f64,
 }
 
 const HEALTHY: Service = Service { rps: 100.0, failing: 0.005, median_secs: 0.05 };
 
 /// A service's laws, made once.
-struct Source {
+pub struct Source {
     total: f64,
     /// Given so many requests each second, or none: then they are Poisson as well.
     fixed: bool,
@@ -98,7 +99,7 @@ struct Source {
 }
 
 impl Source {
-    fn new(service: Service, fixed: bool) -> Self {
+    pub fn new(service: Service, fixed: bool) -> Self {
         let Service { rps, failing, median_secs } = service;
         let below = |edge: f64| 0.5 + 0.5 * erf((edge / median_secs).ln() / 0.6 / 2f64.sqrt());
         let mut shares: Vec<f64> = EDGES.iter().map(|edge| below(*edge)).collect();
@@ -115,64 +116,20 @@ impl Source {
         Self { total: rps, fixed, failed, served, buckets: buckets.collect(), edges: EDGES.into() }
     }
 
-    fn errors(&self, random: &mut StdRng) -> (f64, f64) {
+    pub fn errors(&self, random: &mut StdRng) -> (f64, f64) {
         let failed = self.failed.draw(random);
         (failed, if self.fixed { self.total } else { failed + self.served.draw(random) })
     }
 
-    fn histogram(&self, random: &mut StdRng) -> Histogram {
+    pub fn histogram(&self, random: &mut StdRng) -> Histogram {
         let counts = self.buckets.iter().map(|law| law.draw(random)).collect();
         Histogram { edges: self.edges.clone(), counts }
     }
-
-    fn readings(&self, random: &mut StdRng) -> [Reading; 2] {
-        let (events, total) = self.errors(random);
-        [Ok(Value::Share { events, total }), Ok(Value::Histogram(self.histogram(random)))]
-    }
-}
-
-fn observe(secs: u64, canary: &Source, baseline: &Source, random: &mut StdRng) -> Observation {
-    let at = Time(START.0 + i64::try_from(secs).expect("small") * 1000);
-    let both = canary.readings(random).into_iter().zip(baseline.readings(random));
-    let signals = both.map(|(canary, baseline)| Pair::new(canary, baseline)).collect();
-    Observation { at, signals, canary_gap: None }
-}
-
-/// Looks until the rollback and the rule that decided, in one simulated release.
-fn rolled_back(
-    rules: &Arc<RuleSet>,
-    seed: u64,
-    baseline: &Source,
-    canary: impl Fn(u64) -> Option<Source>,
-) -> Option<(u64, usize)> {
-    let mut random = StdRng::seed_from_u64(seed);
-    let mut analysis = Analysis::new(rules.clone(), START);
-    let mut current = canary(0).expect("the canary begins somehow");
-    for secs in 1..=LOOKS {
-        if let Some(next) = canary(secs) {
-            current = next;
-        }
-        let observation = observe(secs, &current, baseline, &mut random);
-        match analysis.step(&observation).verdict {
-            Verdict::Rollback { rule } => return Some((secs, rule)),
-            Verdict::Promote => {
-                assert_eq!(secs, LOOKS, "promoted before the hold was over");
-                return None;
-            }
-            Verdict::Watching => {}
-            other @ (Verdict::Investigate { .. }
-            | Verdict::Advance { .. }
-            | Verdict::Inconclusive { .. }) => {
-                panic!("seed {seed}: {other} at {secs}")
-            }
-        }
-    }
-    panic!("seed {seed}: no final verdict")
 }
 
 /// The most alarms of `runs` that chance makes plausible at the rate `alpha`: more have a
 /// probability below [`DOUBT`] by the binomial law.
-fn alarms_max(runs: usize, alpha: f64) -> usize {
+pub fn alarms_max(runs: usize, alpha: f64) -> usize {
     let mut term = (1.0 - alpha).powf(runs as f64);
     let mut sum = term;
     let mut alarms = 0;
@@ -185,7 +142,7 @@ fn alarms_max(runs: usize, alpha: f64) -> usize {
 }
 
 /// How many of `runs` alarm, counted on both cores, and whether that is plausible at `alpha`.
-fn plausible(runs: usize, alpha: f64, alarm: impl Fn(u64) -> bool + Sync) -> (usize, bool) {
+pub fn plausible(runs: usize, alpha: f64, alarm: impl Fn(u64) -> bool + Sync) -> (usize, bool) {
     let count = |from: usize| (from..runs).step_by(2).filter(|run| alarm(*run as u64)).count();
     let alarms = std::thread::scope(|scope| {
         let odd = scope.spawn(|| count(1));
@@ -207,15 +164,24 @@ fn identical_arms_are_rolled_back_no_more_often_than_stated() {
     let rules = recommended();
     let (alarms, plausible) = plausible(RUNS, rules.false_rollback_rate, |seed| {
         // Equal arms; a canary with a third of the traffic; a quiet service with rare errors.
-        let (canary_rps, baseline) = match seed % 3 {
-            0 => (100.0, HEALTHY),
-            1 => (20.0, Service { rps: 60.0, ..HEALTHY }),
-            _ => (30.0, Service { rps: 30.0, failing: 0.001, ..HEALTHY }),
+        let (canary_rps, baseline_rps, error_share) = match seed % 3 {
+            0 => (100.0, 100.0, 0.005),
+            1 => (20.0, 60.0, 0.005),
+            _ => (30.0, 30.0, 0.001),
         };
-        let fixed = seed % 2 == 0;
-        let canary = Service { rps: canary_rps, ..baseline };
-        let canary = |secs| (secs == 0).then(|| Source::new(canary, fixed));
-        rolled_back(&rules, seed, &Source::new(baseline, fixed), canary).is_some()
+        let arrivals = if seed % 2 == 0 { Arrivals::Fixed } else { Arrivals::Poisson };
+        let traffic = Traffic { arrivals, ..Traffic::new(canary_rps, baseline_rps) };
+        let truth = Truth { error_share, ..Truth::default() };
+        let scenario = Scenario::healthy(traffic).with_truth(truth);
+        let trial = judge(&rules, &scenario, &Calibration::default(), seed, |_| {});
+        match trial.ending {
+            Ending::Rollback { .. } => true,
+            Ending::Promote => {
+                assert_eq!(trial.secs, LOOKS as f64, "promoted before the hold was over");
+                false
+            }
+            Ending::Inconclusive => panic!("seed {seed}: no verdict"),
+        }
     });
     println!(
         "{alarms} of {RUNS} identical arms rolled back, {:?} allowed",
@@ -286,25 +252,20 @@ fn planted_invalid_processes_are_caught_by_the_same_check() {
 }
 
 /// Onset at second 120; every run must find it, by the rule that is meant to.
-fn check_detection(bad: Service, rule: usize, median_max: u64, worst_max: u64) {
-    const ONSET: u64 = 120;
+fn check_detection(fault: FaultKind, rule: usize, median_max: f64, worst_max: f64) {
+    const ONSET_SECS: f64 = 120.0;
     const DETECTIONS: u64 = 60;
     let rules = recommended();
-    let baseline = Source::new(HEALTHY, false);
+    let scenario = Scenario::healthy(Traffic::new(100.0, 100.0)).with_fault(fault, ONSET_SECS);
     let find = |seed: u64| {
-        let canary = |secs| match secs {
-            0 => Some(Source::new(HEALTHY, false)),
-            ONSET => Some(Source::new(bad, false)),
-            _ => None,
-        };
-        let found = rolled_back(&rules, seed, &baseline, canary);
-        let (secs, by) = found.unwrap_or_else(|| panic!("seed {seed}: never found"));
-        assert!(secs >= ONSET, "seed {seed}: rolled back at {secs}, before the onset");
-        assert_eq!(by, rule, "seed {seed}: found by another rule");
-        secs + 1 - ONSET
+        let trial = judge(&rules, &scenario, &Calibration::default(), seed, |_| {});
+        assert_eq!(trial.ending, Ending::Rollback { rule }, "seed {seed}");
+        let delay = trial.secs - ONSET_SECS;
+        assert!(delay > 0.0, "seed {seed}: rolled back {delay} s after the onset");
+        delay
     };
-    let mut delays: Vec<u64> = (0..DETECTIONS).map(find).collect();
-    delays.sort_unstable();
+    let mut delays: Vec<f64> = (0..DETECTIONS).map(find).collect();
+    delays.sort_by(f64::total_cmp);
     let (median, worst) = (delays[delays.len() / 2], delays[delays.len() - 1]);
     println!("found by rule {rule} after {median} looks in the median, {worst} at worst");
     assert!(median <= median_max && worst <= worst_max, "{delays:?}");
@@ -312,10 +273,10 @@ fn check_detection(bad: Service, rule: usize, median_max: u64, worst_max: u64) {
 
 #[test]
 fn ten_times_the_errors_are_found_within_seconds() {
-    check_detection(Service { failing: 0.05, ..HEALTHY }, 0, 15, 25);
+    check_detection(FaultKind::Errors { factor: 10.0 }, 0, 15.0, 25.0);
 }
 
 #[test]
 fn twice_the_latency_is_found_within_seconds() {
-    check_detection(Service { median_secs: 0.1, ..HEALTHY }, 1, 14, 20);
+    check_detection(FaultKind::Latency { factor: 2.0 }, 1, 5.0, 10.0);
 }

@@ -252,6 +252,87 @@ fn quantile_evidence_equals_the_slow_reference() {
     assert!(largest > 20.0, "no run gathered evidence: {largest}");
 }
 
+/// One of two arms: requests a look and how slow it is, at each look.
+type Pace<'a> = &'a dyn Fn(u32) -> (f64, f64);
+
+/// How many of `runs` releases of five minutes alarm at 1/1000.
+fn alarms(runs: u64, kappa_secs: f64, canary: Pace<'_>, baseline: Pace<'_>, wander: f64) -> usize {
+    let alarm = |seed: &u64| {
+        let mut random = StdRng::seed_from_u64(*seed);
+        let mut evidence = QuantileEvidence::new(0.95, 1.2);
+        let mut levels = [0.0; 2];
+        (0..300).any(|look| {
+            let histograms = [canary(look), baseline(look)].into_iter().zip(&mut levels).map(
+                |((rps, median_secs), level): (_, &mut f64)| {
+                    // An AR(1) process of deviation `wander` and a correlation time of 30 looks.
+                    let fresh: f64 = (0..12).map(|_| random.random::<f64>()).sum::<f64>() - 6.0;
+                    *level = 0.967 * *level + 0.254 * wander * fresh;
+                    let counts = draw(&mut random, rps, median_secs * level.exp());
+                    Histogram { edges: EDGES.into(), counts }
+                },
+            );
+            let histograms: Vec<Histogram> = histograms.collect();
+            evidence.step(Some(&histograms[0]), Some(&histograms[1]), &noise(kappa_secs), 1.0);
+            evidence.log_value() >= 1000f64.ln()
+        })
+    };
+    (0..runs).filter(alarm).count()
+}
+
+/// Most alarms of 150 runs that chance makes plausible at 1/1000: more than 2 have a probability
+/// below 0.0005 by the binomial law.
+const ALARMS_MAX: usize = 2;
+
+#[test]
+fn healthy_latencies_do_not_alarm() {
+    let check = |name: &str, canary: Pace<'_>, baseline: Pace<'_>| {
+        let found = alarms(150, 0.0, canary, baseline, 0.0);
+        assert!(found <= ALARMS_MAX, "{name}: {found} of 150");
+    };
+    let steady = |_| (50.0, 0.05);
+    check("identical arms", &steady, &steady);
+    check("a small canary", &|_| (5.0, 0.05), &steady);
+    check(
+        "both slow down to three times",
+        &|look| (50.0, 0.05 + f64::from(look) / 3000.0),
+        &|look| (50.0, 0.05 + f64::from(look) / 3000.0),
+    );
+    check("traffic that moves to the canary", &|look| (2.0 + f64::from(look), 0.05), &steady);
+    check("hardly any traffic", &|_| (1.0, 0.05), &|_| (3.0, 0.05));
+    // As much slower as the rule allows, without any noise to hide behind.
+    check("exactly at the margin", &|_| (50.0, 0.06), &steady);
+}
+
+/// The check must catch what is wrong: latencies that wander by a third, taken to be still.
+#[test]
+fn noise_that_is_not_taken_into_account_alarms() {
+    let steady = |_| (50.0, 0.05);
+    let found = alarms(30, 0.0, &steady, &steady, 0.3);
+    assert!(found > ALARMS_MAX, "only {found} of 30 alarmed");
+}
+
+#[test]
+fn edges_that_only_one_arm_has_are_left_out() {
+    let mut random = StdRng::seed_from_u64(5);
+    let mut evidence = QuantileEvidence::new(0.95, 1.2);
+    for _ in 0..200 {
+        let baseline = draw(&mut random, 100.0, 0.05);
+        let canary = draw(&mut random, 100.0, 0.05);
+        // The canary exposes every other edge: cumulative counts at those are the same.
+        let coarse = Histogram {
+            edges: EDGES.iter().copied().step_by(2).collect(),
+            counts: std::iter::once(canary[0])
+                .chain(canary[1..].chunks(2).map(|pair| pair.iter().sum()))
+                .collect(),
+        };
+        let baseline = Histogram { edges: EDGES.into(), counts: baseline };
+        evidence.step(Some(&coarse), Some(&baseline), &noise(0.0), 1.0);
+    }
+    assert!(evidence.log_value() < 2.0, "{}", evidence.log_value());
+    let (edge, judged) = evidence.leading_edge().expect("common edges");
+    assert_eq!((edge, judged), (0.1, 1));
+}
+
 /// The metrics servers' rule as they write it: cumulative counts, the first that reaches the rank.
 fn slow_estimate(q: f64, edges: &[f64], counts: &[f64]) -> Option<f64> {
     let cumulative: Vec<f64> = (1..=counts.len()).map(|n| counts[..n].iter().sum()).collect();

@@ -430,6 +430,26 @@ fn an_instance_that_gives_nothing_blocks_promotion() {
     check_verdicts(rules, gap, &[(60, WATCHING), (69, WATCHING), (70, Verdict::Promote)]);
 }
 
+/// A canary that hangs moves no counter: what it showed before must not promote it.
+#[test]
+fn a_silence_too_long_for_its_pace_blocks_promotion() {
+    for signal in [ERRORS, P95] {
+        let rule = if signal == ERRORS { "errors > 1.5x baseline" } else { "p95 > 1.2x baseline" };
+        let rules = rules(&[&format!("when: {rule}, then: rollback")]);
+        // A hundred requests a second until second 55; the hold is over at second 60.
+        let hangs = canary(signal, 55..75, missing(Why::NoTraffic));
+        let expected = [(60, WATCHING), (74, WATCHING), (75, Verdict::Promote)];
+        check_verdicts(rules, hangs, &expected);
+    }
+    // A lull of two seconds at a request a second is none.
+    let rare = |secs: u64, observation: &mut Observation| {
+        let reading = if secs % 3 == 0 { share(0.0, 6.0) } else { missing(Why::NoTraffic) };
+        observation.signals[ERRORS] = Pair::new(reading.clone(), reading);
+    };
+    let rules = rules(&["when: errors > 1.5x baseline, then: rollback"]);
+    check_verdicts(rules, rare, &[(59, WATCHING), (61, Verdict::Promote)]);
+}
+
 /// What a rule says of missing data names it.
 #[test]
 fn missing_data_is_named() {

@@ -74,7 +74,12 @@ fn happen(telemetry: &Telemetry, round: u64) {
             reason: "",
             took: Duration::from_millis(1),
             elapsed: Duration::from_secs(9),
-            evidence: vec![EvidenceFact { clause: "errors > 1%", decades: 1.0, needed: 3.0 }],
+            evidence: vec![EvidenceFact {
+                clause: "errors > 1%",
+                decades: 1.0,
+                needed: 3.0,
+                noise_factor: 1.2,
+            }],
         };
         telemetry.analysis().looked(subject, &fact);
     }

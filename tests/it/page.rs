@@ -25,6 +25,7 @@ async fn scene() -> Server {
         (Story::errors("a5", "cart"), 48),
         (Story::healthy("a6", "a-service-with-a-rather-long-name-in-a-team-of-its-own"), 0),
         (Story::healthy("a7", "billing").with_gap(), 50),
+        (Story::healthy("a8", "ledger").in_steps(), 50),
     ] {
         let id = story.id.clone();
         server.desk.tell(story);
@@ -41,9 +42,10 @@ async fn the_page_shows_every_state_at_every_width_in_light_and_dark() {
         for (name, address, path, says) in [
             ("empty", empty.address, "", "No analyses yet"),
             ("list", server.address, "", "a-service-with-a-rather-long-name"),
-            ("rolled_back", server.address, "analyses/a3", "Roll back: errors of the canary"),
+            ("rolled_back", server.address, "analyses/a3", "One instance of 2 is to blame"),
             ("promoted", server.address, "analyses/a2", "no rule fires"),
-            ("running", server.address, "analyses/a5", "Errors of the canary are beyond"),
+            ("running", server.address, "analyses/a5", "measured on 1\u{a0}h of history"),
+            ("in_steps", server.address, "analyses/a8", "step 2 of 3, 50\u{a0}% of the traffic"),
             ("no_traffic", server.address, "analyses/a4", "No traffic: 10.0.0.7:8080"),
             ("gap", server.address, "analyses/a7", "The target did not answer: 10.0.2.2:8080"),
             ("before_first_look", server.address, "analyses/a6", "No look has been taken yet"),

@@ -21,6 +21,8 @@ use serde_json::Value;
 const ERRORS: &str = "error_rate > 1.5x baseline";
 const LATENCY: &str = "p95_latency > 1.2x baseline";
 
+const LEAK: &str = "slope(memory) > baseline + 1MB/min";
+
 /// The hold, in seconds: the recordings last three minutes.
 const HOLD_SECS: f64 = 120.0;
 
@@ -88,6 +90,11 @@ fn doubled_latency_is_rolled_back() {
 }
 
 #[test]
+fn a_leak_is_rolled_back() {
+    check_rollback("leak", &[LEAK], 70.0);
+}
+
+#[test]
 fn a_crash_loop_is_rolled_back() {
     check_rollback("crashloop", &["restarts >= 1", "app is down for 3 checks"], 6.0);
 }
@@ -105,6 +112,44 @@ fn a_canary_without_requests_is_inconclusive() {
         assert_eq!(report.verdict, "inconclusive", "{}", report.reason);
         assert!(report.reason.contains("no traffic"), "{}", report.reason);
     });
+}
+
+/// Slow while it is younger than the warm-up, then as fast as the old version.
+#[test]
+fn a_cold_start_is_promoted() {
+    check("cold_start", |report| assert_eq!(report.verdict, "promote", "{}", report.reason));
+}
+
+/// Three times the traffic on both arms is no fault of the new version.
+#[test]
+fn a_surge_is_promoted() {
+    check("surge", |report| assert_eq!(report.verdict, "promote", "{}", report.reason));
+}
+
+/// Memory of both arms rises to 16 MiB more and is given back, again and again.
+#[test]
+fn saw_tooth_memory_is_promoted() {
+    check("saw_tooth", |report| assert_eq!(report.verdict, "promote", "{}", report.reason));
+}
+
+#[test]
+fn a_hang_is_rolled_back() {
+    check_rollback("hang", &["app is down for 3 checks"], 17.0);
+}
+
+/// Clients wait for ever, and neither counters nor health know: it is not promoted on what it
+/// showed before.
+#[test]
+fn a_stalled_canary_is_inconclusive() {
+    check("stall", |report| {
+        assert_eq!(report.verdict, "inconclusive", "{}", report.reason);
+        assert!(report.reason.contains("no requests for"), "{}", report.reason);
+    });
+}
+
+#[test]
+fn a_request_a_second_is_too_little_to_promote_in_three_minutes() {
+    check("low_traffic", |report| assert_ne!(report.verdict, "rollback", "{}", report.reason));
 }
 
 fn rollgate(arguments: &[&str]) -> Output {
@@ -133,7 +178,7 @@ fn check_program(name: &str, code: i32) -> Value {
     assert!(report["elapsed_secs"].as_f64().is_some_and(|secs| secs > 0.0), "{report}");
     assert!(report["reason"].as_str().is_some_and(|reason| reason.len() > 20), "{report}");
     let findings = report["findings"].as_array().expect("findings");
-    assert_eq!(findings.len(), 4);
+    assert_eq!(findings.len(), 5);
     for finding in findings {
         let state = finding["state"].as_str().expect("a state");
         assert!(["fires", "clear", "not_enough_data", "asleep"].contains(&state), "{state}");

@@ -12,7 +12,7 @@ use rollgate::{
     engine::{
         observation::Health,
         rule::{
-            Bound, Clause, Condition, HealthHold, Observe, Op, Otherwise, Promote, Scope,
+            Better, Bound, Clause, Condition, HealthHold, Observe, Op, Otherwise, Promote, Scope,
             SignalKind, Test,
         },
     },
@@ -41,8 +41,9 @@ fn check_says_in_one_line_what_a_good_file_holds() {
     let code = check::run(&files, &mut out, &mut err).expect("buffers can be written");
     let said = String::from_utf8(out).expect("the line is text");
     assert_eq!((code, err.len(), said.lines().count()), (check::GOOD, 0, 1), "{said}");
-    let expected = "good: any-http-service, 4 signals and 4 rules (4 rollback) looked at every 2s; \
-                    promotes after 10m at the earliest, and at 30m without enough data: hold\n";
+    let expected = "good: any-http-service, 5 signals and 5 rules (5 rollback) looked at every 2s; \
+                    promotes after 10m at the earliest once error_rate is shown within 2x or 1 % and \
+                    p95_latency is shown within 1.5x, and at 30m without enough data or proof: hold\n";
     assert!(said.ends_with(expected), "{said}");
 }
 
@@ -106,6 +107,30 @@ fn every_example_of_the_page_is_good() {
     }
 }
 
+/// The page's examples of how a release goes on, each in the place of what its whole file says.
+#[test]
+fn the_page_shows_margins_and_steps_that_are_good() {
+    let text = fs::read_to_string(repository("rules/README.md")).expect("the page is there");
+    let (file, _) = readme();
+    let (head, _) = file.split_once("promote:").expect("it promotes");
+    let blocks: Vec<&str> = text.split("```yaml\n").skip(2).collect();
+    assert_eq!(blocks.len(), 2);
+    let read = |block: &str| {
+        let (block, _) = block.split_once("```").expect("it ends");
+        let file = rulefile::load("README.md", &format!("{head}{block}"));
+        file.unwrap_or_else(|faults| panic!("{}", faults.render(false))).rules
+    };
+    let margin = read(blocks[0]).signals[0].margin.expect("a margin");
+    assert_eq!((margin.factor, margin.or), (2.0, Some(0.01)));
+    let stepped = read(blocks[1]);
+    let steps: Vec<(f64, u64)> =
+        stepped.steps.iter().map(|step| (step.weight, step.hold.as_secs())).collect();
+    assert_eq!(steps, [(0.1, 300), (0.5, 600), (1.0, 3600)]);
+    assert_eq!((stepped.promote.after.as_secs(), stepped.promote.deadline.as_secs()), (4500, 9000));
+    assert_eq!(stepped.signals[0].margin.map(|margin| margin.factor), Some(1.5));
+    assert!(stepped.signals[4].margin.is_none(), "no rule compares it");
+}
+
 /// The example file with one condition in place of its own.
 fn with_condition(condition: &str) -> String {
     let (file, _) = readme();
@@ -153,6 +178,20 @@ fn each_form_becomes_the_test_it_stands_for() {
     check("traffic > 7200/h", Test::BeyondConstant { op: Op::Above, limit: 2.0 });
     check("error_rate > 1.5x baseline", Test::BeyondBaseline { op: Op::Above, margin: 1.5 });
     check("p95_latency >= 1 x baseline", Test::BeyondBaseline { op: Op::Above, margin: 1.0 });
+    let below = |margin| Test::BeyondBaseline { op: Op::Below, margin };
+    check("hits < 0.9x baseline", below(0.9));
+    check("hits <= 1x baseline", below(1.0));
+    check("traffic < 0.5x baseline", below(0.5));
+    check("memory > 1.1x baseline", Test::BeyondBaseline { op: Op::Above, margin: 1.1 });
+    check("memory > 2GB", Test::BeyondConstant { op: Op::Above, limit: 2e9 });
+    check("pool <= 5%", Test::BeyondConstant { op: Op::AtMost, limit: 0.05 });
+    check("queue > -5", Test::BeyondConstant { op: Op::Above, limit: -5.0 });
+    let slope = |op, bound| Test::Slope { op, bound };
+    check("slope(memory) > 60MB/min", slope(Op::Above, Bound::Constant(1e6)));
+    check("slope( memory ) >= baseline + 3.6GB/h", slope(Op::AtLeast, Bound::BaselinePlus(1e6)));
+    check("slope(pool) > 6 % / min", slope(Op::Above, Bound::Constant(0.001)));
+    check("slope(queue) < baseline - 60/min", slope(Op::Below, Bound::BaselinePlus(-1.0)));
+    check("slope(queue) < -120/min", slope(Op::Below, Bound::Constant(-2.0)));
     check("restarts >= 1", Test::Counted { op: Op::AtLeast, limit: 1.0 });
     check("log_errors > 10", Test::Counted { op: Op::Above, limit: 10.0 });
     let health = |status, hold| Test::HealthIs { status, hold };
@@ -162,6 +201,44 @@ fn each_form_becomes_the_test_it_stands_for() {
     check("auth is up for 1 check", health(Health::Up, HealthHold::Checks(1)));
     let (op, hold) = (Op::Above, secs(60));
     check("latency(app) > 500ms for 1m", Test::HealthLatency { op, limit_secs: 0.5, hold });
+}
+
+#[test]
+fn a_clause_is_asked_of_the_arm_or_of_most_instances() {
+    let scope = |condition: &str| {
+        let read = rulefile::load("t", &with_condition(condition))
+            .unwrap_or_else(|faults| panic!("{}", faults.render(false)));
+        read.rules.rules[0].when.clauses()[0].scope
+    };
+    for condition in [
+        "error_rate > 5% on most instances for 2m",
+        "error_rate > 1.5x baseline on most instances",
+        "p95_latency > 2s on most instances",
+        "slope(memory) > baseline + 1MB/min on most instances",
+        "(pool > 80% on most instances) or traffic > 1/s",
+    ] {
+        assert_eq!(scope(condition), Scope::MostInstances, "{condition}");
+    }
+    assert_eq!(scope("error_rate > 5%"), Scope::Arm);
+}
+
+#[test]
+fn direction_limit_and_optional_are_read() {
+    let (file, _) = readme();
+    let read = rulefile::load("t", &file).expect("it is good");
+    let signal = |name: &str| {
+        let found = read.rules.signals.iter().find(|signal| signal.name == name);
+        found.expect("it is a signal").clone()
+    };
+    assert_eq!(signal("hits").better, Better::Higher);
+    assert_eq!(signal("error_rate").better, Better::Lower);
+    assert_eq!(signal("memory").kind, SignalKind::Gauge { limit: Some(536_870_912.0) });
+    assert_eq!(signal("pool").kind, SignalKind::Gauge { limit: Some(1.0) });
+    assert_eq!(signal("queue").kind, SignalKind::Gauge { limit: None });
+    assert!(!signal("memory").optional);
+    let text = file.replace("limit: 512MiB", "optional: true");
+    let read = rulefile::load("t", &text).expect("it is good");
+    assert!(read.rules.signals.iter().any(|signal| signal.name == "memory" && signal.optional));
 }
 
 #[test]
@@ -406,7 +483,25 @@ fn random_clause(random: &mut StdRng) -> (String, &'static str, Test) {
     let hold = Duration::from_secs(random.random_range(1..900));
     let held = rulefile::duration_text(hold);
     let status = [Health::Up, Health::Degraded, Health::Down][random.random_range(0..3)];
-    match random.random_range(0..9) {
+    match random.random_range(0..12) {
+        9 => {
+            let bound = Bound::BaselinePlus(value * 1e6 / 60.0);
+            (
+                format!("slope(memory) {op} baseline + {n}MB/min"),
+                "memory",
+                Test::Slope { op, bound },
+            )
+        }
+        10 => {
+            let test = Test::BeyondConstant { op, limit: value * 0.01 };
+            (format!("pool {op} {n}%"), "pool", test)
+        }
+        11 => {
+            let factor = format!("0.{n:02}");
+            let margin = factor.parse().expect("a number");
+            let test = Test::BeyondBaseline { op: Op::Below, margin };
+            (format!("hits < {factor}x baseline"), "hits", test)
+        }
         0 => {
             let bound = Bound::Constant(value * 0.01);
             (

@@ -3,9 +3,11 @@
 use rollgate::{
     api::desk::{
         AnalysisView, ArmOrder, DeliveryView, EvidenceHistory, History, RulesRef, SignalHistory,
+        StepView,
     },
     report::shape::{
-        ClauseShape, FindingShape, MissingShape, ProgressShape, Report, SamplesShape, SignalShape,
+        BlameShape, ClauseShape, EffectShape, FindingShape, MissingShape, NoiseShape,
+        ProgressShape, ProofShape, Report, SamplesShape, SignalShape,
     },
 };
 
@@ -15,6 +17,13 @@ const RPS: f64 = 90.0;
 const NEEDED: f64 = 3.6;
 const HOLD_SECS: f64 = 120.0;
 
+/// A tenth of the traffic, half of it, all of it.
+const STEPS: [StepView; 3] = [
+    StepView { weight: 0.1, hold_secs: 20.0 },
+    StepView { weight: 0.5, hold_secs: 40.0 },
+    StepView { weight: 1.0, hold_secs: 60.0 },
+];
+
 #[derive(Clone)]
 pub struct Story {
     pub id: String,
@@ -22,6 +31,8 @@ pub struct Story {
     pub canary: ArmOrder,
     plot: Plot,
     has_gap: bool,
+    /// Released in three steps instead of at once.
+    in_steps: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -52,12 +63,24 @@ impl Story {
 
     fn new(id: &str, service: &str, plot: Plot) -> Self {
         let canary = arm("v2.31.0-rc.4", 2);
-        Self { id: id.into(), service: service.into(), canary, plot, has_gap: false }
+        Self {
+            id: id.into(),
+            service: service.into(),
+            canary,
+            plot,
+            has_gap: false,
+            in_steps: false,
+        }
     }
 
     /// One of the canary's instances gives nothing.
     pub fn with_gap(self) -> Self {
         Self { has_gap: true, ..self }
+    }
+
+    /// Released step by step, at the second of three.
+    pub fn in_steps(self) -> Self {
+        Self { in_steps: true, ..self }
     }
 
     /// Before the first look.
@@ -70,6 +93,7 @@ impl Story {
             hold_secs: HOLD_SECS,
             deadline_secs: 2.0 * HOLD_SECS,
             interval_secs: 1.0,
+            steps: if self.in_steps { STEPS.to_vec() } else { Vec::new() },
             rules: RulesRef { name: "recommended".into(), sha256: "9f".repeat(32) },
             canary: self.canary.clone(),
             baseline: Some(arm("v2.30.2", 6)),
@@ -114,6 +138,9 @@ impl Story {
             Plot::Errors if look > BAD_FROM + 3 => {
                 ("investigate", "Errors of the canary are beyond 1 %.")
             }
+            Plot::Healthy if self.in_steps && look == 20 => {
+                ("advance", "Nothing fires and the hold of step 1 of 3 is over. Go on to 50 %.")
+            }
             Plot::Idle => ("watching", "Watching: the canary gets no requests."),
             Plot::Errors | Plot::Healthy => ("watching", "Watching: nothing fires."),
         };
@@ -129,15 +156,26 @@ impl Story {
             rule: (verdict == "rollback").then(|| "error_rate > 1.5x baseline".into()),
             reason: reason.into(),
             otherwise: (verdict == "inconclusive").then(|| "hold".into()),
-            release_step: None,
+            release_step: self.in_steps.then_some(usize::from(look >= 20)),
             gap: self.has_gap.then(|| MissingShape {
                 why: "scrape_failed".into(),
                 detail: "10.0.2.2:8080: connection refused".into(),
             }),
             findings: self.findings(look),
             signals: vec![
-                signal("error_rate", "share", self.errors_of(look), Some(base_errors(look))),
-                signal("p95_latency", "seconds", self.latency_of(look), Some(base_latency(look))),
+                SignalShape {
+                    proof: Some(self.proof(look, 2.0, Some(0.01), 60)),
+                    ..signal("error_rate", "share", self.errors_of(look), Some(base_errors(look)))
+                },
+                SignalShape {
+                    proof: Some(self.proof(look, 1.5, None, 100)),
+                    ..signal(
+                        "p95_latency",
+                        "seconds",
+                        self.latency_of(look),
+                        Some(base_latency(look)),
+                    )
+                },
                 signal("memory", "bytes", Some(memory(look, 1.04)), Some(memory(look, 1.0))),
             ],
         }
@@ -152,13 +190,26 @@ impl Story {
             value: decades,
             needed: NEEDED,
             noise_factor: Some(1.7),
-            noise: None,
+            noise: Some(noise("history", 3600.0)),
         };
         let mut versus = self.clause("error_rate > 1.5x baseline", errors, look, evidence);
         versus.baseline = Some(base_errors(look));
         versus.bound = Some(1.5 * base_errors(look));
         if decades >= NEEDED {
             versus.state = "fires".into();
+        }
+        versus.effect = errors.map(|share| {
+            let ratio = share / base_errors(look);
+            effect("rate_ratio", ratio, [Some(ratio * 0.5), Some(ratio * 1.9)])
+        });
+        if decades >= 1.0 {
+            versus.blame = Some(BlameShape {
+                by: "instance".into(),
+                name: "10.0.2.2:8080".into(),
+                share: 0.92,
+                bad: 1,
+                of: 2,
+            });
         }
         let over = errors.is_some_and(|share| share > 0.01);
         let held = if over { at - BAD_FROM as f64 } else { 0.0 };
@@ -221,12 +272,45 @@ impl Story {
             finding("rollback", versus, at, None),
             finding("rollback", five, at, None),
             finding("rollback", slow, at, None),
+            finding("rollback", self.slope(look), at, None),
             finding("rollback", crash, at, Some("the application crashed")),
             finding("rollback", health, at, None),
             finding("investigate", one, at, None),
             self.joined(look),
             self.asleep(look),
         ]
+    }
+
+    /// Memory, which grows a little faster than the baseline's.
+    fn slope(&self, look: u64) -> ClauseShape {
+        let near = ProgressShape {
+            kind: "evidence_decades".into(),
+            value: 0.8,
+            needed: 3.6,
+            noise_factor: Some(2.3),
+            noise: Some(noise("analysis", 0.0)),
+        };
+        let idle = self.plot == Plot::Idle;
+        let slope = (!idle).then_some(11_650.0);
+        let mut slope = self.clause("slope(memory) > baseline + 1MB/min", slope, look, near);
+        "memory".clone_into(&mut slope.signal);
+        "bytes_per_second".clone_into(&mut slope.unit);
+        (slope.interval, slope.missing) = (None, None);
+        "clear".clone_into(&mut slope.state);
+        (slope.baseline, slope.bound) = (Some(9_300.0), Some(26_000.0));
+        slope.note = Some("over the last 4 min".into());
+        slope.effect = Some(effect("slope_difference", 2_350.0, [Some(-900.0), Some(5_600.0)]));
+        slope
+    }
+
+    /// What promotion asks for, shown at so many looks.
+    fn proof(&self, look: u64, factor: f64, or: Option<f64>, at: u64) -> ProofShape {
+        let (needed, idle) = (1.3, self.plot == Plot::Idle);
+        let decades = if idle { 0.0 } else { needed * look as f64 / at as f64 };
+        let shown = decades >= needed;
+        let per_sec = if idle { 0.0 } else { RPS };
+        let remaining_secs = (!shown && !idle).then(|| at.saturating_sub(look) as f64);
+        ProofShape { factor, or, decades, needed, shown, remaining_secs, per_sec }
     }
 
     /// A rule of two clauses.
@@ -392,6 +476,14 @@ fn delivery(id: &str, mechanism: &str, state: &str, attempts: u32, answer: &str)
 
 fn signal(name: &str, unit: &str, canary: Option<f64>, baseline: Option<f64>) -> SignalShape {
     SignalShape { name: name.into(), unit: unit.into(), canary, baseline, proof: None }
+}
+
+fn noise(origin: &str, history_secs: f64) -> NoiseShape {
+    NoiseShape { kappa_secs: 0.4, origin: origin.into(), history_secs }
+}
+
+fn effect(kind: &str, estimate: f64, [low, high]: [Option<f64>; 2]) -> EffectShape {
+    EffectShape { kind: kind.into(), estimate, low, high, confidence: 0.95 }
 }
 
 fn finding(then: &str, clause: ClauseShape, at: f64, reason: Option<&str>) -> FindingShape {

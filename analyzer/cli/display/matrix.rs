@@ -7,24 +7,25 @@
 use crate::report::{
     format,
     shape::{ClauseShape, FindingShape, MissingShape, ProgressShape, Report},
+    words,
 };
 
 use super::line::{Line, Tone, clean, left, meter, right, width, wrap};
 
 /// Wider than this the eye loses the row.
-const WIDTH_MAX: usize = 140;
+pub(super) const WIDTH_MAX: usize = 140;
 
 /// Narrower than this nothing can be laid out; lines may then be longer than the terminal.
-const WIDTH_MIN: usize = 40;
+pub(super) const WIDTH_MIN: usize = 40;
 
 /// Symbol and word of a state, before the rule.
-const STATE: usize = 9;
+pub(super) const STATE: usize = 9;
 
 /// Blanks before everything.
-const MARGIN: usize = 1;
+pub(super) const MARGIN: usize = 1;
 
 /// Where rules and continuations begin.
-const INDENT: usize = MARGIN + STATE + 2;
+pub(super) const INDENT: usize = MARGIN + STATE + 2;
 
 const NUMBER: usize = 8;
 const INTERVAL: usize = 13;
@@ -202,6 +203,8 @@ impl Layout {
         };
         if state == State::Fires {
             lines.extend(self.consequence(finding, tone));
+        } else {
+            lines.extend(finding.clauses.iter().flat_map(|clause| self.suspicion(clause)));
         }
         lines
     }
@@ -299,7 +302,7 @@ impl Layout {
         state: State,
     ) {
         let cell = |value: Option<f64>| {
-            let text = value.map(|value| format::quantity(value, &clause.unit));
+            let text = value.map(|value| format::cell(value, &clause.unit));
             right(text.as_deref().unwrap_or("–"), NUMBER)
         };
         let of = |value: Option<f64>, tone| if value.is_some() { tone } else { Tone::Dim };
@@ -359,7 +362,7 @@ impl Layout {
         lines
     }
 
-    /// What a firing rule leads to, with the operator's reason and the clauses' notes.
+    /// What a firing rule leads to, with the operator's reason and what each clause rests on.
     fn consequence(&self, finding: &FindingShape, tone: Tone) -> Vec<Line> {
         let mut text = format!("→ {}", finding.then);
         if let Some(reason) = &finding.reason {
@@ -367,11 +370,26 @@ impl Layout {
             text.push_str(reason);
         }
         let mut lines = self.below(&clean(&text), tone);
-        let told = finding.clauses.iter().filter(|clause| status(clause).is_none());
-        for note in told.filter_map(|clause| clause.note.as_ref()) {
-            lines.extend(self.below(&clean(note), Tone::Dim));
+        for clause in finding.clauses.iter().filter(|clause| status(clause).is_none()) {
+            lines.extend(self.suspicion(clause));
+            let effect = clause.effect.as_ref();
+            let rests_on = [
+                effect.map(|effect| words::effect(effect, &clause.unit)),
+                clause.note.clone(),
+                words::noise(&clause.progress).filter(|_| clause.progress.noise.is_some()),
+            ];
+            let rests_on: Vec<String> = rests_on.into_iter().flatten().collect();
+            if !rests_on.is_empty() {
+                lines.extend(self.below(&clean(&rests_on.join("; ")), Tone::Dim));
+            }
         }
         lines
+    }
+
+    /// What is to blame for the evidence so far.
+    fn suspicion(&self, clause: &ClauseShape) -> Vec<Line> {
+        let blame = clause.blame.as_ref().map(words::blame);
+        blame.map(|blame| self.below(&clean(&blame), Tone::Plain)).unwrap_or_default()
     }
 
     fn below(&self, text: &str, tone: Tone) -> Vec<Line> {

@@ -3,30 +3,39 @@
 //! A clause that exists here is of a form the engine can judge (`rule.rs`); what it finds carries
 //! estimate, bound, progress and samples, or the reason why nothing can be said.
 
+mod below;
 mod comparison;
 mod counted;
 mod dwell;
+mod gauge;
 mod instances;
 mod limit;
 mod quantile;
+mod slope;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use below::below_look;
 use comparison::comparison_look;
 use counted::{counted_look, health_look};
 use dwell::{dwell_look, latency_look};
+use gauge::gauge_look;
 use instances::Instances;
 use limit::limit_look;
 use quantile::quantile_look;
+use slope::{question, slope_look};
 
 use super::{
+    below::BelowEvidence,
     blame::Suspects,
     calibration::SignalCalibration,
     dwell::Dwell,
+    gauge::SignEvidence,
     noise::NoiseUsed,
     observation::{Arm, Missing, Pair, Time, Why},
     quantile::QuantileEvidence,
-    rule::{Clause, Signal, SignalKind, Test},
+    rule::{Bound, Clause, Op, Signal, SignalKind, Test},
+    slope::SlopeEvidence,
     track::Arms,
     verdict::{ClauseFinding, Effect, Progress, Samples, State},
     wager::{ComparisonEvidence, LimitWager},
@@ -86,9 +95,16 @@ enum Judge {
     Dwell(Dwell),
     Limit(LimitWager),
     Comparison(Box<ComparisonEvidence>),
+    Below(Box<BelowEvidence>),
     Quantile(Box<QuantileEvidence>),
+    Sign(Box<SignEvidence>),
+    /// With the name of what is judged where instances are not told apart.
+    Slope(Box<SlopeEvidence>, Arc<str>),
     Counted,
-    Health { streak: u32, dwell: Dwell },
+    Health {
+        streak: u32,
+        dwell: Dwell,
+    },
     Instances(Box<Instances>),
 }
 
@@ -109,10 +125,28 @@ impl ClauseState {
     pub fn new(clause: &Clause, signal: &Signal, alpha: f64, horizon: u32) -> Self {
         let judge = match clause.test {
             Test::Dwell { .. } | Test::HealthLatency { .. } => Judge::Dwell(Dwell::default()),
-            Test::BeyondConstant { .. } => Judge::Limit(LimitWager::new(horizon)),
-            Test::Counted { .. } | Test::Slope { .. } => Judge::Counted,
+            Test::BeyondConstant { op, .. } => match signal.kind {
+                SignalKind::Gauge { .. } => Judge::Sign(Box::new(SignEvidence::new(op, horizon))),
+                SignalKind::Ratio { .. }
+                | SignalKind::Rate
+                | SignalKind::Count
+                | SignalKind::Quantile { .. }
+                | SignalKind::Health
+                | SignalKind::Restarts => Judge::Limit(LimitWager::new(horizon)),
+            },
+            Test::Slope { op, bound } => {
+                let evidence = SlopeEvidence::new(question(clause, op, bound), horizon);
+                Judge::Slope(Box::new(evidence), "the arm".into())
+            }
+            Test::Counted { .. } => Judge::Counted,
             Test::HealthIs { .. } => Judge::Health { streak: 0, dwell: Dwell::default() },
-            Test::BeyondBaseline { margin, .. } => match signal.kind {
+            Test::BeyondBaseline { op, margin } => match signal.kind {
+                SignalKind::Gauge { .. } => Judge::Sign(Box::new(SignEvidence::new(op, horizon))),
+                SignalKind::Ratio { .. } | SignalKind::Rate
+                    if matches!(op, Op::Below | Op::AtMost) =>
+                {
+                    Judge::Below(Box::new(BelowEvidence::new(margin, horizon)))
+                }
                 SignalKind::Quantile { q } => {
                     Judge::Quantile(Box::new(QuantileEvidence::new(q, margin)))
                 }
@@ -121,7 +155,6 @@ impl ClauseState {
                 }
                 SignalKind::Rate
                 | SignalKind::Count
-                | SignalKind::Gauge { .. }
                 | SignalKind::Health
                 | SignalKind::Restarts => {
                     Judge::Comparison(Box::new(ComparisonEvidence::new(margin, 0.0, horizon)))
@@ -138,19 +171,24 @@ impl ClauseState {
 
     /// Takes one look.
     pub fn look(&mut self, look: &Look<'_>) -> ClauseFinding {
-        let mut finding = self.judge(look);
+        let mut found = self.judged(look);
         if let Some(suspects) = &mut self.suspects {
             suspects.absorb(look.pair, look.track.arm(Arm::Baseline).totals_before, look.secs);
-            if let Progress::Evidence { decades, .. } = finding.progress
+            if let Progress::Evidence { decades, .. } = found.progress
                 && decades >= BLAME_DECADES_MIN
             {
-                finding.blame = suspects.blame(look.noise.kappa_secs);
+                found.blame = suspects.blame(look.noise.kappa_secs);
             }
         }
-        finding
+        if !(look.signal.optional && look.track.is_absent() && found.state == State::NotEnoughData)
+        {
+            return found;
+        }
+        let note = found.missing.as_ref().map(|missing| format!("judged without it: {missing}"));
+        ClauseFinding { state: State::Clear, missing: None, note, ..found }
     }
 
-    fn judge(&mut self, look: &Look<'_>) -> ClauseFinding {
+    fn judged(&mut self, look: &Look<'_>) -> ClauseFinding {
         let needed = self.needed;
         match (&mut self.judge, self.test) {
             (Judge::Dwell(dwell), Test::Dwell { op, bound, hold }) => {
@@ -165,8 +203,20 @@ impl ClauseState {
             (Judge::Comparison(evidence), Test::BeyondBaseline { margin, .. }) => {
                 comparison_look(evidence, look, margin, needed)
             }
+            (Judge::Below(evidence), Test::BeyondBaseline { margin, .. }) => {
+                below_look(evidence, look, margin, needed)
+            }
             (Judge::Quantile(evidence), Test::BeyondBaseline { margin, .. }) => {
                 quantile_look(evidence, look, margin, needed)
+            }
+            (Judge::Sign(evidence), Test::BeyondConstant { limit, .. }) => {
+                gauge_look(evidence, look, Bound::Constant(limit), needed)
+            }
+            (Judge::Sign(evidence), Test::BeyondBaseline { margin, .. }) => {
+                gauge_look(evidence, look, Bound::TimesBaseline(margin), needed)
+            }
+            (Judge::Slope(evidence, whole), Test::Slope { bound, .. }) => {
+                slope_look(evidence, look, bound, needed, whole)
             }
             (Judge::Counted, Test::Counted { op, limit }) => counted_look(look, op, limit),
             (Judge::Health { streak, dwell }, Test::HealthIs { status, hold }) => {

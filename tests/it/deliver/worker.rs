@@ -141,7 +141,7 @@ impl Bench {
                 carry: Carry::default(),
                 report: "{}".to_owned(),
                 verdict: "rollback".to_owned(),
-                decision: Some(Decision { at, deliveries: deliveries.collect() }),
+                decision: Some(Decision { at, advance_to: None, deliveries: deliveries.collect() }),
             });
         }
         self.store.commit(looks).await.expect("commits");
