@@ -61,11 +61,8 @@ static SIGNAL: Shape = Shape {
     ],
     unbuilt: &[
         ("up", "use a `health:` signal: `app: { health: /health }`"),
-        ("native", "quantiles are taken of classic histograms: name the one with `_bucket` series"),
-        (
-            "summary",
-            "quantiles are taken of classic histograms: name the one with `_bucket` series",
-        ),
+        ("native", "a `quantile` reads native histograms as it reads classic ones"),
+        ("summary", "a `quantile` reads the quantile of that number that a summary tells"),
     ],
 };
 
@@ -452,10 +449,10 @@ fn check_histogram(of: &Selection, span: Range<usize>) -> Result<Scale, Complain
         if selector.matchers.iter().any(|m| m.label == "quantile" || m.label == "le") {
             return Err(Complaint::new(
                 span,
-                "a summary's own quantile, or a single bucket, is not built yet",
-                "a classic histogram, without `quantile` or `le` matchers",
+                "a matcher on `quantile` or `le` picks a part of a metric",
+                "the histogram or summary itself",
             )
-            .hint("a summary cannot be compared over instances; export a histogram"));
+            .hint("of a summary the quantile that `quantile:` names is read"));
         }
     }
     common_scale(of, span, Scale::PlainOrBytes)
