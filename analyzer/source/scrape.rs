@@ -44,6 +44,8 @@ const ACCEPT_PROTOBUF: &str = "application/vnd.google.protobuf;\
 #[derive(Debug, Default)]
 pub(super) struct Dialect {
     protobuf: AtomicBool,
+    /// Whether its protobuf could not be read: what text has is better than nothing.
+    text_only: AtomicBool,
 }
 
 impl Dialect {
@@ -55,7 +57,17 @@ impl Dialect {
     fn learn(&self, specs: &[SignalSpec], samples: &[Sample]) {
         let has_native = samples.iter().any(|sample| sample.native.is_some());
         let protobuf = has_native || spec::lacks_buckets(specs, samples);
+        let protobuf = protobuf && !self.text_only.load(Ordering::Relaxed);
         self.protobuf.store(protobuf, Ordering::Relaxed);
+    }
+
+    /// Goes back to text for good after an answer that shows that the target's protobuf is no use.
+    fn unlearn(&self, answer: &Answer) {
+        let is_protobuf = answer.content_type.as_deref().is_some_and(exposition::is_protobuf);
+        if answer.status == 406 || is_protobuf && (200..=299).contains(&answer.status) {
+            self.text_only.store(true, Ordering::Relaxed);
+            self.protobuf.store(false, Ordering::Relaxed);
+        }
     }
 }
 
@@ -102,7 +114,7 @@ pub(super) async fn scrape(
 ) -> Result<Scraped, Missing> {
     let bound = Bound { time: timeout, bytes: limits.body_bytes_max };
     let outcome = match client.bounded_get(target.metrics_url(), dialect.accept(), bound).await {
-        Ok(answer) => samples_of_answer(&answer, keep),
+        Ok(answer) => samples_of_answer(&answer, keep).inspect_err(|_| dialect.unlearn(&answer)),
         Err(error) => Err(fetch_words(&error)),
     };
     match outcome {

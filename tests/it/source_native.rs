@@ -45,13 +45,15 @@ use super::{
 struct Service {
     schema: i32,
     buckets: Arc<Mutex<BTreeMap<i32, f64>>>,
+    /// Whether its protobuf is cut short.
+    broken: bool,
     /// Content types it was asked for first, in order.
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Service {
     fn new(schema: i32) -> Self {
-        Self { schema, buckets: Arc::default(), asked: Arc::default() }
+        Self { schema, buckets: Arc::default(), broken: false, asked: Arc::default() }
     }
 
     fn hit(&self, latencies: &[f64]) {
@@ -102,7 +104,9 @@ impl Service {
             family("process_start_time_seconds", 1, vec![metric(&[], 2, number(1000.0))]),
             family("told", 2, vec![metric(&[], 4, Message::default().message(3, told))]),
         ];
-        ([("content-type", CONTENT_TYPE)], body.concat()).into_response()
+        let mut body = body.concat();
+        body.truncate(body.len() - usize::from(self.broken));
+        ([("content-type", CONTENT_TYPE)], body).into_response()
     }
 }
 
@@ -189,6 +193,20 @@ async fn protobuf_is_asked_for_once_text_lacks_buckets() {
     let asked = canary.asked.lock().unwrap().clone();
     let protobuf = "application/vnd.google.protobuf";
     assert_eq!(asked, ["application/openmetrics-text", protobuf, protobuf]);
+}
+
+#[tokio::test]
+async fn protobuf_that_cannot_be_read_is_asked_for_once() {
+    let service = Service { broken: true, ..Service::new(3) };
+    let target = collector(scraped(service.start().await), scraped(service.start().await));
+    let mut failed = Vec::new();
+    for secs in 1..5 {
+        let gathered = target.gather(now().after(Duration::from_secs(secs))).await;
+        failed.push(gathered.canary[0].samples.as_ref().err().map(ToString::to_string));
+    }
+    let words = failed[1].take().unwrap();
+    assert!(words.contains("the body is not delimited protobuf: at byte"), "{words}");
+    assert_eq!(failed, [None, None, None, None], "text is better than nothing");
 }
 
 #[tokio::test]
