@@ -1,12 +1,13 @@
 # make test    installs what the tests need (Debian packages) and runs everything
 # make lint    formatting and clippy, warnings denied
 # make bench   criterion benches; they assert their answers and their targets
+# make characteristics   benches/operating_characteristics.md: false rollbacks and delays, in minutes
 # make demo    a release judged before your eyes
 
 PACKAGES := prometheus chromium
 BINARIES := prometheus chromium
 
-.PHONY: test lint bench demo tools
+.PHONY: test lint bench characteristics demo tools
 
 test: tools
 	cargo test --lib --bins --test it
@@ -17,7 +18,10 @@ lint:
 	cargo clippy --all-targets -- -D warnings
 
 bench:
-	cargo bench
+	cargo bench --bench engine --bench exposition
+
+characteristics:
+	cargo bench --bench operating_characteristics
 
 demo:
 	cargo run --release -- demo

@@ -5,6 +5,7 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
 pub mod api;
+pub mod chart;
 pub mod cli;
 pub mod config;
 pub mod deliver;

@@ -11,10 +11,11 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rollgate::{
     engine::{
         analysis::Analysis,
-        evidence::{ComparisonEvidence, Counts, Noise},
+        evidence::Counts,
         observation::{Health, Histogram, Observation, Pair, Reading, Time, Value},
         rule::RuleSet,
         verdict::Verdict,
+        wager::{ComparisonEvidence, Noise},
     },
     rulefile,
 };
@@ -85,7 +86,7 @@ fn main() {
         let mut evidence = ComparisonEvidence::new(1.5, 0.001, 900);
         let mut next = counts.iter().cycle();
         let noise = Noise { baseline: 1.2, floor: 1.1 };
-        bench.iter(|| evidence.step(black_box(next.next().expect("endless")), noise));
+        bench.iter(|| evidence.step(black_box(next.next().expect("endless")), noise, Some(0.005)));
     });
     criterion.bench_function("look_of_ten_rules", |bench| {
         let mut analysis = Analysis::new(rules.clone(), Time(0));
@@ -108,7 +109,7 @@ fn evidence_ns(counts: &[Counts]) -> (f64, f64) {
         let begin = Instant::now();
         let mut last = 0.0;
         for count in counts {
-            last = evidence.step(black_box(count), noise);
+            last = evidence.step(black_box(count), noise, Some(0.005));
         }
         (begin.elapsed().as_secs_f64() * 1e9 / counts.len() as f64, last)
     };

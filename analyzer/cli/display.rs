@@ -5,7 +5,7 @@
 //! It never reads the clock: times are the report's. It does not hide the cursor or switch screens,
 //! since a demo that is interrupted must leave the terminal as it was.
 
-mod line;
+pub(super) mod line;
 mod matrix;
 
 use std::{ffi::OsStr, io, io::Write};

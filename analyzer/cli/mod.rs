@@ -13,12 +13,15 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{report::shape::Report, rulefile, source::exposition::Format};
 
+pub mod assume;
 pub mod check;
 pub mod demo;
 pub mod display;
+pub mod plan;
 pub mod replay;
 pub mod run;
 pub mod serve;
+pub mod simulate;
 
 /// All is well, or promote.
 pub const PROMOTE: u8 = 0;
@@ -65,6 +68,10 @@ enum Command {
     Run(run::RunArgs),
     /// Judge a recording again.
     Replay(replay::ReplayArgs),
+    /// Measure what a rule file does, on simulated releases.
+    Simulate(simulate::SimulateArgs),
+    /// Say how long a rule file needs at given traffic.
+    Plan(plan::PlanArgs),
     /// Check rule files and say what they hold.
     Check {
         /// Rule files.
@@ -113,6 +120,8 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::main(args),
         Command::Run(args) => run::main(&args),
         Command::Replay(args) => replay::main(&args),
+        Command::Simulate(args) => simulate::main(&args),
+        Command::Plan(args) => plan::main(&args),
         Command::Check { files } => {
             let colour = match io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
             {
@@ -176,6 +185,17 @@ fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
         }
         Some(_) | None => Err("expected a time such as 90s, 2m or 1h, at most a week".to_owned()),
     }
+}
+
+/// Traffic as people say it: `50 requests/s`, `12.5 requests/min`, `3 requests/h`.
+fn traffic_text(rps: f64) -> String {
+    let (amount, unit) = match rps {
+        rps if rps >= 0.5 => (rps, "s"),
+        rps if rps >= 0.5 / 60.0 => (rps * 60.0, "min"),
+        _ => (rps * 3600.0, "h"),
+    };
+    let scale = if amount >= 100.0 { 1.0 } else { 10.0 };
+    format!("{} requests/{unit}", (amount * scale).round() / scale)
 }
 
 /// Prints the outcome and gives its exit code.

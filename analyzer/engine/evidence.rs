@@ -160,7 +160,7 @@ pub fn limit_ratios(events: f64, total: f64, limit: f64, noise: f64) -> Ratios {
 
 /// ln of each of [`EFFECTS`]; a test compares them.
 #[allow(clippy::approx_constant, reason = "ln 2 and ln 10 stand among their kind")]
-const LN_EFFECTS: Ratios = [
+pub const LN_EFFECTS: Ratios = [
     0.262_364_264_467_491_06,
     0.470_003_629_245_735_6,
     0.693_147_180_559_945_3,
@@ -171,48 +171,6 @@ const LN_EFFECTS: Ratios = [
     2.995_732_273_553_991,
     3.912_023_005_428_146,
 ];
-
-/// The noise factors of one look, each at least 1: by how much real variance exceeds Poisson's.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Noise {
-    /// Of the comparison with the baseline.
-    pub baseline: f64,
-    /// Of the comparison with the floor.
-    pub floor: f64,
-}
-
-/// Evidence that the canary's event rate exceeds `max(margin * baseline rate, floor)`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ComparisonEvidence {
-    margin: f64,
-    floor: f64,
-    versus_baseline: OnsetMixture,
-    versus_floor: OnsetMixture,
-}
-
-impl ComparisonEvidence {
-    /// `margin` is a factor of at least 1, `floor` a rate (0 for none), `horizon` in looks.
-    pub fn new(margin: f64, floor: f64, horizon: u32) -> Self {
-        Self {
-            margin,
-            floor,
-            versus_baseline: OnsetMixture::new(horizon),
-            versus_floor: OnsetMixture::new(horizon),
-        }
-    }
-
-    /// Takes one look; returns ln of the e-value.
-    pub fn step(&mut self, counts: &Counts, noise: Noise) -> f64 {
-        let ratios = baseline_ratios(counts, self.margin, noise.baseline);
-        let baseline = self.versus_baseline.step(&ratios);
-        if self.floor <= 0.0 {
-            return baseline;
-        }
-        let (events, total) = (counts.canary_events, counts.canary_total);
-        let floor = self.versus_floor.step(&limit_ratios(events, total, self.floor, noise.floor));
-        baseline.min(floor)
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -9,8 +9,23 @@
 //! Here kappa is a stated prior. It is never measured: a service whose noise is stronger than the
 //! prior exceeds the stated rate, and every finding says which factor was used.
 
+use super::calibration::SignalCalibration;
+
 /// Prior noise intensity in seconds: a log-rate standard deviation of 11 % that lasts 10 s.
 pub const KAPPA_PRIOR_SECS: f64 = 0.25;
+
+/// The same for the share of requests beyond a quantile: 7 % that last 10 s, which is what latencies
+/// do that wander by 2 %. They are calmer than rare events are, and the margin of a comparison leaves
+/// room: arms of 20 and 60 requests a second that wander by 10 % for 10 s keep the stated rate.
+pub const KAPPA_LATENCY_PRIOR_SECS: f64 = 0.1;
+
+/// How much more large noise counts than its intensity says, per unit of its spread: where both arms
+/// are alike, upward and downward bursts of the ratio are; where the canary is by far the smaller,
+/// its own bursts upward are all that is seen.
+const LARGE_BOTH: f64 = 0.5;
+
+/// The same, on top, for a canary that stands alone.
+const LARGE_ALONE: f64 = 2.0;
 
 /// A noise factor as used at one look, with its origin: part of every finding by evidence.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,6 +55,29 @@ pub enum Origin {
         /// Seconds of this analysis.
         secs: f64,
     },
+}
+
+impl SignalCalibration {
+    /// So many times the noise.
+    pub fn times(&self, factor: f64) -> Self {
+        Self { kappa_secs: self.kappa_secs * factor, spread: self.spread * factor, ..*self }
+    }
+
+    /// Noise factor of a comparison; `canary` and `baseline` are expected events per second.
+    pub fn comparison(&self, canary: f64, baseline: f64) -> f64 {
+        if canary <= 0.0 || baseline <= 0.0 {
+            return 1.0;
+        }
+        let lopsided = ((baseline - canary) / (baseline + canary)).max(0.0);
+        let large = 1.0 + self.spread * (LARGE_BOTH + LARGE_ALONE * lopsided);
+        comparison_noise(self.kappa_secs * large, canary, baseline)
+    }
+
+    /// Noise factor against a constant; `canary` is expected events per second.
+    pub fn limit(&self, canary: f64) -> f64 {
+        let large = 1.0 + self.spread * (LARGE_BOTH + LARGE_ALONE);
+        limit_noise(self.kappa_secs * large, canary)
+    }
 }
 
 /// Noise factor of a comparison; `canary` and `baseline` are expected events per second.

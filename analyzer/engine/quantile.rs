@@ -2,32 +2,43 @@
 //! beyond a multiple of the baseline's.
 //!
 //! The estimate interpolates inside a bucket exactly as the metrics servers' `histogram_quantile`
-//! does. The evidence counts requests slower than a bucket edge `x` as events: if the canary's
-//! latencies are at most `factor` times the baseline's, its share of requests slower than `x` is at
-//! most `m_x = tail_b(x / factor) / tail_b(x)` times the baseline's. One evidence process runs per
-//! edge, with `m_x` taken from what the baseline showed before the present look (so the process
-//! stays valid), and the e-values are averaged. An edge joins as soon as the baseline has shown
-//! enough requests beyond it.
+//! does.
 //!
-//! Deliberately absent: any assumption about the shape of the latencies.
+//! The evidence goes by the share of requests slower than a bucket edge `x`. If the canary's
+//! latencies are at most `factor` times the baseline's, that share is at most
+//! `m_x = tail_b(x / factor) / tail_b(x)` times the baseline's, by [`super::tail`] from what the
+//! baseline showed before the present look. An alternative says that at one edge it is `rho` times
+//! the baseline's, for `rho` in `m_x` times [`EFFECTS`]. All alternatives at all edges share one
+//! wealth ([`super::stakes`]); an edge joins as soon as the baseline has shown enough beyond it.
+//!
+//! Of one look, `n` requests an arm, each falls to the canary with probability
+//! `theta(r) = r n_c / (r n_c + n_b)` where its kind is `r` times as frequent in the canary. Slow
+//! requests have `r = rho`, fast ones `r = (1 - rho p) / (1 - p)`, with `p` the baseline's share of
+//! slow ones before the look. The log likelihood ratio of a look is the sum over both kinds and both
+//! arms, divided by `phi = 1 + 2 kappa_x e_c e_b / (e_c + e_b) / (1 - p)`, with `e = p n / secs` and
+//! `kappa_x` the noise intensity at the edge: the signal's, scaled by the steepness of the tail.
+//! With equal arms every kind's part has an expectation of at most 1 whatever `p` really is, since
+//! `r = 1` lies on the null's side of `m_x` for both kinds, and a multinomial's moment generating
+//! function is below that of independent Poisson counts. So a slowdown that both arms share never
+//! counts, and a past that no longer holds can only cost speed. At the margin itself the rate holds
+//! as far as the interpolation between two edges is right.
+//!
+//! Deliberately absent: any assumption that a fault moves all latencies alike.
 
 use std::sync::Arc;
 
 use super::{
-    evidence::{Counts, EFFECTS, OnsetMixture, baseline_ratios},
-    noise::comparison_noise,
+    calibration::SignalCalibration,
     observation::Histogram,
+    stakes::{Odds, Stakes},
+    tail::Tail,
 };
 
-/// Baseline requests that must have been seen before any margin is estimated from them.
-pub const CALIBRATION_REQUESTS: f64 = 400.0;
+/// Shares of slow requests that are thought of at an edge, as multiples of what the margin allows.
+pub const EFFECTS: [f64; 3] = [1.4, 2.2, 5.0];
 
-/// Baseline requests that must lie above an edge for the edge to be used: the margin of an edge
-/// with fewer is mostly chance.
-pub(super) const EDGE_EVENTS_MIN: f64 = 10.0;
-
-/// Edges whose baseline tail share lies in this range carry information about high quantiles.
-const TAIL_SHARES: std::ops::RangeInclusive<f64> = 0.005..=0.40;
+/// No alternative says that more than this share of the canary's requests is slow.
+const SLOW_SHARE_MAX: f64 = 0.97;
 
 /// Most edges judged at once: a baseline that keeps changing its layout must not add without end.
 pub const EDGES_MAX: usize = 64;
@@ -63,61 +74,51 @@ pub fn estimate(q: f64, edges: &[f64], counts: &[f64]) -> Option<f64> {
 /// Evidence that a quantile of the canary exceeds `factor` times the baseline's.
 #[derive(Clone, Debug)]
 pub struct QuantileEvidence {
+    q: f64,
     factor: f64,
-    horizon: u32,
-    /// Baseline requests per bucket before the present look.
-    history: Option<(Arc<[f64]>, Vec<f64>)>,
-    history_secs: f64,
-    edges: Vec<EdgeProcess>,
-    log_value: f64,
+    past: Option<Past>,
+    edges: Vec<f64>,
+    /// One alternative per edge and effect, effects innermost.
+    stakes: Stakes,
+    odds: Vec<Odds>,
     noise: f64,
 }
 
+/// What the baseline showed before the present look.
 #[derive(Clone, Debug)]
-struct EdgeProcess {
-    edge: f64,
-    /// ln of the mean e-value when the edge came in: that is what was shared out to it.
-    head_start: f64,
-    mixture: OnsetMixture,
-}
-
-impl EdgeProcess {
-    fn log_value(&self) -> f64 {
-        self.head_start + self.mixture.log_value()
-    }
+struct Past {
+    edges: Arc<[f64]>,
+    /// Requests beyond each edge.
+    beyond: Vec<f64>,
+    total: f64,
 }
 
 impl QuantileEvidence {
-    /// `factor` is at least 1, `horizon` in looks.
-    pub fn new(factor: f64, horizon: u32) -> Self {
-        let (history, edges) = (None, Vec::new());
-        Self { factor, horizon, history, history_secs: 0.0, edges, log_value: 0.0, noise: 1.0 }
+    /// For the quantile `q`, in 0..1; `factor` is at least 1.
+    pub fn new(q: f64, factor: f64) -> Self {
+        let (edges, odds) = (Vec::new(), Vec::new());
+        Self { q, factor, past: None, edges, stakes: Stakes::default(), odds, noise: 1.0 }
     }
 
     /// ln of the e-value now.
     pub fn log_value(&self) -> f64 {
-        self.log_value
+        self.stakes.log_value()
     }
 
-    /// The noise factor of the edge that carries most evidence.
+    /// The noise factor at the edge that is most suspected.
     pub fn noise(&self) -> f64 {
         self.noise
     }
 
-    /// The edge that carries most evidence, and how many edges are judged.
+    /// The edge that is most suspected, and how many edges are judged.
     pub fn leading_edge(&self) -> Option<(f64, usize)> {
-        self.edges
-            .iter()
-            .max_by(|a, b| a.log_value().total_cmp(&b.log_value()))
-            .map(|process| (process.edge, self.edges.len()))
+        let leading = self.leading()?;
+        Some((self.edges[leading], self.edges.len()))
     }
 
-    /// Baseline requests seen so far, until the edges are chosen.
+    /// Baseline requests seen so far, until the first edge is chosen.
     pub fn calibrating(&self) -> Option<f64> {
-        if !self.edges.is_empty() {
-            return None;
-        }
-        Some(self.history.as_ref().map_or(0.0, |(_, counts)| counts.iter().sum()))
+        self.edges.is_empty().then(|| self.past.as_ref().map_or(0.0, |past| past.total))
     }
 
     /// Takes one look of `secs` seconds. Margins come from the looks before this one.
@@ -125,87 +126,86 @@ impl QuantileEvidence {
         &mut self,
         canary: Option<&Histogram>,
         baseline: Option<&Histogram>,
-        kappa: f64,
+        noise: &SignalCalibration,
         secs: f64,
     ) {
-        self.choose_edges(canary);
-        if let (Some(canary), Some(baseline)) = (canary, baseline) {
-            self.judge(canary, baseline, kappa, secs);
+        if let Some(canary) = canary {
+            self.choose_edges(canary);
         }
+        self.judge(canary.zip(baseline), noise, secs);
         if let Some(baseline) = baseline {
-            self.remember(baseline, secs);
+            self.remember(baseline);
         }
     }
 
     /// Takes in the edges that have become usable. A rare edge does so long after a common one: the
-    /// 99th percentile's needs a thousand requests. Each begins with the mean e-value of that moment,
-    /// so that the mean does not move; sharing out what was won, by what was seen before, is a fair
-    /// bet, and the mean stays an e-process.
-    fn choose_edges(&mut self, canary: Option<&Histogram>) {
-        let (Some((edges, counts)), Some(canary)) = (&self.history, canary) else { return };
-        let total: f64 = counts.iter().sum();
-        if total < CALIBRATION_REQUESTS {
-            return;
-        }
-        let head_start = self.log_value;
-        for (index, &edge) in edges.iter().enumerate() {
-            let above: f64 = counts[index + 1..].iter().sum();
-            let usable = TAIL_SHARES.contains(&(above / total)) && above >= EDGE_EVENTS_MIN;
-            let common = edge > 0.0 && edge_index(&canary.edges, edge).is_some();
-            let known = || self.edges.iter().any(|process| process.edge == edge);
-            if usable && common && self.edges.len() < EDGES_MAX && !known() {
-                let mixture = OnsetMixture::new(self.horizon);
-                self.edges.push(EdgeProcess { edge, head_start, mixture });
+    /// 99th percentile's needs a thousand requests.
+    fn choose_edges(&mut self, canary: &Histogram) {
+        let Some(past) = &self.past else { return };
+        let tail = past.tail();
+        for (index, &edge) in past.edges.iter().enumerate() {
+            let is_new = self.edges.len() < EDGES_MAX && !self.edges.contains(&edge);
+            if is_new && tail.is_usable(index) && edge_index(&canary.edges, edge).is_some() {
+                self.edges.push(edge);
+                self.stakes.join(EFFECTS.len());
             }
         }
     }
 
-    fn judge(&mut self, canary: &Histogram, baseline: &Histogram, kappa: f64, secs: f64) {
-        let Some((edges, counts)) = &self.history else { return };
-        let history = Tail::new(edges, counts);
-        let (canary_total, baseline_total) = (canary.total(), baseline.total());
-        let mut top = f64::NEG_INFINITY;
-        for process in &mut self.edges {
-            let margin = history.margin(process.edge, self.factor);
-            let at = (
-                edge_index(&canary.edges, process.edge),
-                edge_index(&baseline.edges, process.edge),
-            );
-            let (Some((margin, share)), (Some(of_canary), Some(of_baseline))) = (margin, at) else {
-                // Nothing can be said of this edge at this look; the onset prior still passes.
-                process.mixture.step(&[0.0; EFFECTS.len()]);
-                continue;
-            };
-            let noise = comparison_noise(
-                kappa,
-                share * canary_total / secs.max(f64::MIN_POSITIVE),
-                share * baseline_total / secs.max(f64::MIN_POSITIVE),
-            );
-            let counts = Counts {
-                canary_events: canary.above(of_canary),
-                canary_total,
-                baseline_events: baseline.above(of_baseline),
-                baseline_total,
-            };
-            process.mixture.step(&baseline_ratios(&counts, margin, noise));
-            if process.log_value() > top {
-                top = process.log_value();
-                self.noise = noise;
+    fn judge(
+        &mut self,
+        both: Option<(&Histogram, &Histogram)>,
+        noise: &SignalCalibration,
+        secs: f64,
+    ) {
+        let leading = self.leading();
+        self.odds.clear();
+        for (number, &edge) in self.edges.iter().enumerate() {
+            let at_edge = both.zip(self.past.as_ref()).and_then(|((canary, baseline), past)| {
+                let index = edge_index(&past.edges, edge)?;
+                let tail = past.tail();
+                let (share, margin) = tail.margin(index, self.factor)?;
+                let counts =
+                    SlowCounts::of(canary, edge)?.beside(SlowCounts::of(baseline, edge)?)?;
+                let noise = noise.times(tail.noise_share(index, self.q));
+                Some(AtEdge { counts, share, margin, noise: counts.noise(share, &noise, secs) })
+            });
+            if let (Some(at_edge), true) = (&at_edge, leading == Some(number)) {
+                self.noise = at_edge.noise;
             }
+            self.odds.extend(at_edge.map_or([Odds::default(); EFFECTS.len()], |it| it.odds()));
         }
-        self.log_value = log_mean(self.edges.iter().map(EdgeProcess::log_value));
+        self.stakes.step(&self.odds, secs);
     }
 
-    fn remember(&mut self, baseline: &Histogram, secs: f64) {
-        self.history_secs += secs;
-        match &mut self.history {
-            Some((edges, counts)) if **edges == *baseline.edges => {
-                counts.iter_mut().zip(&baseline.counts).for_each(|(sum, count)| *sum += count);
-            }
-            Some(_) | None => {
-                self.history = Some((baseline.edges.clone(), baseline.counts.clone()));
-            }
+    fn leading(&self) -> Option<usize> {
+        let chance = |edge: usize| -> f64 {
+            (0..EFFECTS.len()).map(|effect| self.stakes.chance(edge * EFFECTS.len() + effect)).sum()
+        };
+        (0..self.edges.len()).max_by(|a, b| chance(*a).total_cmp(&chance(*b)))
+    }
+
+    fn remember(&mut self, baseline: &Histogram) {
+        let past = match &mut self.past {
+            Some(past) if *past.edges == *baseline.edges => past,
+            past @ (Some(_) | None) => past.insert(Past {
+                edges: baseline.edges.clone(),
+                beyond: vec![0.0; baseline.edges.len()],
+                total: 0.0,
+            }),
+        };
+        let mut beyond = 0.0;
+        for (sum, count) in past.beyond.iter_mut().zip(&baseline.counts[1..]).rev() {
+            beyond += count;
+            *sum += beyond;
         }
+        past.total += baseline.total();
+    }
+}
+
+impl Past {
+    fn tail(&self) -> Tail<'_> {
+        Tail::new(&self.edges, &self.beyond, self.total)
     }
 }
 
@@ -214,63 +214,70 @@ pub fn edge_index(edges: &[f64], edge: f64) -> Option<usize> {
     edges.binary_search_by(|probe| probe.total_cmp(&edge)).ok()
 }
 
-/// Share of requests beyond a latency, as a baseline showed it.
-pub(super) struct Tail<'a> {
-    edges: &'a [f64],
-    counts: &'a [f64],
+/// Requests of one arm, apart by an edge.
+#[derive(Clone, Copy)]
+struct SlowCounts {
+    slow: f64,
     total: f64,
 }
 
-impl<'a> Tail<'a> {
-    pub(super) fn new(edges: &'a [f64], counts: &'a [f64]) -> Self {
-        Self { edges, counts, total: counts.iter().sum() }
+impl SlowCounts {
+    /// None where the layout has no such edge.
+    fn of(histogram: &Histogram, edge: f64) -> Option<Self> {
+        let slow = histogram.above(edge_index(&histogram.edges, edge)?);
+        Some(Self { slow, total: histogram.total() })
     }
 
-    pub(super) fn beyond(&self, index: usize) -> f64 {
-        self.counts[index + 1..].iter().sum::<f64>() / self.total
-    }
-
-    /// Allowed ratio of tail shares at `edge`, and the baseline's own share there.
-    ///
-    /// The ratio is widened by one relative standard error of the tail's count: a margin that
-    /// chance made too small would look like a regression at every later look. There is none before
-    /// enough requests were seen: a baseline that changes its layout is learned anew.
-    fn margin(&self, edge: f64, factor: f64) -> Option<(f64, f64)> {
-        let index = edge_index(self.edges, edge)?;
-        let share = self.beyond(index);
-        if self.total < CALIBRATION_REQUESTS || share * self.total < EDGE_EVENTS_MIN {
-            return None;
-        }
-        let widened = 1.0 + 1.0 / (share * self.total).sqrt();
-        let allowed = (self.interpolated(edge / factor) / share).max(1.0);
-        Some((allowed * widened, share))
-    }
-
-    /// ln tail is interpolated over ln x between edges; below the lowest edge everything counts.
-    pub(super) fn interpolated(&self, x: f64) -> f64 {
-        let right = self.edges.partition_point(|&edge| edge < x);
-        if right == 0 || self.edges[right - 1] <= 0.0 {
-            return 1.0;
-        }
-        let left = right - 1;
-        let (tail_left, tail_right) =
-            (self.beyond(left), self.beyond(right.min(self.edges.len() - 1)));
-        if right >= self.edges.len() || tail_right <= 0.0 {
-            return tail_left;
-        }
-        let (x_left, x_right) = (self.edges[left], self.edges[right]);
-        let share = (x / x_left).ln() / (x_right / x_left).ln();
-        (tail_left.ln() + share * (tail_right / tail_left).ln()).exp()
+    /// None where an arm has no requests.
+    fn beside(self, baseline: SlowCounts) -> Option<BothCounts> {
+        let both = self.total > 0.0 && baseline.total > 0.0;
+        both.then_some(BothCounts { canary: self, baseline })
     }
 }
 
-/// ln of the mean of e-values given as logarithms; 0 for none.
-fn log_mean(values: impl Iterator<Item = f64> + Clone) -> f64 {
-    let top = values.clone().fold(f64::NEG_INFINITY, f64::max);
-    if top == f64::NEG_INFINITY {
-        return 0.0;
+#[derive(Clone, Copy)]
+struct BothCounts {
+    canary: SlowCounts,
+    baseline: SlowCounts,
+}
+
+impl BothCounts {
+    fn noise(&self, share: f64, noise: &SignalCalibration, secs: f64) -> f64 {
+        let expected = |arm: SlowCounts| share * arm.total / secs.max(f64::MIN_POSITIVE);
+        let poisson = noise.comparison(expected(self.canary), expected(self.baseline));
+        1.0 + (poisson - 1.0) / (1.0 - share)
     }
-    let (count, sum) =
-        values.fold((0.0, 0.0), |(n, sum), value| (n + 1.0, sum + (value - top).exp()));
-    top + (sum / count).ln()
+}
+
+/// One look at one edge.
+struct AtEdge {
+    counts: BothCounts,
+    share: f64,
+    margin: f64,
+    noise: f64,
+}
+
+impl AtEdge {
+    fn odds(&self) -> [Odds; EFFECTS.len()] {
+        let (null, equal) = (self.log_likelihood(self.margin), self.log_likelihood(1.0));
+        EFFECTS.map(|effect| {
+            let log = self.log_likelihood((self.margin * effect).min(SLOW_SHARE_MAX / self.share));
+            let odds = Odds { null: (log - null) / self.noise, equal: log - equal };
+            // Counts beyond what a double can tell apart say nothing.
+            if odds.null.is_finite() && odds.equal.is_finite() { odds } else { Odds::default() }
+        })
+    }
+
+    /// Of how the look's requests fell to the arms, when slow ones are `ratio` times as frequent in
+    /// the canary as in the baseline; less what does not depend on it.
+    fn log_likelihood(&self, ratio: f64) -> f64 {
+        let BothCounts { canary, baseline } = self.counts;
+        let of_kind = |ratio: f64, canary_events: f64, baseline_events: f64| {
+            canary_events * ratio.ln()
+                - (canary_events + baseline_events) * (ratio * canary.total + baseline.total).ln()
+        };
+        let fast = (1.0 - ratio * self.share) / (1.0 - self.share);
+        of_kind(ratio, canary.slow, baseline.slow)
+            + of_kind(fast, canary.total - canary.slow, baseline.total - baseline.slow)
+    }
 }

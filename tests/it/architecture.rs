@@ -41,6 +41,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ),
     ("demo", &["telemetry"]),
     ("simulation", &["engine"]),
+    ("chart", &[]),
     (
         "cli",
         &[
@@ -56,6 +57,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "config",
             "service",
             "simulation",
+            "chart",
             "demo",
         ],
     ),

@@ -2,26 +2,26 @@
 //! however often one looks, and a bad one is found within seconds. Seeded simulation of two arms.
 //!
 //! The check that passes the engine must fail a process that is known to be invalid, or it would
-//! prove nothing; two such processes are run through it. Quantile evidence is also compared with a
-//! slow reference that keeps every look and logarithms throughout.
+//! prove nothing; two such processes are run through it.
 
 use std::sync::Arc;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rollgate::{
     engine::{
-        analysis::Analysis,
-        evidence::{ComparisonEvidence, Counts, EFFECTS, Noise},
-        observation::{Histogram, Observation, Pair, Reading, Time, Value},
-        quantile::{QuantileEvidence, estimate},
+        calibration::Calibration,
+        evidence::Counts,
+        observation::Histogram,
         rule::RuleSet,
-        verdict::Verdict,
+        wager::{ComparisonEvidence, Noise},
     },
     rulefile,
+    simulation::{
+        Arrivals, FaultKind, Scenario, Traffic, Truth,
+        trial::{Ending, judge},
+    },
 };
 use statrs::function::erf::erf;
-
-use super::engine_rules::START;
 
 /// The default buckets of the metrics libraries, in seconds.
 const EDGES: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -125,50 +125,6 @@ impl Source {
         let counts = self.buckets.iter().map(|law| law.draw(random)).collect();
         Histogram { edges: self.edges.clone(), counts }
     }
-
-    fn readings(&self, random: &mut StdRng) -> [Reading; 2] {
-        let (events, total) = self.errors(random);
-        [Ok(Value::Share { events, total }), Ok(Value::Histogram(self.histogram(random)))]
-    }
-}
-
-pub fn observe(secs: u64, canary: &Source, baseline: &Source, random: &mut StdRng) -> Observation {
-    let at = Time(START.0 + i64::try_from(secs).expect("small") * 1000);
-    let both = canary.readings(random).into_iter().zip(baseline.readings(random));
-    let signals = both.map(|(canary, baseline)| Pair::new(canary, baseline)).collect();
-    Observation { at, signals, canary_gap: None }
-}
-
-/// Looks until the rollback and the rule that decided, in one simulated release.
-fn rolled_back(
-    rules: &Arc<RuleSet>,
-    seed: u64,
-    baseline: &Source,
-    canary: impl Fn(u64) -> Option<Source>,
-) -> Option<(u64, usize)> {
-    let mut random = StdRng::seed_from_u64(seed);
-    let mut analysis = Analysis::new(rules.clone(), START);
-    let mut current = canary(0).expect("the canary begins somehow");
-    for secs in 1..=LOOKS {
-        if let Some(next) = canary(secs) {
-            current = next;
-        }
-        let observation = observe(secs, &current, baseline, &mut random);
-        match analysis.step(&observation).verdict {
-            Verdict::Rollback { rule } => return Some((secs, rule)),
-            Verdict::Promote => {
-                assert_eq!(secs, LOOKS, "promoted before the hold was over");
-                return None;
-            }
-            Verdict::Watching => {}
-            other @ (Verdict::Investigate { .. }
-            | Verdict::Advance { .. }
-            | Verdict::Inconclusive { .. }) => {
-                panic!("seed {seed}: {other} at {secs}")
-            }
-        }
-    }
-    panic!("seed {seed}: no final verdict")
 }
 
 /// The most alarms of `runs` that chance makes plausible at the rate `alpha`: more have a
@@ -208,15 +164,24 @@ fn identical_arms_are_rolled_back_no_more_often_than_stated() {
     let rules = recommended();
     let (alarms, plausible) = plausible(RUNS, rules.false_rollback_rate, |seed| {
         // Equal arms; a canary with a third of the traffic; a quiet service with rare errors.
-        let (canary_rps, baseline) = match seed % 3 {
-            0 => (100.0, HEALTHY),
-            1 => (20.0, Service { rps: 60.0, ..HEALTHY }),
-            _ => (30.0, Service { rps: 30.0, failing: 0.001, ..HEALTHY }),
+        let (canary_rps, baseline_rps, error_share) = match seed % 3 {
+            0 => (100.0, 100.0, 0.005),
+            1 => (20.0, 60.0, 0.005),
+            _ => (30.0, 30.0, 0.001),
         };
-        let fixed = seed % 2 == 0;
-        let canary = Service { rps: canary_rps, ..baseline };
-        let canary = |secs| (secs == 0).then(|| Source::new(canary, fixed));
-        rolled_back(&rules, seed, &Source::new(baseline, fixed), canary).is_some()
+        let arrivals = if seed % 2 == 0 { Arrivals::Fixed } else { Arrivals::Poisson };
+        let traffic = Traffic { arrivals, ..Traffic::new(canary_rps, baseline_rps) };
+        let truth = Truth { error_share, ..Truth::default() };
+        let scenario = Scenario::healthy(traffic).with_truth(truth);
+        let trial = judge(&rules, &scenario, &Calibration::default(), seed, |_| {});
+        match trial.ending {
+            Ending::Rollback { .. } => true,
+            Ending::Promote => {
+                assert_eq!(trial.secs, LOOKS as f64, "promoted before the hold was over");
+                false
+            }
+            Ending::Inconclusive => panic!("seed {seed}: no verdict"),
+        }
     });
     println!(
         "{alarms} of {RUNS} identical arms rolled back, {:?} allowed",
@@ -256,7 +221,7 @@ fn reaches(
         let (canary_events, canary_total) = canary.errors(&mut random);
         let (baseline_events, baseline_total) = baseline.errors(&mut random);
         let counts = Counts { canary_events, canary_total, baseline_events, baseline_total };
-        evidence.step(&counts, noise) >= -alpha.ln()
+        evidence.step(&counts, noise, None) >= -alpha.ln()
     })
 }
 
@@ -287,25 +252,20 @@ fn planted_invalid_processes_are_caught_by_the_same_check() {
 }
 
 /// Onset at second 120; every run must find it, by the rule that is meant to.
-fn check_detection(bad: Service, rule: usize, median_max: u64, worst_max: u64) {
-    const ONSET: u64 = 120;
+fn check_detection(fault: FaultKind, rule: usize, median_max: f64, worst_max: f64) {
+    const ONSET_SECS: f64 = 120.0;
     const DETECTIONS: u64 = 60;
     let rules = recommended();
-    let baseline = Source::new(HEALTHY, false);
+    let scenario = Scenario::healthy(Traffic::new(100.0, 100.0)).with_fault(fault, ONSET_SECS);
     let find = |seed: u64| {
-        let canary = |secs| match secs {
-            0 => Some(Source::new(HEALTHY, false)),
-            ONSET => Some(Source::new(bad, false)),
-            _ => None,
-        };
-        let found = rolled_back(&rules, seed, &baseline, canary);
-        let (secs, by) = found.unwrap_or_else(|| panic!("seed {seed}: never found"));
-        assert!(secs >= ONSET, "seed {seed}: rolled back at {secs}, before the onset");
-        assert_eq!(by, rule, "seed {seed}: found by another rule");
-        secs + 1 - ONSET
+        let trial = judge(&rules, &scenario, &Calibration::default(), seed, |_| {});
+        assert_eq!(trial.ending, Ending::Rollback { rule }, "seed {seed}");
+        let delay = trial.secs - ONSET_SECS;
+        assert!(delay > 0.0, "seed {seed}: rolled back {delay} s after the onset");
+        delay
     };
-    let mut delays: Vec<u64> = (0..DETECTIONS).map(find).collect();
-    delays.sort_unstable();
+    let mut delays: Vec<f64> = (0..DETECTIONS).map(find).collect();
+    delays.sort_by(f64::total_cmp);
     let (median, worst) = (delays[delays.len() / 2], delays[delays.len() - 1]);
     println!("found by rule {rule} after {median} looks in the median, {worst} at worst");
     assert!(median <= median_max && worst <= worst_max, "{delays:?}");
@@ -313,237 +273,10 @@ fn check_detection(bad: Service, rule: usize, median_max: u64, worst_max: u64) {
 
 #[test]
 fn ten_times_the_errors_are_found_within_seconds() {
-    check_detection(Service { failing: 0.05, ..HEALTHY }, 0, 15, 25);
+    check_detection(FaultKind::Errors { factor: 10.0 }, 0, 15.0, 25.0);
 }
 
 #[test]
 fn twice_the_latency_is_found_within_seconds() {
-    check_detection(Service { median_secs: 0.1, ..HEALTHY }, 1, 14, 20);
-}
-
-/// The reference of quantile evidence: everything is kept, nothing is folded. Per edge and effect
-/// each possible onset has its own likelihood ratio, as a sum of logarithms.
-struct SlowQuantile {
-    factor: f64,
-    horizon: u32,
-    /// Canary's and baseline's requests per bucket.
-    seen: Vec<[Option<Vec<f64>>; 2]>,
-    /// What it said after each look.
-    said: Vec<f64>,
-}
-
-impl SlowQuantile {
-    /// Baseline requests per bucket in the first `looks` looks.
-    fn history(&self, looks: usize) -> Vec<f64> {
-        let mut sums = vec![0.0; EDGES.len() + 1];
-        for [_, baseline] in &self.seen[..looks] {
-            for (sum, count) in sums.iter_mut().zip(baseline.iter().flatten()) {
-                *sum += count;
-            }
-        }
-        sums
-    }
-
-    fn log_value(&mut self, kappa: f64, secs: f64) -> f64 {
-        let total = |counts: &[f64]| counts.iter().sum::<f64>();
-        let histories: Vec<Vec<f64>> =
-            (0..self.seen.len()).map(|look| self.history(look)).collect();
-        // The first look by which the baseline had shown enough beyond an edge.
-        let joined = |edge: usize| {
-            let mut looks = histories.iter().zip(&self.seen);
-            looks.position(|(history, [canary, _])| {
-                canary.is_some() && total(history) >= 400.0 && usable(history, edge)
-            })
-        };
-        let of_edges: Vec<f64> = (0..EDGES.len())
-            .filter_map(|edge| Some((edge, joined(edge)?)))
-            .map(|(edge, joined)| {
-                let mut steps: Vec<Vec<f64>> = Vec::new();
-                for (history, seen) in histories.iter().zip(&self.seen).skip(joined) {
-                    let [Some(canary), Some(baseline)] = seen else { continue };
-                    let share = total(&history[edge + 1..]) / total(history);
-                    let wide = 1.0 + 1.0 / total(&history[edge + 1..]).sqrt();
-                    let allowed = tail_at(history, EDGES[edge] / self.factor) / share;
-                    let margin = allowed.max(1.0) * wide;
-                    let (n_c, n_b) = (total(canary), total(baseline));
-                    let (x_c, x_b) = (total(&canary[edge + 1..]), total(&baseline[edge + 1..]));
-                    let (e_c, e_b) = (share * n_c / secs, share * n_b / secs);
-                    let phi = match e_c > 0.0 && e_b > 0.0 {
-                        true => 1.0 + 2.0 * kappa * e_c * e_b / (e_c + e_b),
-                        false => 1.0,
-                    };
-                    let ratio = |effect: &f64| {
-                        if n_c == 0.0 || n_b == 0.0 {
-                            return 0.0;
-                        }
-                        let theta = |rho: f64| rho * n_c / (rho * n_c + n_b);
-                        let (null, other) = (theta(margin), theta(margin * effect));
-                        (x_c * (other / null).ln() + x_b * ((1.0 - other) / (1.0 - null)).ln())
-                            / phi
-                    };
-                    steps.push(EFFECTS.iter().map(ratio).collect());
-                }
-                let head_start = if joined == 0 { 0.0 } else { self.said[joined - 1] };
-                head_start + self.mixture(&steps)
-            })
-            .collect();
-        let value = match of_edges.is_empty() {
-            true => 0.0,
-            false => log_sum(&of_edges) - (of_edges.len() as f64).ln(),
-        };
-        self.said.push(value);
-        value
-    }
-
-    /// Half of the prior starts before the first step, the rest evenly before each of `horizon`.
-    fn mixture(&self, steps: &[Vec<f64>]) -> f64 {
-        let per_step = 0.5 / f64::from(self.horizon);
-        let mut terms = Vec::new();
-        for effect in 0..EFFECTS.len() {
-            let after = |onset: usize| steps[onset..].iter().map(|step| step[effect]).sum::<f64>();
-            terms.push(0.5f64.ln() + after(0));
-            for onset in 0..steps.len().min(self.horizon as usize) {
-                terms.push(per_step.ln() + after(onset));
-            }
-        }
-        let started = log_sum(&terms) - (EFFECTS.len() as f64).ln();
-        let unspent = 0.5 - per_step * steps.len().min(self.horizon as usize) as f64;
-        log_sum(&[started, unspent.max(0.0).ln()])
-    }
-}
-
-fn log_sum(terms: &[f64]) -> f64 {
-    let top = terms.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    top + terms.iter().map(|term| (term - top).exp()).sum::<f64>().ln()
-}
-
-fn usable(history: &[f64], edge: usize) -> bool {
-    let above: f64 = history[edge + 1..].iter().sum();
-    let share = above / history.iter().sum::<f64>();
-    above >= 10.0 && (0.005..=0.40).contains(&share)
-}
-
-/// Share of requests slower than `x`: ln tail over ln x is a straight line between two edges.
-fn tail_at(history: &[f64], x: f64) -> f64 {
-    let total: f64 = history.iter().sum();
-    let tail = |edge: usize| history[edge + 1..].iter().sum::<f64>() / total;
-    if x <= EDGES[0] {
-        return 1.0;
-    }
-    let right = (0..EDGES.len()).find(|edge| EDGES[*edge] >= x).expect("within the edges");
-    let (low, high) = (EDGES[right - 1], EDGES[right]);
-    if tail(right) <= 0.0 {
-        return tail(right - 1);
-    }
-    let slope = (tail(right).ln() - tail(right - 1).ln()) / (high.ln() - low.ln());
-    (tail(right - 1).ln() + slope * (x.ln() - low.ln())).exp()
-}
-
-#[test]
-fn quantile_evidence_equals_the_slow_reference() {
-    let mut largest = f64::NEG_INFINITY;
-    for seed in 0..24u64 {
-        println!("seed {seed}");
-        let mut random = StdRng::seed_from_u64(seed);
-        let factor = random.random_range(1.0..2.0);
-        let horizon = random.random_range(5..60);
-        let rps = random.random_range(20.0..200.0);
-        let median_secs = random.random_range(0.02..0.2);
-        let service = Service { rps, median_secs, ..HEALTHY };
-        let slower = median_secs * random.random_range(0.7..2.0);
-        let baseline = Source::new(service, false);
-        let canary = Source::new(Service { median_secs: slower, ..service }, false);
-        let mut fast = QuantileEvidence::new(factor, horizon);
-        let mut slow = SlowQuantile { factor, horizon, seen: Vec::new(), said: Vec::new() };
-        for look in 0..50 {
-            let mut arm =
-                |source: &Source| random.random_bool(0.9).then(|| source.histogram(&mut random));
-            let (canary, baseline) = (arm(&canary), arm(&baseline));
-            fast.step(canary.as_ref(), baseline.as_ref(), 0.25, 1.0);
-            let counts = |histogram: Option<Histogram>| histogram.map(|of| of.counts);
-            slow.seen.push([counts(canary), counts(baseline)]);
-            let (a, b) = (fast.log_value(), slow.log_value(0.25, 1.0));
-            let close = (a - b).abs() <= 1e-9 * (1.0 + b.abs());
-            assert!(close, "seed {seed} look {look}: {a} against the reference's {b}");
-            largest = largest.max(b);
-        }
-    }
-    assert!(largest > 20.0, "no run gathered evidence: {largest}");
-}
-
-/// The metrics servers' rule as they write it: cumulative counts, the first that reaches the rank.
-fn slow_estimate(q: f64, edges: &[f64], counts: &[f64]) -> Option<f64> {
-    let cumulative: Vec<f64> = (1..=counts.len()).map(|n| counts[..n].iter().sum()).collect();
-    let total = *cumulative.last()?;
-    if total == 0.0 || edges.is_empty() {
-        return None;
-    }
-    let rank = q * total;
-    let bucket = cumulative.iter().position(|count| *count >= rank)?;
-    if bucket == edges.len() {
-        return Some(edges[edges.len() - 1]);
-    }
-    if bucket == 0 && edges[0] <= 0.0 {
-        return Some(edges[0]);
-    }
-    let (low, before) =
-        if bucket == 0 { (0.0, 0.0) } else { (edges[bucket - 1], cumulative[bucket - 1]) };
-    Some(low + (edges[bucket] - low) * ((rank - before) / (cumulative[bucket] - before)))
-}
-
-#[test]
-fn estimates_by_hand() {
-    let check = |q: f64, edges: &[f64], counts: &[f64], expected: Option<f64>| {
-        let found = estimate(q, edges, counts);
-        let close = match (found, expected) {
-            (Some(found), Some(expected)) => (found - expected).abs() < 1e-12,
-            (None, None) => true,
-            (Some(_), None) | (None, Some(_)) => false,
-        };
-        assert!(close, "{q} of {edges:?} {counts:?}: {found:?}, expected {expected:?}");
-    };
-    let edges = [1.0, 2.0, 4.0];
-    check(0.95, &edges, &[0.0, 0.0, 0.0, 0.0], None);
-    check(0.95, &[], &[5.0], None);
-    // All slower than the highest edge: nobody knows by how much.
-    check(0.95, &edges, &[0.0, 0.0, 0.0, 7.0], Some(4.0));
-    // Rank 5 of ten in the first bucket, which begins at 0.
-    check(0.5, &edges, &[10.0, 0.0, 0.0, 0.0], Some(0.5));
-    // Rank 95 of 100: 90 below 2, so the fifth of ten within 2..4.
-    check(0.95, &edges, &[50.0, 40.0, 10.0, 0.0], Some(3.0));
-    // Exactly on an edge, with an empty bucket after it.
-    check(0.5, &edges, &[5.0, 0.0, 5.0, 0.0], Some(1.0));
-    check(0.9, &edges, &[5.0, 4.0, 1.0, 0.0], Some(2.0));
-    check(1.0, &edges, &[5.0, 4.0, 1.0, 0.0], Some(4.0));
-    // A lowest edge that is not positive is its own beginning.
-    check(0.5, &[-1.0, 1.0], &[8.0, 2.0, 0.0], Some(-1.0));
-    check(0.9, &[-1.0, 1.0], &[8.0, 2.0, 0.0], Some(0.0));
-    check(0.5, &[0.0, 1.0], &[8.0, 2.0, 0.0], Some(0.0));
-}
-
-#[test]
-fn estimates_equal_a_linear_scan() {
-    for seed in 0..2_000u64 {
-        let mut random = StdRng::seed_from_u64(seed);
-        let mut edge = random.random_range(-1.0..1.0);
-        let mut edges = Vec::new();
-        for _ in 0..random.random_range(1..14) {
-            edges.push(edge);
-            edge += random.random_range(0.01..2.0);
-        }
-        let sparse = random.random_bool(0.3);
-        let mut count = || match sparse && random.random_bool(0.6) {
-            true => 0.0,
-            false => f64::from(random.random_range(0..50u32)),
-        };
-        let counts: Vec<f64> = (0..=edges.len()).map(|_| count()).collect();
-        let q = random.random_range(0.01..1.0);
-        let (a, b) = (estimate(q, &edges, &counts), slow_estimate(q, &edges, &counts));
-        let close = match (a, b) {
-            (Some(a), Some(b)) => (a - b).abs() <= 1e-9 * (1.0 + b.abs()),
-            (None, None) => true,
-            (Some(_), None) | (None, Some(_)) => false,
-        };
-        assert!(close, "seed {seed}: {q} of {edges:?} {counts:?}: {a:?} against {b:?}");
-    }
+    check_detection(FaultKind::Latency { factor: 2.0 }, 1, 5.0, 10.0);
 }

@@ -9,7 +9,7 @@ use std::{fmt::Write, path::Path};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rollgate::engine::{
     analysis::Analysis,
-    evidence::{ComparisonEvidence, Counts, EFFECTS, Noise},
+    evidence::{Counts, EFFECTS, OnsetMixture, baseline_ratios, limit_ratios},
     observation::{Missing, Observation, Pair, Time, Why},
     verdict::{Step, Verdict},
 };
@@ -41,13 +41,18 @@ fn evidence_equals_the_reference_at_every_look() {
     assert_eq!(golden.effects, EFFECTS);
     assert!(golden.cases.len() >= 9, "{} cases", golden.cases.len());
     for case in golden.cases {
-        let mut evidence = ComparisonEvidence::new(case.margin, case.floor, case.horizon);
+        let mut versus_baseline = OnsetMixture::new(case.horizon);
+        let mut versus_floor = OnsetMixture::new(case.horizon);
         assert_eq!(case.ticks_xc_nc_xb_nb.len(), case.ln_e.len());
-        let noise = Noise { baseline: case.noise, floor: case.noise };
         for (look, (tick, expected)) in case.ticks_xc_nc_xb_nb.iter().zip(&case.ln_e).enumerate() {
             let [canary_events, canary_total, baseline_events, baseline_total] = *tick;
             let counts = Counts { canary_events, canary_total, baseline_events, baseline_total };
-            let found = evidence.step(&counts, noise);
+            let mut found =
+                versus_baseline.step(&baseline_ratios(&counts, case.margin, case.noise));
+            if case.floor > 0.0 {
+                let ratios = limit_ratios(canary_events, canary_total, case.floor, case.noise);
+                found = found.min(versus_floor.step(&ratios));
+            }
             let close = (found - expected).abs() <= 1e-9;
             assert!(close, "{} look {look}: {found}, expected {expected}", case.name);
         }

@@ -10,6 +10,7 @@ use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use rollgate::{
     engine::{
         analysis::Analysis,
+        calibration::SignalCalibration,
         observation::{Health, Histogram, Missing, Observation, Pair, Reading, Time, Value, Why},
         quantile::{EDGES_MAX, QuantileEvidence},
         rule::{Otherwise, RuleSet},
@@ -477,9 +478,9 @@ fn a_new_layout_of_the_baseline_is_learned_anew() {
     let finer = [0.05, 0.1, 0.2, 0.3, 0.4];
     let few = of(histogram(&finer, &[30.0, 4.0, 5.0, 1.0, 0.0, 0.0]));
     let (fast, slow) = (of(fast()), of(slow()));
-    let mut evidence = QuantileEvidence::new(1.2, 100);
+    let mut evidence = QuantileEvidence::new(0.95, 1.2);
     let mut step = |canary, baseline| {
-        evidence.step(Some(canary), Some(baseline), 0.25, 1.0);
+        evidence.step(Some(canary), Some(baseline), &SignalCalibration::default(), 1.0);
         evidence.log_value()
     };
     for _ in 0..20 {
@@ -508,13 +509,13 @@ fn a_tail_that_only_high_quantiles_see_is_judged() {
 
 #[test]
 fn the_edges_judged_are_bounded_however_layouts_change() {
-    let mut evidence = QuantileEvidence::new(1.2, 100);
+    let mut evidence = QuantileEvidence::new(0.95, 1.2);
     let mut most = 0;
     for layout in 1..=3 * EDGES_MAX {
         let edges = [layout as f64];
         let Ok(Value::Histogram(of)) = histogram(&edges, &[800.0, 200.0]) else { unreachable!() };
         for _ in 0..2 {
-            evidence.step(Some(&of), Some(&of), 0.25, 1.0);
+            evidence.step(Some(&of), Some(&of), &SignalCalibration::default(), 1.0);
         }
         most = most.max(evidence.leading_edge().map_or(0, |(_, edges)| edges));
     }

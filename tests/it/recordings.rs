@@ -79,12 +79,12 @@ fn a_healthy_release_is_promoted() {
 
 #[test]
 fn errors_are_rolled_back() {
-    check_rollback("error5", &[ERRORS], 16.0);
+    check_rollback("error5", &[ERRORS], 15.0);
 }
 
 #[test]
 fn doubled_latency_is_rolled_back() {
-    check_rollback("latency2x", &[LATENCY], 22.0);
+    check_rollback("latency2x", &[LATENCY], 15.0);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn the_program_exits_with_the_verdict() {
     assert_eq!(rolled_back["findings"][0]["state"], "fires");
     let onset = meta("error5")["onset"].as_f64().unwrap();
     let decided = rolled_back["decided_at"].as_f64().expect("decided");
-    assert!((0.0..=16.0).contains(&(decided - onset)), "{decided} after {onset}");
+    assert!((0.0..=15.0).contains(&(decided - onset)), "{decided} after {onset}");
 
     let idle = check_program("zero_traffic", 4);
     assert!(idle["reason"].as_str().unwrap().contains("no traffic"), "{idle}");

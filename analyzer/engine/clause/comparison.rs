@@ -2,11 +2,11 @@
 
 use super::{LOOK_SECS_MIN, Look, evidence_finding, scarcity, used};
 use crate::engine::{
-    evidence::{ComparisonEvidence, Counts, Noise},
-    noise::{comparison_noise, limit_noise},
+    evidence::Counts,
     observation::{Arm, Reading, Value},
     rule::SignalKind,
     verdict::ClauseFinding,
+    wager::{ComparisonEvidence, Noise},
 };
 
 pub(super) fn comparison_look(
@@ -25,21 +25,20 @@ pub(super) fn comparison_look(
         SignalKind::Ratio { floor } => floor,
         _ => 0.0,
     };
-    // The expected rates come from the baseline before this look: a regression must not raise the
-    // noise factor that is to judge it.
-    let [events, total] = look.track.arm(Arm::Baseline).totals_before;
-    let share = if total > 0.0 { events / total } else { 0.0 };
+    // What is usual comes from the past and the baseline before this look: a regression must not
+    // raise the noise factor that is to judge it.
+    let usual = look.usual();
     let secs = look.secs.max(LOOK_SECS_MIN);
-    let per_sec = |total: f64, share: f64| share * total / secs;
+    let per_sec = |total: f64, rate: f64| rate * total / secs;
+    let expected = usual.unwrap_or(0.0);
     let noise = Noise {
-        baseline: comparison_noise(
-            look.noise.kappa_secs,
-            per_sec(counts.canary_total, share),
-            per_sec(counts.baseline_total, share),
+        baseline: look.noise.comparison(
+            per_sec(counts.canary_total, expected),
+            per_sec(counts.baseline_total, expected),
         ),
-        floor: limit_noise(look.noise.kappa_secs, per_sec(counts.canary_total, floor)),
+        floor: look.noise.limit(per_sec(counts.canary_total, floor)),
     };
-    let log_value = evidence.step(&counts, noise);
+    let log_value = evidence.step(&counts, noise, usual);
     let (canary, baseline) = (look.track.arm(Arm::Canary), look.track.arm(Arm::Baseline));
     let (estimate, reference) = match look.signal.kind {
         SignalKind::Rate => {

@@ -2,15 +2,14 @@
 
 use super::{LOOK_SECS_MIN, Look, evidence_finding, scarcity, used};
 use crate::engine::{
-    evidence::{EFFECTS, OnsetMixture, limit_ratios},
-    noise::limit_noise,
     observation::{Arm, Histogram, Missing, Value, Why},
     rule::{Op, SignalKind},
     verdict::ClauseFinding,
+    wager::{LimitTerms, LimitWager},
 };
 
 pub(super) fn limit_look(
-    mixture: &mut OnsetMixture,
+    evidence: &mut LimitWager,
     look: &Look<'_>,
     op: Op,
     limit: f64,
@@ -36,12 +35,13 @@ pub(super) fn limit_look(
         _ => None,
     };
     let secs = look.secs.max(LOOK_SECS_MIN);
-    let (mut noise, mut step) = (1.0, [0.0; EFFECTS.len()]);
+    let mut noise = 1.0;
     if let Some((events, total, limit)) = counts {
-        noise = limit_noise(look.noise.kappa_secs, limit * total / secs);
-        step = limit_ratios(events, total, limit.max(f64::MIN_POSITIVE), noise);
+        noise = look.noise.limit(limit * total / secs);
+        let limit = limit.max(f64::MIN_POSITIVE);
+        evidence.step(events, total, &LimitTerms { limit, noise, usual: None });
     }
-    let log_value = mixture.step(&step);
+    let log_value = evidence.log_value();
     let no_edge = matches!((&look.pair.canary, counts), (Ok(Value::Histogram(_)), None));
     let missing = if no_edge {
         Some(Missing::new(Why::BucketLayout, format!("no bucket edge at or above {limit}")))

@@ -20,13 +20,13 @@ use quantile::quantile_look;
 use super::{
     calibration::SignalCalibration,
     dwell::Dwell,
-    evidence::{ComparisonEvidence, OnsetMixture},
     noise::NoiseUsed,
     observation::{Arm, Missing, Pair, Time, Why},
     quantile::QuantileEvidence,
     rule::{Clause, Signal, SignalKind, Test},
     track::Track,
     verdict::{ClauseFinding, Effect, Progress, Samples, State},
+    wager::{ComparisonEvidence, LimitWager},
 };
 
 /// Requests an arm must have seen before "no evidence" is called clear rather than not enough data.
@@ -55,6 +55,15 @@ pub struct Look<'a> {
     pub effect: Option<Effect>,
 }
 
+impl Look<'_> {
+    /// The usual events per request (or instance and second): of the service's past and of what the
+    /// baseline showed before this look. None when there is neither.
+    pub fn usual(&self) -> Option<f64> {
+        let [events, total] = self.track.arm(Arm::Baseline).totals_before;
+        self.noise.usual.rate(events, total)
+    }
+}
+
 /// State of one clause.
 #[derive(Clone, Debug)]
 pub struct ClauseState {
@@ -67,7 +76,7 @@ pub struct ClauseState {
 #[derive(Clone, Debug)]
 enum Judge {
     Dwell(Dwell),
-    Limit(OnsetMixture),
+    Limit(LimitWager),
     Comparison(Box<ComparisonEvidence>),
     Quantile(Box<QuantileEvidence>),
     Counted,
@@ -91,12 +100,12 @@ impl ClauseState {
     pub fn new(clause: &Clause, signal: &Signal, alpha: f64, horizon: u32) -> Self {
         let judge = match clause.test {
             Test::Dwell { .. } | Test::HealthLatency { .. } => Judge::Dwell(Dwell::default()),
-            Test::BeyondConstant { .. } => Judge::Limit(OnsetMixture::new(horizon)),
+            Test::BeyondConstant { .. } => Judge::Limit(LimitWager::new(horizon)),
             Test::Counted { .. } | Test::Slope { .. } => Judge::Counted,
             Test::HealthIs { .. } => Judge::Health { streak: 0, dwell: Dwell::default() },
             Test::BeyondBaseline { margin, .. } => match signal.kind {
-                SignalKind::Quantile { .. } => {
-                    Judge::Quantile(Box::new(QuantileEvidence::new(margin, horizon)))
+                SignalKind::Quantile { q } => {
+                    Judge::Quantile(Box::new(QuantileEvidence::new(q, margin)))
                 }
                 SignalKind::Ratio { floor } => {
                     Judge::Comparison(Box::new(ComparisonEvidence::new(margin, floor, horizon)))

@@ -2,8 +2,11 @@
 
 use super::{LOOK_SECS_MIN, Look, evidence_finding, scarcity, used};
 use crate::engine::{
-    observation::{Arm, Missing, Reading, Value, Why},
-    quantile::{CALIBRATION_REQUESTS, QuantileEvidence},
+    calibration::SignalCalibration,
+    noise::{KAPPA_LATENCY_PRIOR_SECS, NoiseUsed, Origin},
+    observation::{Arm, Histogram, Missing, Reading, Value, Why},
+    quantile::QuantileEvidence,
+    tail::CALIBRATION_REQUESTS,
     verdict::ClauseFinding,
 };
 
@@ -13,13 +16,13 @@ pub(super) fn quantile_look(
     margin: f64,
     needed: f64,
 ) -> ClauseFinding {
-    let histogram = |reading: &'_ Reading| match reading {
-        Ok(Value::Histogram(histogram)) => Some(histogram.clone()),
-        Ok(_) | Err(_) => None,
-    };
     let (canary, baseline) = (histogram(&look.pair.canary), histogram(&look.pair.baseline));
     let secs = look.secs.max(LOOK_SECS_MIN);
-    evidence.step(canary.as_ref(), baseline.as_ref(), look.noise.kappa_secs, secs);
+    let noise = match look.noise.origin {
+        Origin::Prior => SignalCalibration { kappa_secs: KAPPA_LATENCY_PRIOR_SECS, ..look.noise },
+        Origin::History { .. } | Origin::Analysis { .. } => look.noise,
+    };
+    evidence.step(canary, baseline, &noise, secs);
     let missing = scarcity(look, true).or_else(|| {
         let seen = evidence.calibrating()?;
         let detail = if seen < CALIBRATION_REQUESTS {
@@ -45,8 +48,15 @@ pub(super) fn quantile_look(
             look,
             evidence.log_value(),
             needed,
-            used(look, evidence.noise()),
+            NoiseUsed { kappa_secs: noise.kappa_secs, ..used(look, evidence.noise()) },
             missing,
         )
+    }
+}
+
+fn histogram(reading: &Reading) -> Option<&Histogram> {
+    match reading {
+        Ok(Value::Histogram(histogram)) => Some(histogram),
+        Ok(_) | Err(_) => None,
     }
 }
