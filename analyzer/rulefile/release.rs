@@ -33,10 +33,11 @@ static PROMOTE: Shape = Shape {
 };
 static STEP: Shape = Shape { what: "a step", keys: &["weight", "hold"], unbuilt: &[] };
 
-/// Reads `promote` and `steps`, which say together how long a release is watched.
+/// Reads `promote` and `steps`, which say together how long a release is watched. Without `promote`
+/// there must be steps.
 pub(super) fn read(
     source: &str,
-    promote: &Node,
+    promote: Option<&Node>,
     steps: Option<&Node>,
     out: &mut Complaints,
 ) -> Option<(Promote, Vec<ReleaseStep>)> {
@@ -44,13 +45,17 @@ pub(super) fn read(
         None => Some(Vec::new()),
         Some(node) => read_steps(source, node, out),
     };
-    let table = Table::read(promote, &PROMOTE, out)?;
+    let table = match promote {
+        None => None,
+        Some(node) => Some(Table::read(node, &PROMOTE, out)?),
+    };
+    let get = |key: &str| table.as_ref().and_then(|table| table.get(key));
     let is_stepped = steps.as_ref().is_none_or(|steps| !steps.is_empty());
     let whole = steps.as_ref().map(|steps| steps.iter().map(|step| step.hold).sum::<Duration>());
-    let after = match table.get("after") {
+    let after = match get("after") {
         None if is_stepped => whole,
         None => {
-            table.need("after", "after: 15m", out);
+            table.as_ref()?.need("after", "after: 15m", out);
             None
         }
         Some(node) => {
@@ -68,11 +73,11 @@ pub(super) fn read(
             after
         }
     };
-    let deadline = match table.get("deadline") {
+    let deadline = match get("deadline") {
         None => after.map(|after| 2 * after),
         Some(node) => out.keep(table::duration(source, node, "`deadline`", SECOND..=2 * MAX_HOLD)),
     };
-    let false_promotion_rate = match table.get("false_promotion_rate") {
+    let false_promotion_rate = match get("false_promotion_rate") {
         None => Some(FALSE_PROMOTION_RATE),
         Some(node) => out.keep(chance(
             source,
@@ -81,7 +86,7 @@ pub(super) fn read(
             ("5%", "it is the chance that a release beyond the margins is promoted"),
         )),
     };
-    let otherwise = match table.get("otherwise") {
+    let otherwise = match get("otherwise") {
         None => Some(Otherwise::Hold),
         Some(node) => out.keep(table::choice(
             node,
@@ -95,9 +100,9 @@ pub(super) fn read(
     };
     let (after, deadline) = (after?, deadline?);
     if after > deadline {
-        let span = table.get("deadline").map(|node| node.span.clone());
+        let span = get("deadline").or(promote).map(|node| node.span.clone());
         out.push(Complaint::new(
-            span.unwrap_or(table.span()),
+            span.unwrap_or_default(),
             format!(
                 "the hold of {} is longer than the deadline of {}",
                 duration_text(after),
@@ -162,7 +167,7 @@ fn read_weight(source: &str, node: &Node, before: Option<&ReleaseStep>) -> Resul
         .map_err(|complaint| complaint.moved(|span| scalar.place(source, span)))?;
     let share = matches!(literal.dimension, Dimension::Share | Dimension::Plain);
     let found = || format!("a step of weight `{}`", excerpt(&scalar.text));
-    if !share || !(literal.value > 0.0 && literal.value <= 1.0) {
+    if !(share && literal.value > 0.0 && literal.value <= 1.0) {
         let percent =
             literal.dimension == Dimension::Plain && literal.value > 1.0 && literal.value <= 100.0;
         let hint = percent.then(|| format!("did you mean `{}%`?", literal::short(literal.value)));

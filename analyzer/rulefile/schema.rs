@@ -74,8 +74,14 @@ pub(super) fn read(
             ("0.1%", "it is the chance that a healthy release is rolled back by evidence"),
         )),
     };
-    let promote = table.need("promote", "promote: { after: 15m, deadline: 30m }", out);
-    let release = promote.and_then(|node| release::read(source, node, table.get("steps"), out));
+    let (promote, steps) = (table.get("promote"), table.get("steps"));
+    let release = match promote.or(steps) {
+        None => {
+            table.need("promote", "promote: { after: 15m, deadline: 30m }", out);
+            None
+        }
+        Some(_) => release::read(source, promote, steps, out),
+    };
     let baseline = match table.get("baseline") {
         None => Some(Baseline::Concurrent),
         Some(node) => out.keep(release::baseline(node)),

@@ -272,11 +272,13 @@ impl Api {
         eventually(what, async || Some(self.view(id).await).filter(&expected)).await
     }
 
-    /// Looks until no delivery is pending.
+    /// Looks until it is over and no delivery is pending.
     pub async fn delivered(&self, id: &str) -> Value {
         let over = |view: &Value| {
             let deliveries = view["deliveries"].as_array().unwrap();
-            !deliveries.is_empty() && deliveries.iter().all(|one| one["state"] != "pending")
+            view["state"] != "running"
+                && !deliveries.is_empty()
+                && deliveries.iter().all(|one| one["state"] != "pending")
         };
         self.until(id, "a delivery", over).await
     }

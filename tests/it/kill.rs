@@ -25,7 +25,7 @@ use rollgate::{
     report::shape::Report,
     service::case::Case,
     store::{
-        DeliveryState, Filter, Store, StoredAnalysis, StoredState,
+        DeliveryState, Filter, Store, StoredAnalysis, StoredDelivery, StoredState,
         sqlite::{SqliteOptions, SqliteStore},
     },
 };
@@ -44,8 +44,17 @@ const KILLS_PER_HOUSE: usize = 25;
 const LIVES_MS: [std::ops::Range<u64>; 5] = [1..50, 50..1500, 50..1500, 50..1500, 50..1500];
 
 /// What is judged, and by which rules.
-const KINDS: [(&str, &str); 4] =
-    [("errors", "long"), ("healthy", "short"), ("idle", "brief"), ("down", "health")];
+const KINDS: [(&str, &str); 5] = [
+    ("errors", "long"),
+    ("healthy", "short"),
+    ("idle", "brief"),
+    ("down", "health"),
+    ("stepped", "steps"),
+];
+
+/// Steps that the stepped releases go through.
+const STEPS: &str = "{ deadline: 5m }\nsteps: [{ weight: 10%, hold: 1s }, { weight: 50%, hold: 1s }, \
+                     { weight: 100%, hold: 2s }]";
 
 /// The services that every analysis of the test judges.
 struct Town {
@@ -74,7 +83,7 @@ impl Town {
     fn order(&self, (kind, rules): (&str, &str), key: &str) -> Value {
         let canary = match kind {
             "errors" => self.errors.addr,
-            "healthy" => self.healthy.addr,
+            "healthy" | "stepped" => self.healthy.addr,
             "idle" => self.idle.addr,
             _ => self.down.addr(),
         };
@@ -95,6 +104,7 @@ async fn house(postbox: &Postbox) -> House {
         ("short", error_rules("{ after: 3s, deadline: 5m }")),
         ("brief", error_rules("{ after: 2s, deadline: 4s }")),
         ("health", health_rules("{ after: 1m, deadline: 5m }")),
+        ("steps", error_rules(STEPS)),
     ];
     House::new(json!({ "mechanisms": { "deploys": webhook(&url) } }), &rules)
 }
@@ -110,6 +120,7 @@ async fn two_hundred_kills_lose_no_verdict_and_tell_none_twice() {
         ("healthy", "promote"),
         ("idle", "inconclusive"),
         ("down", "rollback"),
+        ("stepped", "promote"),
     ] {
         assert_eq!(twins[kind]["verdict"], expected, "{kind}");
     }
@@ -138,8 +149,11 @@ async fn twins(town: &Town) -> BTreeMap<String, Value> {
     }
     assert!(server.terminate().await.success());
     let told = postbox.kept();
-    assert_eq!(told.len(), KINDS.len());
-    told.values()
+    let advances = told.keys().filter(|key| key.contains(".step")).count();
+    assert_eq!((told.len(), advances), (KINDS.len() + 2, 2));
+    told.iter()
+        .filter(|(key, _)| !key.contains(".step"))
+        .map(|(_, bodies)| bodies)
         .map(|bodies| event(&bodies[0]))
         .map(|data| (word(&data, "service"), data))
         .collect()
@@ -246,16 +260,23 @@ async fn check(house: &House, postbox: &Postbox, twins: &BTreeMap<String, Value>
     let stored = store.list(Filter { limit: 200, ..Filter::default() }).await.unwrap();
     assert_eq!(stored.len(), KILLS_PER_HOUSE);
     let keys: BTreeSet<&String> = told.keys().collect();
-    assert_eq!(keys.len(), stored.len(), "one key per verdict: {keys:?}");
+    let finals = keys.iter().filter(|key| !key.contains(".step")).count();
+    assert_eq!(finals, stored.len(), "one key per verdict: {keys:?}");
+    let mut unseen = keys;
     for stored in stored {
         assert_eq!(stored.state, StoredState::Finished);
         let deliveries = store.deliveries(&stored.new.id).await.unwrap();
-        let [delivery] = &deliveries[..] else { panic!("one delivery: {deliveries:?}") };
+        let (delivery, advances) = deliveries.split_last().expect("a verdict was told");
+        check_advances(&stored, advances);
         assert_eq!(delivery.state, DeliveryState::Delivered);
-        let bodies = &told[&delivery.new.key];
-        for body in bodies {
-            assert_eq!(&body[..], delivery.new.body.as_bytes(), "every copy is what was committed");
+        for delivery in &deliveries {
+            // An advance that did not arrive before the next decision may never have been told.
+            for body in told.get(&delivery.new.key).into_iter().flatten() {
+                assert_eq!(&body[..], delivery.new.body.as_bytes(), "every copy is what was kept");
+            }
+            unseen.remove(&delivery.new.key);
         }
+        let bodies = &told[&delivery.new.key];
         seen.repeated += usize::from(bodies.len() > 1);
         let data = event(&bodies[0]);
         assert_eq!(word(&data, "analysis"), stored.new.id);
@@ -270,7 +291,25 @@ async fn check(house: &House, postbox: &Postbox, twins: &BTreeMap<String, Value>
         check_fold(&store, &stored, &delivery.new.body).await;
         seen.verdicts += 1;
     }
+    assert!(unseen.is_empty(), "told and not kept: {unseen:?}");
     store.close().await;
+}
+
+/// Each step was gone to once, in order, and told or taken back.
+fn check_advances(stored: &StoredAnalysis, advances: &[StoredDelivery]) {
+    let expected = if stored.new.service == "stepped" { vec![1, 2] } else { Vec::new() };
+    let keys: Vec<&String> = advances.iter().map(|row| &row.new.key).collect();
+    let id = &stored.new.id;
+    let wanted: Vec<String> = expected.iter().map(|to| format!("{id}.step{to}.deploys")).collect();
+    assert_eq!(keys, wanted.iter().collect::<Vec<_>>());
+    for (row, to) in advances.iter().zip(expected) {
+        let data = event(row.new.body.as_bytes());
+        assert_eq!((&data["action"], &data["step"]["index"]), (&json!("advance"), &json!(to)));
+        let taken_back = row.last_answer.as_deref().is_some_and(|it| it.starts_with("taken back"));
+        let is_over =
+            row.state == DeliveryState::Delivered || row.state == DeliveryState::Dead && taken_back;
+        assert!(is_over, "{row:?}");
+    }
 }
 
 /// A fresh engine over the journal says, bit for bit, what was stored and told.

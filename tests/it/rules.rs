@@ -107,6 +107,30 @@ fn every_example_of_the_page_is_good() {
     }
 }
 
+/// The page's examples of how a release goes on, each in the place of what its whole file says.
+#[test]
+fn the_page_shows_margins_and_steps_that_are_good() {
+    let text = fs::read_to_string(repository("rules/README.md")).expect("the page is there");
+    let (file, _) = readme();
+    let (head, _) = file.split_once("promote:").expect("it promotes");
+    let blocks: Vec<&str> = text.split("```yaml\n").skip(2).collect();
+    assert_eq!(blocks.len(), 2);
+    let read = |block: &str| {
+        let (block, _) = block.split_once("```").expect("it ends");
+        let file = rulefile::load("README.md", &format!("{head}{block}"));
+        file.unwrap_or_else(|faults| panic!("{}", faults.render(false))).rules
+    };
+    let margin = read(blocks[0]).signals[0].margin.expect("a margin");
+    assert_eq!((margin.factor, margin.or), (2.0, Some(0.01)));
+    let stepped = read(blocks[1]);
+    let steps: Vec<(f64, u64)> =
+        stepped.steps.iter().map(|step| (step.weight, step.hold.as_secs())).collect();
+    assert_eq!(steps, [(0.1, 300), (0.5, 600), (1.0, 3600)]);
+    assert_eq!((stepped.promote.after.as_secs(), stepped.promote.deadline.as_secs()), (4500, 9000));
+    assert_eq!(stepped.signals[0].margin.map(|margin| margin.factor), Some(1.5));
+    assert!(stepped.signals[4].margin.is_none(), "no rule compares it");
+}
+
 /// The example file with one condition in place of its own.
 fn with_condition(condition: &str) -> String {
     let (file, _) = readme();

@@ -59,6 +59,13 @@ fn house(receiver: &Receiver, members: Value) -> House {
             ("long", error_rules("{ after: 10m, deadline: 20m }")),
             ("short", error_rules("{ after: 4s, deadline: 1m }")),
             ("brief", error_rules("{ after: 2s, deadline: 8s }")),
+            (
+                "steps",
+                error_rules(
+                    "{ deadline: 1m }\nsteps: [{ weight: 10%, hold: 3s }, \
+                     { weight: 50%, hold: 3s }, { weight: 100%, hold: 3s }]",
+                ),
+            ),
         ],
     )
 }
@@ -112,6 +119,38 @@ async fn a_bad_release_is_rolled_back_and_a_good_one_promoted() {
     let looks = api.view(&bad).await["report"]["look"].as_u64().unwrap();
     assert_eq!(history["at"].as_array().unwrap().len() as u64, looks);
     assert_eq!(receiver.counts().refused, 0);
+    assert!(server.terminate().await.success());
+    receiver.stop().await;
+    stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_in_steps_is_told_each_of_them_once() {
+    let stage = Stage::play(plan(), 17).await.unwrap();
+    let mut receiver = receiver().await;
+    let house = house(&receiver, json!({}));
+    let (mut server, api) = house.start().await;
+    let id = api.open(&order("steps", &stage, "steps")).await;
+    let view = api.view(&id).await;
+    assert_eq!(view["steps"][1], json!({ "weight": 0.5, "hold_secs": 3.0 }));
+    for (to, weight) in [(1, 0.5), (2, 1.0)] {
+        let delivery = receiver.next(PATIENCE).await.expect("a webhook");
+        let event: Value = serde_json::from_slice(&delivery.body).unwrap();
+        assert_eq!(event["type"], "rollgate.advance.v1");
+        assert_eq!(event["data"]["action"], "advance");
+        assert_eq!(event["data"]["step"], json!({ "index": to, "of": 3, "weight": weight }));
+        assert_eq!(delivery.id, format!("{id}.step{to}.deploys"));
+        let (_, small) = api.get(&format!("/v1/analyses/{id}/verdict")).await;
+        assert!(small["release_step"].as_u64() >= Some(to) && small["final"] == false, "{small}");
+    }
+    let verdict = api.verdict(&id).await;
+    assert_eq!((&verdict["verdict"], &verdict["release_step"]), (&json!("promote"), &json!(2)));
+    let delivery = receiver.next(PATIENCE).await.expect("a webhook");
+    assert_eq!(delivery.id, format!("{id}.deploys"));
+    let view = api.delivered(&id).await;
+    let deliveries = view["deliveries"].as_array().unwrap();
+    assert_eq!(deliveries.len(), 3, "{view}");
+    assert!(deliveries.iter().all(|row| row["state"] == "delivered"), "{view}");
     assert!(server.terminate().await.success());
     receiver.stop().await;
     stage.stop().await;

@@ -18,7 +18,7 @@ use rollgate::{
     },
     store::{
         AttemptRecord, Decision, DeliveryState, Look, NewAnalysis, NewDelivery, PAGE_MAX,
-        PRUNE_MAX, Store, StoreError,
+        PRUNE_MAX, Store, StoreError, StoredDelivery,
         sqlite::{SqliteOptions, SqliteStore},
     },
 };
@@ -70,6 +70,84 @@ fn decided(id: &str, number: u64, at: i64, mechanisms: &[&str]) -> Look {
     let deliveries = mechanisms.iter().map(delivery).collect();
     let decision = Some(Decision { at: Time(at), advance_to: None, deliveries });
     Look { verdict: "rollback".to_owned(), decision, ..look(id, number) }
+}
+
+/// A look at which the release goes on to a step.
+fn advanced(id: &str, number: u64, step: usize, mechanisms: &[&str]) -> Look {
+    let delivery = |mechanism: &&str| NewDelivery {
+        key: format!("{id}.step{step}.{mechanism}"),
+        mechanism: (*mechanism).to_owned(),
+        body: "{}".to_owned(),
+    };
+    let deliveries = mechanisms.iter().map(delivery).collect();
+    let at = Time(number as i64);
+    let decision = Some(Decision { at, advance_to: Some(step), deliveries });
+    Look { verdict: "advance".to_owned(), decision, ..look(id, number) }
+}
+
+#[tokio::test]
+async fn an_advance_is_told_and_the_analysis_goes_on() {
+    let store = SqliteStore::in_memory().await.expect("opens");
+    store.create(new("a")).await.expect("creates");
+    store.commit(vec![look("a", 1), advanced("a", 2, 1, &["m", "n"])]).await.expect("commits");
+    assert_eq!(store.running().await.expect("reads").len(), 1);
+    let states = async || {
+        let rows = store.deliveries("a").await.expect("reads");
+        let said = |row: StoredDelivery| (row.new.key, row.state, row.last_answer);
+        rows.into_iter().map(said).collect::<Vec<_>>()
+    };
+    let row =
+        |key: &str, state, answer: Option<&str>| (key.to_owned(), state, answer.map(str::to_owned));
+    let delivered =
+        AttemptRecord { state: DeliveryState::Delivered, next_due: Time(9), answer: "200".into() };
+    store.record_attempt("a.step1.m", delivered).await.expect("records");
+    // What comes later takes back what has not arrived: nobody is told to go on after a rollback.
+    store.commit(vec![look("a", 3), decided("a", 4, 9, &["m", "n"])]).await.expect("commits");
+    let back = Some("taken back: a later decision stands");
+    let expected = [
+        row("a.step1.m", DeliveryState::Delivered, Some("200")),
+        row("a.step1.n", DeliveryState::Dead, back),
+        row("a.m", DeliveryState::Pending, None),
+        row("a.n", DeliveryState::Pending, None),
+    ];
+    assert_eq!(states().await, expected);
+    assert!(store.running().await.expect("reads").is_empty());
+}
+
+#[tokio::test]
+async fn a_cancelled_release_is_not_told_to_go_on() {
+    let store = SqliteStore::in_memory().await.expect("opens");
+    store.create(new("a")).await.expect("creates");
+    store.commit(vec![advanced("a", 1, 1, &["m"])]).await.expect("commits");
+    assert!(store.cancel("a", "{}", Time(7)).await.expect("cancels"));
+    assert!(store.due(Time(1 << 40), 9).await.expect("reads").is_empty());
+}
+
+/// A store of the version before steps is brought up to date with everything in it.
+#[tokio::test]
+async fn a_store_of_the_first_version_keeps_its_deliveries() {
+    let folder = folder();
+    let path = folder.path().join("old.db");
+    let url = format!("sqlite://{}?mode=rwc", path.display());
+    let old = sqlx::SqlitePool::connect(&url).await.expect("connects");
+    let schema = std::fs::read_to_string("analyzer/store/schema.sql").expect("reads");
+    for sql in [
+        &schema,
+        "PRAGMA application_id = 1919377780; PRAGMA user_version = 1",
+        "INSERT INTO analysis (n, id, service, started, order_json, rules_name, rules_text, state,          last_look, verdict, ended) VALUES (1, 'a', 's', 1, '{}', 'r', '', 1, 1, 'promote', 5)",
+        "INSERT INTO final_verdict VALUES (1, 1, 'promote', 5)",
+        "INSERT INTO delivery (key, analysis, mechanism, body, created, next_due)          VALUES ('a.m', 1, 'm', 'told', 5, 6)",
+    ] {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&old).await.expect(sql);
+    }
+    old.close().await;
+    let store = open(&path).await;
+    let due = store.due(Time(6), 9).await.expect("reads");
+    assert_eq!((due.len(), due[0].new.body.as_str()), (1, "told"));
+    store.create(new("b")).await.expect("creates");
+    store.commit(vec![advanced("b", 1, 1, &["m"])]).await.expect("commits");
+    assert_eq!(store.due(Time(6), 9).await.expect("reads").len(), 2);
+    store.close().await;
 }
 
 #[tokio::test]
@@ -126,12 +204,17 @@ async fn the_database_itself_forbids_a_second_verdict_and_a_second_delivery() {
         (
             "INSERT INTO delivery (key, analysis, mechanism, body, created, next_due) \
              VALUES ('other', 1, 'm', '', 0, 0)",
-            "delivery.analysis, delivery.mechanism",
+            "delivery.analysis, delivery.mechanism, delivery.step",
         ),
         (
             "INSERT INTO delivery (key, analysis, mechanism, body, created, next_due) \
              VALUES ('a.m', 1, 'other', '', 0, 0)",
             "delivery.key",
+        ),
+        (
+            "INSERT INTO delivery (key, analysis, mechanism, body, created, next_due, step) \
+             VALUES ('a.step2.m', 1, 'm', '', 0, 0, 2)",
+            "a delivery belongs to a decision",
         ),
         ("INSERT INTO look VALUES (1, 1, '')", "look.analysis, look.look"),
         ("INSERT INTO look VALUES (77, 1, '')", "FOREIGN KEY"),

@@ -15,12 +15,13 @@ use rollgate::{
         sample::Labels,
     },
     store::{
-        AttemptRecord, Created, DeliveryCounts, DeliveryState, Filter, Look, NewAnalysis, PAGE_MAX,
-        Store, StoreError, StoredAnalysis, StoredDelivery, StoredState, sqlite::SqliteStore,
+        AttemptRecord, Created, Decision, DeliveryCounts, DeliveryState, Filter, Look, NewAnalysis,
+        PAGE_MAX, Store, StoreError, StoredAnalysis, StoredDelivery, StoredState,
+        sqlite::SqliteStore,
     },
 };
 
-use super::{decided, folder, look, new, open};
+use super::{advanced, decided, folder, look, new, open};
 
 /// What a store is, in the slowest and most obvious way.
 #[derive(Default)]
@@ -59,7 +60,7 @@ impl Model {
             let is_over = analysis.state != StoredState::Running;
             let entry = last.entry(&look.analysis).or_insert((analysis.last_look, is_over));
             let accepted = !entry.1 && look.look == entry.0 + 1;
-            *entry = (look.look, look.decision.is_some());
+            *entry = (look.look, look.decision.as_ref().is_some_and(Decision::is_final));
             accepted
         })
     }
@@ -74,9 +75,12 @@ impl Model {
             self.journal.entry(id.clone()).or_default().push((look.look, look.observation));
             self.carry.insert(id.clone(), look.carry);
             let Some(decision) = look.decision else { continue };
-            analysis.state = StoredState::Finished;
-            analysis.verdict = Some(look.verdict);
-            analysis.ended = Some(decision.at);
+            if decision.is_final() {
+                analysis.state = StoredState::Finished;
+                analysis.verdict = Some(look.verdict);
+                analysis.ended = Some(decision.at);
+            }
+            take_back(&mut self.deliveries, &id);
             self.deliveries.extend(decision.deliveries.into_iter().map(|new| StoredDelivery {
                 analysis: id.clone(),
                 new,
@@ -92,6 +96,7 @@ impl Model {
     fn cancel(&mut self, id: &str, note: &str, at: Time) -> bool {
         match self.analyses.get_mut(id) {
             Some(analysis) if analysis.state == StoredState::Running => {
+                take_back(&mut self.deliveries, id);
                 analysis.state = StoredState::Cancelled;
                 analysis.cancel_note = Some(note.to_owned());
                 analysis.ended = Some(at);
@@ -236,11 +241,25 @@ impl Random {
                 .choose(&mut self.0)
                 .copied()
                 .expect("not empty");
-            decided(id, number, at, mechanisms)
+            match self.0.random_bool(0.5) {
+                true => decided(id, number, at, mechanisms),
+                // Looks only go up, so that each advance is to another step.
+                false => advanced(id, number, number as usize, mechanisms),
+            }
         } else {
             look(id, number)
         };
         Look { observation: self.observation(), carry: self.carry(), ..base }
+    }
+}
+
+/// Ends what is pending of an analysis.
+fn take_back(deliveries: &mut [StoredDelivery], id: &str) {
+    for row in deliveries {
+        if row.analysis == id && row.state == DeliveryState::Pending {
+            row.state = DeliveryState::Dead;
+            row.last_answer = Some("taken back: a later decision stands".to_owned());
+        }
     }
 }
 
