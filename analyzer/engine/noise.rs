@@ -25,8 +25,8 @@ use super::calibration::SignalCalibration;
 pub const KAPPA_PRIOR_SECS: f64 = 0.25;
 
 /// The same for the share of requests beyond a quantile: 7 % that last 10 s, which is what latencies
-/// do that wander by 2 %. They are calmer than rare events are, and the margin of a comparison leaves
-/// room: arms of 20 and 60 requests a second that wander by 10 % for 10 s keep the stated rate.
+/// do that wander by 2 %. Latencies that wander by 10 % for 10 s exceed the stated rate with it: of
+/// 3,000 simulated releases 12 were rolled back at a stated 0.1 %. A history mends that.
 pub const KAPPA_LATENCY_PRIOR_SECS: f64 = 0.1;
 
 /// Noise that is not small counts for more than its intensity says, by `1 + LARGE s^2` with `s` its

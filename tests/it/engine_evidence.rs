@@ -428,7 +428,7 @@ fn scarce_data_is_said_to_be_scarce() {
     assert!(why.is_some());
 
     // A baseline without errors, and a canary whose errors stay below the floor.
-    let few = |secs: u64| share(f64::from(u8::from(secs % 20 == 0)), 100.0);
+    let few = |secs: u64| share(f64::from(u8::from(secs.is_multiple_of(20))), 100.0);
     let (state, why) = run(&few, &|_| share(0.0, 100.0), &steady);
     assert_eq!((state, why), (State::Clear, None));
 

@@ -42,7 +42,7 @@ pub(super) fn limit_look(
         (Ok(Value::Native(histogram)), SignalKind::Quantile { q }, _) => {
             let (edge, above) = histogram.above(limit);
             note = Some(format!("judged at the bucket edge {edge}"));
-            Some((above, histogram.total(), 1.0 - q))
+            Some(Counted { events: above, total: histogram.total(), limit: 1.0 - q, usual: None })
         }
         _ => None,
     };
