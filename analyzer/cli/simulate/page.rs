@@ -2,7 +2,7 @@
 //! neither the command nor the statistics.
 
 use super::{
-    shape::{DelayShape, ReleaseShape, Simulation, WITHIN_SECS},
+    shape::{DelayShape, ReleaseShape, ShareShape, Simulation, WITHIN_SECS},
     table::{assumptions, conclusions, grouped},
 };
 use crate::{
@@ -306,22 +306,26 @@ fn evidence(study: &Simulation) -> Option<Plot> {
 }
 
 fn numbers(page: &mut Page, study: &Simulation) {
-    let rows: Vec<Vec<String>> = study.releases.iter().map(row).collect();
+    let harmless: Vec<Vec<String>> = study.of_kind(false).map(harmless_row).collect();
+    let columns =
+        ["no fault", "runs", "rolled back", "promoted", "no verdict", "half within", "stated"];
+    page.table(&columns, &harmless, true);
+    let faulty: Vec<Vec<String>> = study.of_kind(true).map(faulty_row).collect();
     let columns = [
-        "release",
+        "with a fault",
         "runs",
-        "rolled back",
-        "promoted",
-        "no verdict",
+        "found",
         "half within",
         "95 % within",
-        "stated",
+        "promoted",
+        "no verdict",
         "mostly by",
     ];
-    page.table(&columns, &rows, true);
+    page.table(&columns, &faulty, true);
     page.text(
         "In brackets: where the true share lies with 95 % confidence. Times are from the fault to \
-         its rollback, and from the beginning to the promotion for a healthy release.",
+         its rollback, over the runs that found it, and from the beginning to the promotion for a \
+         healthy release.",
     );
     let seed = study.seed;
     page.text(&format!(
@@ -330,29 +334,41 @@ fn numbers(page: &mut Page, study: &Simulation) {
     ));
 }
 
-fn row(release: &ReleaseShape) -> Vec<String> {
-    let with_interval = |share: super::shape::ShareShape| {
-        let ends = format::interval([share.low, share.high], "share");
-        format!("{} ({ends})", as_share(share.share))
-    };
-    let time = |secs: fn(DelayShape) -> f64| {
-        release.delay.map_or("-".to_owned(), |delay| format::duration(secs(delay)))
-    };
+fn harmless_row(release: &ReleaseShape) -> Vec<String> {
     let stated = release.promise.map_or(String::new(), |promise| {
-        let what = if promise.of == "promoted" { "promoted" } else { "back" };
-        let kept = if promise.agrees { "" } else { ", not kept" };
+        let what = if promise.of == "promoted" { "promoted" } else { "rolled back" };
+        let kept = if promise.agrees { "" } else { ": not kept" };
         format!("≤ {} {what}{kept}", as_share(promise.at_most))
     });
-    let by = release.rules.first().map_or(String::new(), |rule| rule.rule.clone());
     vec![
         release.name.clone(),
         grouped(release.runs),
         with_interval(release.rolled_back),
+        with_interval(release.promoted),
+        as_share(release.inconclusive.share),
+        time(release, |delay| delay.median_secs),
+        stated,
+    ]
+}
+
+fn faulty_row(release: &ReleaseShape) -> Vec<String> {
+    vec![
+        release.name.clone(),
+        grouped(release.runs),
+        with_interval(release.rolled_back),
+        time(release, |delay| delay.median_secs),
+        time(release, |delay| delay.p95_secs),
         as_share(release.promoted.share),
         as_share(release.inconclusive.share),
-        time(|delay| delay.median_secs),
-        time(|delay| delay.p95_secs),
-        stated,
-        by,
+        release.rules.first().map_or(String::new(), |rule| rule.rule.clone()),
     ]
+}
+
+fn with_interval(share: ShareShape) -> String {
+    let ends = format::interval([share.low, share.high], "share");
+    format!("{} ({ends})", as_share(share.share))
+}
+
+fn time(release: &ReleaseShape, secs: fn(DelayShape) -> f64) -> String {
+    release.delay.map_or("-".to_owned(), |delay| format::duration(secs(delay)))
 }
