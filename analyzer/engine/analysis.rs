@@ -7,7 +7,9 @@ use std::{sync::Arc, time::Duration};
 use super::{
     calibration::{Calibration, SignalCalibration},
     clause::{ClauseState, Look},
+    evidence::Counts,
     observation::{Arm, Missing, Observation, Pair, Time, Why},
+    residual::Residual,
     rule::{Condition, Rule, RuleSet},
     track::Track,
     verdict::{ClauseFinding, Estimates, Finding, State, Step, conclude},
@@ -24,6 +26,8 @@ pub struct Analysis {
     states: Vec<RuleState>,
     /// By signal: noise as it is taken at the next look.
     noise: Vec<SignalCalibration>,
+    /// By signal: what this analysis itself shows of it, where a rule compares event rates.
+    residuals: Vec<Option<Residual>>,
 }
 
 #[derive(Clone, Debug)]
@@ -41,7 +45,12 @@ impl Analysis {
 
     /// The same for a service whose past has been measured.
     pub fn calibrated(rules: Arc<RuleSet>, started: Time, calibration: &Calibration) -> Self {
-        let noise = (0..rules.signals.len()).map(|signal| calibration.of(signal)).collect();
+        let noise: Vec<_> = (0..rules.signals.len()).map(|signal| calibration.of(signal)).collect();
+        let residuals = noise
+            .iter()
+            .enumerate()
+            .map(|(signal, known)| rules.compares_rates(signal).then(|| Residual::new(*known)))
+            .collect();
         let window = rules.observe.window;
         let horizon = horizon_looks(&rules);
         let evidence_clauses = rules
@@ -68,7 +77,7 @@ impl Analysis {
                 since: started,
             })
             .collect();
-        Self { rules, started, last_look: None, looks: 0, tracks, states, noise }
+        Self { rules, started, last_look: None, looks: 0, tracks, states, noise, residuals }
     }
 
     /// The rules it is judged by.
@@ -114,6 +123,8 @@ impl Analysis {
                 state.look(rule, elapsed, now, looks)
             })
             .collect();
+        self.learn_noise(observation, secs);
+        let (rules, tracks) = (&self.rules, &self.tracks);
         let held = elapsed >= rules.promote.after;
         let unseen = if held { self.unseen_by_sleepers(now, &findings) } else { None };
         let canary_gap = observation.canary_gap.clone().or(unseen);
@@ -134,6 +145,17 @@ impl Analysis {
 }
 
 impl Analysis {
+    /// Takes the look that has just been judged into what is known of the noise at the next.
+    fn learn_noise(&mut self, observation: &Observation, secs: f64) {
+        let readings = observation.signals.iter().zip(&mut self.noise);
+        for ((pair, noise), residual) in readings.zip(&mut self.residuals) {
+            if let (Some(residual), Some(counts)) = (residual, Counts::of(pair)) {
+                residual.step(&counts, secs);
+                *noise = residual.noise();
+            }
+        }
+    }
+
     /// Why a signal that only sleeping rules ask for has no data. Asleep is not clear: without this
     /// a release nobody saw would be promoted once its rules sleep.
     fn unseen_by_sleepers(&self, now: Time, findings: &[Finding]) -> Option<Missing> {

@@ -90,28 +90,31 @@ pub fn measure(slots: &[Slot], chance: Chance, lag_secs: f64) -> Option<Dispersi
         } else {
             index(&blocks, share, chance_share)
         };
+        let mean_secs = blocks.iter().map(|block| block.secs).sum::<f64>() / blocks.len() as f64;
         let Some(excess) = index.and_then(Index::excess) else { continue };
         let found = found.get_or_insert_default();
         let kappa_secs = excess * chance_share / per_sec;
         found.kappa_secs = found.kappa_secs.max(kappa_secs);
         if length <= short {
-            found.spread = found.spread.max(kappa_secs / length);
+            found.spread = found.spread.max(kappa_secs / mean_secs);
         }
     }
     found
 }
 
 /// An index of dispersion, and its standard error when there is chance only.
-#[derive(Clone, Copy)]
-struct Index {
-    value: f64,
-    error: f64,
+#[derive(Clone, Copy, Debug)]
+pub struct Index {
+    /// 1 when there is chance only.
+    pub value: f64,
+    /// One standard error.
+    pub error: f64,
 }
 
 impl Index {
     /// By how much it is above 1, in doubt none, and beyond doubt a little more. None for what is not
     /// a number.
-    fn excess(self) -> Option<f64> {
+    pub fn excess(self) -> Option<f64> {
         let excess = self.value - 1.0;
         if excess <= DOUBT_ERRORS * self.error {
             return excess.is_finite().then_some(0.0);

@@ -15,6 +15,8 @@
 //! Everything is a function of the counts given; there is no window and nothing to expire. Time
 //! enters only through the horizon, in looks.
 
+use super::observation::{Pair, Reading, Value};
+
 /// Alternatives, as multiples of the null rate: from barely beyond the limit to an outage.
 pub const EFFECTS: [f64; 9] = [1.3, 1.6, 2.0, 3.0, 4.0, 6.0, 10.0, 20.0, 50.0];
 
@@ -124,6 +126,39 @@ pub struct Counts {
     pub baseline_events: f64,
     /// Requests (or seconds) of the baseline.
     pub baseline_total: f64,
+}
+
+impl Counts {
+    /// Of a look at which both arms were counted.
+    pub fn of(pair: &Pair) -> Option<Self> {
+        let (canary_events, canary_total) = arm_counts(&pair.canary)?;
+        let (baseline_events, baseline_total) = arm_counts(&pair.baseline)?;
+        Some(Self { canary_events, canary_total, baseline_events, baseline_total })
+    }
+
+    /// Events of both arms.
+    pub fn events(&self) -> f64 {
+        self.canary_events + self.baseline_events
+    }
+
+    /// The sum of two looks.
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            canary_events: self.canary_events + other.canary_events,
+            canary_total: self.canary_total + other.canary_total,
+            baseline_events: self.baseline_events + other.baseline_events,
+            baseline_total: self.baseline_total + other.baseline_total,
+        }
+    }
+}
+
+fn arm_counts(reading: &Reading) -> Option<(f64, f64)> {
+    match reading {
+        Ok(Value::Share { events, total }) => Some((*events, *total)),
+        Ok(Value::Events { events, instance_secs, .. }) => Some((*events, *instance_secs)),
+        Ok(Value::Histogram(_) | Value::Level(_) | Value::Health { .. } | Value::Restarts(_))
+        | Err(_) => None,
+    }
 }
 
 /// Log likelihood ratios of one look against the null "canary rate <= margin * baseline rate", in

@@ -17,6 +17,7 @@ pub mod interval;
 pub mod noise;
 pub mod observation;
 pub mod quantile;
+pub mod residual;
 pub mod rule;
 pub mod slope;
 pub mod theil_sen;

@@ -14,13 +14,18 @@ use super::calibration::SignalCalibration;
 /// Prior noise intensity in seconds: a log-rate standard deviation of 11 % that lasts 10 s.
 pub const KAPPA_PRIOR_SECS: f64 = 0.25;
 
-/// How much more large noise counts than its intensity says, per unit of its spread: where both arms
-/// are alike, upward and downward bursts of the ratio are; where the canary is by far the smaller,
-/// its own bursts upward are all that is seen.
-const LARGE_BOTH: f64 = 0.5;
+/// Noise that is not small counts for more than its intensity says, by `1 + LARGE s^2` with `s` its
+/// spread: while a burst lasts it is as large as a regression. Measured, on log-normal noise.
+const LARGE: f64 = 3.0;
 
-/// The same, on top, for a canary that stands alone.
-const LARGE_ALONE: f64 = 2.0;
+/// What `s` itself adds for a canary that stands alone. Beside an equal baseline a burst of the one
+/// is as likely as one of the other; of a canary that is by far the smaller, its own bursts upward
+/// are all that is seen.
+const LARGE_ALONE: f64 = 2.5;
+
+fn large(spread: f64, alone: f64) -> f64 {
+    1.0 + spread * (LARGE * spread + LARGE_ALONE * alone)
+}
 
 /// A noise factor as used at one look, with its origin: part of every finding by evidence.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,14 +64,12 @@ impl SignalCalibration {
             return 1.0;
         }
         let lopsided = ((baseline - canary) / (baseline + canary)).max(0.0);
-        let large = 1.0 + self.spread * (LARGE_BOTH + LARGE_ALONE * lopsided);
-        comparison_noise(self.kappa_secs * large, canary, baseline)
+        comparison_noise(self.kappa_secs * large(self.spread, lopsided), canary, baseline)
     }
 
     /// Noise factor against a constant; `canary` is expected events per second.
     pub fn limit(&self, canary: f64) -> f64 {
-        let large = 1.0 + self.spread * (LARGE_BOTH + LARGE_ALONE);
-        limit_noise(self.kappa_secs * large, canary)
+        limit_noise(self.kappa_secs * large(self.spread, 1.0), canary)
     }
 }
 

@@ -51,6 +51,23 @@ pub struct ReleaseStep {
 }
 
 impl RuleSet {
+    /// Whether any rule compares a signal's event rates by evidence, arm beside arm.
+    pub fn compares_rates(&self, signal: usize) -> bool {
+        let counted = match self.signals[signal].kind {
+            SignalKind::Ratio { .. } | SignalKind::Rate | SignalKind::Count => true,
+            SignalKind::Quantile { .. }
+            | SignalKind::Gauge { .. }
+            | SignalKind::Health
+            | SignalKind::Restarts => false,
+        };
+        let mut clauses = self.rules.iter().flat_map(|rule| rule.when.clauses());
+        counted
+            && self.baseline == Baseline::Concurrent
+            && clauses.any(|clause| {
+                clause.signal == signal && matches!(clause.test, Test::BeyondBaseline { .. })
+            })
+    }
+
     /// Whether any rule compares with the old version.
     pub fn needs_baseline(&self) -> bool {
         self.rules.iter().any(|rule| rule.when.needs_baseline())

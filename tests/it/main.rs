@@ -8,6 +8,8 @@ mod browser;
 mod deliver;
 mod demo_service;
 mod display;
+mod engine_below;
+mod engine_evidence;
 mod engine_false_alarms;
 mod engine_golden;
 mod engine_rules;

@@ -3,7 +3,7 @@
 use super::{LOOK_SECS_MIN, Look, evidence_finding, scarcity, used};
 use crate::engine::{
     evidence::Counts,
-    observation::{Arm, Reading, Value},
+    observation::Arm,
     rule::SignalKind,
     verdict::ClauseFinding,
     wager::{ComparisonEvidence, Noise},
@@ -15,12 +15,7 @@ pub(super) fn comparison_look(
     margin: f64,
     needed: f64,
 ) -> ClauseFinding {
-    let mut counts = Counts::default();
-    let both = arm_counts(&look.pair.canary).zip(arm_counts(&look.pair.baseline));
-    if let Some((canary, baseline)) = both {
-        (counts.canary_events, counts.canary_total) = canary;
-        (counts.baseline_events, counts.baseline_total) = baseline;
-    }
+    let counts = Counts::of(look.pair).unwrap_or_default();
     let floor = match look.signal.kind {
         SignalKind::Ratio { floor } => floor,
         _ => 0.0,
@@ -58,15 +53,5 @@ pub(super) fn comparison_look(
             used(look, noise.baseline),
             scarcity(look, true),
         )
-    }
-}
-
-/// Events and total of a share or a rate.
-pub(super) fn arm_counts(reading: &Reading) -> Option<(f64, f64)> {
-    match reading {
-        Ok(Value::Share { events, total }) => Some((*events, *total)),
-        Ok(Value::Events { events, instance_secs, .. }) => Some((*events, *instance_secs)),
-        Ok(Value::Histogram(_) | Value::Level(_) | Value::Health { .. } | Value::Restarts(_))
-        | Err(_) => None,
     }
 }
