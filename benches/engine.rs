@@ -1,7 +1,7 @@
 //! The cost of judging: one evidence step during and after the hold; one whole look of an analysis
 //! with ten rules over five signals, at minute 2 and at minute 60; and one look of the dearest case,
 //! ten rules by evidence with ten instances an arm and ten routes, while nothing happens and in a
-//! regression, when every rule says what is to blame.
+//! regression, when every rule says what is to blame; and a look with native histograms.
 //!
 //! Targets are asserted on the least of several medians: a busy machine makes a run slower, never
 //! faster.
@@ -309,6 +309,8 @@ fn sum(parts: &[Value]) -> Value {
         }
     }
     sum
+}
+
 /// The same looks with a native histogram of schema 3 for the latencies, as the client libraries have
 /// it: 100 log-normal latencies a look and arm.
 fn natives(looks: &[Observation]) -> Vec<Observation> {
