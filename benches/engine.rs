@@ -336,3 +336,29 @@ fn natives(looks: &[Observation]) -> Vec<Observation> {
     };
     looks.iter().map(&mut look).collect()
 }
+
+/// The same looks with a native histogram of schema 3 for the latencies, as the client libraries have
+/// it: 100 log-normal latencies a look and arm.
+fn natives(looks: &[Observation]) -> Vec<Observation> {
+    let mut random = StdRng::seed_from_u64(SEED);
+    let mut reading = || -> Reading {
+        let mut counts: BTreeMap<i32, f64> = BTreeMap::new();
+        for _ in 0..100 {
+            // Twelve evens are near enough to a normal score.
+            let score: f64 = (0..12).map(|_| random.random::<f64>()).sum::<f64>() - 6.0;
+            *counts.entry(index_of(3, 0.05 * (0.7 * score).exp())).or_default() += 1.0;
+        }
+        Ok(Value::Native(NativeHistogram {
+            schema: 3,
+            zero_threshold: 2.938735877055719e-39,
+            zero_count: 0.0,
+            buckets: counts.into_iter().collect(),
+        }))
+    };
+    let mut look = |look: &Observation| {
+        let mut look = look.clone();
+        look.signals[1] = Pair::new(reading(), reading());
+        look
+    };
+    looks.iter().map(&mut look).collect()
+}

@@ -1,4 +1,4 @@
-//! Opening, listing, reading and cancelling analyses.
+//! Opening, listing, reading and cancelling analyses; and the services that are watched.
 
 use std::future::Future;
 
@@ -13,7 +13,7 @@ use super::{
     Api,
     desk::{
         AnalysisPage, AnalysisView, ArmOrder, CancelAnalysis, DeskError, History, ListFilter,
-        OpenAnalysis,
+        OpenAnalysis, WatchedServices,
     },
     input::{AnalysisId, NoParameters, idempotency_key, json, query},
     problem::Problem,
@@ -176,6 +176,15 @@ fn one_of(parameter: &str, found: Option<&str>, expected: &[&str]) -> Result<(),
         }
         Some(_) | None => Ok(()),
     }
+}
+
+/// `GET /v1/services`
+pub(super) async fn services(
+    State(api): State<Api>,
+    uri: Uri,
+) -> Result<Json<WatchedServices>, Problem> {
+    let NoParameters {} = query(&uri)?;
+    ask(&api, api.desk.services()).await.map(Json)
 }
 
 /// `GET /v1/analyses/{id}`

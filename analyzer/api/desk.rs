@@ -26,6 +26,8 @@ pub trait Desk: Send + Sync + 'static {
     fn follow(&self, id: &str) -> Option<watch::Receiver<Arc<AnalysisView>>>;
     /// Ends a running analysis without a verdict.
     async fn cancel(&self, id: &str, order: CancelAnalysis) -> Result<AnalysisView, DeskError>;
+    /// Services that are watched between releases.
+    async fn services(&self) -> Result<WatchedServices, DeskError>;
     /// Why the service cannot take work now, when it cannot.
     async fn unready(&self) -> Option<String>;
 }
@@ -175,6 +177,10 @@ pub struct AnalysisView {
     pub canary: ArmOrder,
     /// The old version.
     pub baseline: Option<ArmOrder>,
+    /// What is known of the service before the release; absent of an analysis that began before
+    /// that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub past: Option<PastView>,
     /// The newest look; null before the first.
     pub report: Option<Report>,
     /// Why it was cancelled, when it was.
@@ -190,6 +196,51 @@ pub struct StepView {
     pub weight: f64,
     /// Seconds it is watched at least.
     pub hold_secs: f64,
+}
+
+/// What is known of a service before its release.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PastView {
+    /// Where it was read from: `watch`, `prometheus` or `none`.
+    pub source: String,
+    /// Seconds of it that had data; 0 where the stated prior stands for it.
+    pub history_secs: f64,
+    /// How much older the baseline's looks are than the canary's; null for one that runs beside it.
+    pub lag_secs: Option<f64>,
+    /// What was found, or why nothing, in words.
+    pub note: String,
+}
+
+/// Answer to `GET /v1/services`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WatchedServices {
+    /// Every service with a standing watch, by name.
+    pub services: Vec<WatchedService>,
+}
+
+/// A service that is watched between releases.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WatchedService {
+    /// Its name, as orders give it.
+    pub service: String,
+    /// The rule file whose signals are kept.
+    pub rules: String,
+    /// Instances that are scraped.
+    pub targets: usize,
+    /// Seconds between two looks.
+    pub interval_secs: f64,
+    /// Seconds for which looks are kept.
+    pub keep_secs: f64,
+    /// Seconds from the oldest kept look at the present signals to the newest.
+    pub history_secs: f64,
+    /// Looks on the file, and bytes of their readings.
+    pub looks: u64,
+    /// See `looks`.
+    pub bytes: u64,
+    /// When the last look with data was taken, in unix seconds; null before the first.
+    pub last_look_at: Option<f64>,
+    /// Why the last look was lost, in words; null when it was not.
+    pub last_fault: Option<String>,
 }
 
 /// Which rule file.

@@ -103,6 +103,7 @@ pub fn router(
         .route("/v1/analyses/{id}/verdict", get(verdict::verdict))
         .route("/v1/analyses/{id}/events", get(events::events))
         .route("/v1/analyses/{id}/cancel", post(analyses::cancel))
+        .route("/v1/services", get(analyses::services))
         .route("/metrics", get(probes::metrics))
         .route("/healthz", get(probes::healthz))
         .route("/readyz", get(probes::readyz))

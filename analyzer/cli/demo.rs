@@ -232,6 +232,7 @@ async fn start_service(
         rules_dir: dir.to_owned(),
         mechanisms: BTreeMap::from([(MECHANISM.to_owned(), webhook)]),
         prometheus: BTreeMap::new(),
+        watch: Vec::new(),
         client: Client::new().context("the http client cannot be set up")?,
         limits: SourceLimits::default(),
         timeout: Duration::from_secs(1),

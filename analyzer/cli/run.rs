@@ -8,10 +8,14 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{FAILURE, Output, UsageError, conclude, display::Display, load_rules, parse_duration};
 use crate::{
-    engine::analysis::Analysis,
+    engine::{analysis::Analysis, rule::Baseline},
     report::build,
     rulefile::RuleFile,
-    service::system_clock,
+    service::{
+        past::Gathering,
+        stand_in::{Source, StandIn},
+        system_clock,
+    },
     signal::{carry::Carry, reduce::Reducer, spec::SignalSpec},
     source::{
         client::Client,
@@ -78,20 +82,44 @@ pub fn main(args: &RunArgs) -> anyhow::Result<u8> {
     })?;
     let baseline =
         arm("baseline", &args.baseline, args.baseline_selector.as_ref(), server.as_ref())?;
-    if file.rules.needs_baseline() && baseline.is_none() {
-        let hint = "give --baseline URL, or --prometheus and --baseline-selector";
-        let fault = format!("{} compares with a baseline: {hint}", args.rules.display());
-        return Err(UsageError(fault).into());
+    let past = past_arm(baseline.as_ref().unwrap_or(&canary));
+    if file.rules.needs_baseline() {
+        let fault = match file.rules.baseline {
+            Baseline::Concurrent => baseline.is_none().then_some(
+                "compares with a baseline: give --baseline URL, or --prometheus and \
+                 --baseline-selector",
+            ),
+            Baseline::Before | Baseline::Offset(_) => past.is_none().then_some(
+                "compares with the service's own past, which only a metrics server knows here: \
+                 give --prometheus and --canary-selector or --baseline-selector",
+            ),
+        };
+        if let Some(fault) = fault {
+            return Err(UsageError(format!("{} {fault}", args.rules.display())).into());
+        }
     }
-    let options = CollectorOptions {
-        specs: file.specs.clone().into(),
-        canary,
-        baseline,
-        timeout: args.timeout.min(file.rules.observe.interval),
-        limits: SourceLimits::default(),
+    let beside = file.rules.baseline == Baseline::Concurrent;
+    let collector = |canary, baseline| {
+        let options = CollectorOptions {
+            specs: file.specs.clone().into(),
+            canary,
+            baseline,
+            timeout: args.timeout.min(file.rules.observe.interval),
+            limits: SourceLimits::default(),
+        };
+        Collector::new(client.clone(), options, Telemetry::new())
     };
-    let collector = Collector::new(client, options, Telemetry::new());
-    super::runtime()?.block_on(judge(collector, file, args.output))
+    let past = past.map(|arm| collector(ArmSource::Targets(Vec::new()), Some(arm)));
+    let collector = collector(canary, baseline.filter(|_| beside));
+    super::runtime()?.block_on(judge(collector, past, file, args.output))
+}
+
+/// The arm whose past a metrics server knows.
+fn past_arm(arm: &ArmSource) -> Option<ArmSource> {
+    match arm {
+        ArmSource::Selector { .. } => Some(arm.clone()),
+        ArmSource::Targets(_) => None,
+    }
 }
 
 impl RunArgs {
@@ -128,12 +156,32 @@ fn arm(
     Ok(Some(ArmSource::Targets(parsed.map_err(|error| UsageError(format!("{name}: {error}")))?)))
 }
 
-async fn judge(collector: Collector, file: RuleFile, output: Output) -> anyhow::Result<u8> {
+async fn judge(
+    collector: Collector,
+    past: Option<Collector>,
+    file: RuleFile,
+    output: Output,
+) -> anyhow::Result<u8> {
     let rules = Arc::new(file.rules);
     let specs: Arc<[SignalSpec]> = file.specs.into();
     let now = system_clock();
-    let mut analysis = Analysis::new(rules.clone(), now());
-    let mut reducer = Reducer::new(specs, rules.observe.warmup, Carry::default());
+    let started = now();
+    let gathering = Gathering {
+        service: &rules.service,
+        rules: &rules,
+        specs: specs.clone(),
+        started,
+        store: None,
+        server: past.clone(),
+        now: now.clone(),
+        telemetry: &Telemetry::new(),
+    };
+    let gathered = gathering.gather().await;
+    let warmup = rules.observe.warmup;
+    let server = |_| past.map(|past| Source::server(past, specs.clone(), warmup, Carry::default()));
+    let mut past = StandIn::by(Some(&gathered.plan), &rules, server, None);
+    let mut analysis = Analysis::calibrated(rules.clone(), started, &gathered.calibration);
+    let mut reducer = Reducer::new(specs.clone(), warmup, Carry::default());
     let (hold, deadline) =
         (rules.promote.after.as_secs_f64(), rules.promote.deadline.as_secs_f64());
     let mut display = (!output.json).then(Display::stdout);
@@ -147,8 +195,11 @@ async fn judge(collector: Collector, file: RuleFile, output: Output) -> anyhow::
                 return Ok(FAILURE);
             }
         }
-        let gathered = collector.gather(now()).await;
-        let step = analysis.step(&reducer.reduce(&gathered));
+        let mut observation = reducer.reduce(&collector.gather(now()).await);
+        if let Some(past) = &mut past {
+            past.stand_in(&mut observation).await;
+        }
+        let step = analysis.step(&observation);
         let report = build::report(&rules, &step);
         if let Some(display) = &mut display {
             display.look(&report, hold, deadline)?;

@@ -64,6 +64,7 @@ async fn serve(config: Config) -> anyhow::Result<u8> {
         client,
         limits: SourceLimits::default(),
         timeout: config.timeout,
+        watch: config.watch,
         api: ApiOptions::default(),
         telemetry: Telemetry::new(),
     })

@@ -18,6 +18,10 @@ use crate::{
     telemetry::secret::Secret,
 };
 
+pub mod watch;
+
+use watch::WatchOptions;
+
 /// Largest configuration file.
 const CONFIG_BYTES_MAX: u64 = 256 * 1024;
 
@@ -36,6 +40,8 @@ pub struct Config {
     pub webhooks: BTreeMap<String, WebhookOptions>,
     /// Metrics servers by name.
     pub prometheus: BTreeMap<String, PrometheusOptions>,
+    /// Services that are watched between releases.
+    pub watch: Vec<WatchOptions>,
 }
 
 /// Why a configuration was refused.
@@ -87,6 +93,8 @@ struct File {
     mechanisms: BTreeMap<String, Mechanism>,
     #[serde(default)]
     prometheus: BTreeMap<String, Server>,
+    #[serde(default)]
+    watch: BTreeMap<String, watch::Watch>,
 }
 
 #[derive(Deserialize)]
@@ -156,9 +164,10 @@ pub fn read(path: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Config,
     let file: File = serde_saphyr::from_str(&text).map_err(|error| ConfigError::Malformed {
         path: name.clone(),
         found: error.to_string(),
-        hint: "keys are listen, allow_remote, store, rules, timeout, mechanisms, prometheus; the \
-               README shows each"
-            .to_owned(),
+        hint:
+            "keys are listen, allow_remote, store, rules, timeout, mechanisms, prometheus, watch; \
+               the README shows each"
+                .to_owned(),
     })?;
     let base = path.parent().unwrap_or(Path::new("."));
     let mut reading = Reading { base, env: &env, faults: Vec::new() };
@@ -208,7 +217,8 @@ impl Reading<'_> {
             self.faults
                 .push(format!("rules is {}, expected a directory of rule files", rules.display()));
         }
-        Some(Config { listen: listen?, store, rules, timeout, webhooks, prometheus })
+        let watch = watch::read(file.watch, &mut self.faults);
+        Some(Config { listen: listen?, store, rules, timeout, webhooks, prometheus, watch })
     }
 
     fn listen(&mut self, text: &str, allow_remote: bool) -> Option<SocketAddr> {

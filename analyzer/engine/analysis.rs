@@ -12,7 +12,8 @@ use super::{
     observation::{Arm, Missing, Observation, Pair, Time, Why},
     release::Release,
     residual::Residual,
-    rule::{Action, Condition, Rule, RuleSet},
+    rule::{Action, Clause, Condition, Rule, RuleSet, Test},
+    together::{Counted, Together},
     track::Track,
     verdict::{
         ClauseFinding, DOUBT_DECADES, Estimates, Finding, Progress, Standing, State, Step, Verdict,
@@ -28,6 +29,8 @@ pub struct Analysis {
     last_look: Option<Time>,
     looks: u64,
     tracks: Vec<Track>,
+    /// By signal: what a comparison has not counted yet.
+    together: Vec<Together>,
     states: Vec<RuleState>,
     /// By signal: noise as it is taken at the next look.
     noise: Vec<SignalCalibration>,
@@ -95,12 +98,14 @@ impl Analysis {
             })
             .collect();
         let release = Release::new(started);
+        let together = vec![Together::default(); rules.signals.len()];
         Self {
             rules,
             started,
             last_look: None,
             looks: 0,
             tracks,
+            together,
             states,
             noise,
             residuals,
@@ -139,20 +144,29 @@ impl Analysis {
         for (signal, track) in self.tracks.iter_mut().enumerate() {
             track.absorb(now, pair(signal));
         }
+        let window = self.rules.observe.window;
+        let together = self.together.iter_mut().enumerate();
+        let counted: Vec<Counted<'_>> =
+            together.map(|(signal, together)| together.take(pair(signal), secs, window)).collect();
         let (rules, tracks, noise) = (self.rules.clone(), &self.tracks, &self.noise);
-        let look = |signal: usize, compared: &[Option<Compared>]| Look {
+        let look = |signal: usize| Look {
             now,
             secs,
-            window: rules.observe.window,
+            window,
             signal: &rules.signals[signal],
             pair: pair(signal),
             track: tracks[signal].arms(),
             noise: noise[signal],
-            effect: compared.get(signal).and_then(Option::as_ref).and_then(Compared::effect),
+            effect: None,
+        };
+        // What compares the arms is shown what they amounted to since they last were there together.
+        let both = |signal: usize| {
+            let Counted { pair, secs } = &counted[signal];
+            Look { pair, secs: *secs, ..look(signal) }
         };
         for (signal, compared) in self.compared.iter_mut().enumerate() {
             if let Some(compared) = compared {
-                compared.step(&look(signal, &[]));
+                compared.step(&both(signal));
             }
         }
         let compared = &self.compared;
@@ -160,7 +174,22 @@ impl Analysis {
             .rules
             .iter()
             .zip(&mut self.states)
-            .map(|(rule, state)| state.look(rule, elapsed, now, |signal| look(signal, compared)))
+            .map(|(rule, state)| {
+                state.look(rule, elapsed, now, |clause| {
+                    let signal = clause.signal;
+                    let effect = compared[signal].as_ref().and_then(Compared::effect);
+                    let look = match clause.test {
+                        Test::BeyondBaseline { .. } => both(signal),
+                        Test::Dwell { .. }
+                        | Test::BeyondConstant { .. }
+                        | Test::Slope { .. }
+                        | Test::Counted { .. }
+                        | Test::HealthIs { .. }
+                        | Test::HealthLatency { .. } => look(signal),
+                    };
+                    Look { effect, ..look }
+                })
+            })
             .collect();
         let estimates: Vec<Estimates> = tracks
             .iter()
@@ -168,12 +197,10 @@ impl Analysis {
             .map(|(signal, track)| Estimates {
                 canary: track.arm(Arm::Canary).estimate,
                 baseline: track.arm(Arm::Baseline).estimate,
-                proof: compared[signal]
-                    .as_ref()
-                    .and_then(|compared| compared.proof(&look(signal, &[]))),
+                proof: compared[signal].as_ref().and_then(|compared| compared.proof(&both(signal))),
             })
             .collect();
-        self.learn_noise(observation, secs);
+        self.learn_noise(&counted);
         let held = self.release.hold_left(&rules, now).is_zero();
         let unseen = if held { self.unseen_by_sleepers(now, &findings) } else { None };
         let canary_gap = observation.canary_gap.clone().or(unseen);
@@ -205,11 +232,11 @@ impl Analysis {
 
 impl Analysis {
     /// Takes the look that has just been judged into what is known of the noise at the next.
-    fn learn_noise(&mut self, observation: &Observation, secs: f64) {
-        let readings = observation.signals.iter().zip(&mut self.noise);
-        for ((pair, noise), residual) in readings.zip(&mut self.residuals) {
+    fn learn_noise(&mut self, counted: &[Counted<'_>]) {
+        let signals = self.noise.iter_mut().zip(&mut self.residuals).zip(counted);
+        for ((noise, residual), Counted { pair, secs }) in signals {
             if let (Some(residual), Some(counts)) = (residual, Counts::of(pair)) {
-                residual.step(&counts, secs);
+                residual.step(&counts, *secs);
                 *noise = residual.noise();
             }
         }
@@ -305,7 +332,7 @@ impl RuleState {
         rule: &Rule,
         elapsed: Duration,
         now: Time,
-        looks: impl Fn(usize) -> Look<'a>,
+        looks: impl Fn(&Clause) -> Look<'a>,
     ) -> Finding {
         let early = rule.after.is_some_and(|after| elapsed < after);
         let late = rule.until.is_some_and(|until| elapsed >= until);
@@ -318,7 +345,7 @@ impl RuleState {
                 .clauses()
                 .iter()
                 .zip(&mut self.clauses)
-                .map(|(clause, state)| state.look(&looks(clause.signal)))
+                .map(|(clause, state)| state.look(&looks(clause)))
                 .collect();
             (combine(&rule.when, &mut clauses.iter().map(|clause| clause.state)), clauses)
         };

@@ -31,6 +31,7 @@ pub mod slope;
 pub mod stakes;
 pub mod tail;
 pub mod theil_sen;
+pub mod together;
 pub mod track;
 pub mod verdict;
 pub mod wager;

@@ -7,8 +7,9 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
+    native::NativeHistogram,
     native_window::NativeWindow,
-    observation::{Arm, Missing, Pair, Reading, Time, Value, Why},
+    observation::{Arm, Histogram, Missing, Pair, Reading, Time, Value, Why},
     quantile,
     rule::SignalKind,
     window::{BucketWindow, Window},
@@ -54,10 +55,49 @@ pub struct ArmTrack {
 
 /// The window of a histogram, which other kinds of signal do without.
 #[derive(Clone, Debug)]
-struct Buckets {
-    window: BucketWindow,
-    edges: Arc<[f64]>,
-    sums: Vec<f64>,
+enum Buckets {
+    Classic { window: BucketWindow, edges: Arc<[f64]>, sums: Vec<f64> },
+    Native(NativeWindow),
+}
+
+impl Buckets {
+    /// A window of another kind is begun anew, one of another layout is emptied.
+    fn push(&mut self, now: Time, histogram: &Histogram, length: Duration) {
+        if let Buckets::Native(_) = self {
+            *self = Buckets::classic(histogram, length);
+        }
+        if let Buckets::Classic { window, edges, .. } = self {
+            if **edges != *histogram.edges {
+                *edges = histogram.edges.clone();
+                window.clear();
+            }
+            window.push(now, &histogram.counts);
+        }
+    }
+
+    fn push_native(&mut self, now: Time, histogram: &NativeHistogram, length: Duration) {
+        if let Buckets::Classic { .. } = self {
+            *self = Buckets::Native(NativeWindow::new(length));
+        }
+        if let Buckets::Native(window) = self {
+            window.push(now, histogram);
+        }
+    }
+
+    fn classic(histogram: &Histogram, length: Duration) -> Self {
+        let (window, edges) = (BucketWindow::new(length), histogram.edges.clone());
+        Buckets::Classic { window, edges, sums: Vec::new() }
+    }
+
+    fn estimate(&mut self, q: f64, now: Time) -> Option<f64> {
+        match self {
+            Buckets::Classic { window, edges, sums } => {
+                let filled = window.sums_into(now, sums);
+                if filled { quantile::estimate(q, edges, sums) } else { None }
+            }
+            Buckets::Native(window) => window.sum(now)?.estimate(q),
+        }
+    }
 }
 
 /// What is remembered of a signal on both sides: of the arms, or of one instance against the
@@ -134,7 +174,6 @@ impl ArmTrack {
             reads_summary: false,
             window: Window::new(window),
             buckets: None,
-            natives: None,
         }
     }
 
@@ -179,25 +218,19 @@ impl ArmTrack {
             Value::Health { latency_secs, .. } => self.latency_secs = *latency_secs,
             Value::Histogram(histogram) => {
                 self.totals[1] += histogram.total();
+                self.reads_summary = false;
                 self.first_requests = self.first_requests.or(Some(now));
-                (self.natives, self.reads_summary) = (None, false);
-                let buckets = self.buckets.get_or_insert_with(|| {
-                    let window = BucketWindow::new(self.window.length());
-                    Box::new(Buckets { window, edges: histogram.edges.clone(), sums: Vec::new() })
-                });
-                if *buckets.edges != *histogram.edges {
-                    buckets.edges = histogram.edges.clone();
-                    buckets.window.clear();
-                }
-                buckets.window.push(now, &histogram.counts);
+                let length = self.window.length();
+                let empty = || Box::new(Buckets::classic(histogram, length));
+                self.buckets.get_or_insert_with(empty).push(now, histogram, length);
             }
             Value::Native(histogram) => {
                 self.totals[1] += histogram.total();
                 self.first_requests = self.first_requests.or(Some(now));
-                (self.buckets, self.reads_summary) = (None, false);
+                self.reads_summary = false;
                 let length = self.window.length();
-                let window = || Box::new(NativeWindow::new(length));
-                self.natives.get_or_insert_with(window).push(now, histogram);
+                let empty = || Box::new(Buckets::Native(NativeWindow::new(length)));
+                self.buckets.get_or_insert_with(empty).push_native(now, histogram, length);
             }
         }
     }
@@ -222,15 +255,7 @@ impl ArmTrack {
                 self.estimate = self.estimate.filter(|_| self.missing.is_none());
             }
             SignalKind::Quantile { q } => {
-                self.estimate = if let Some(natives) = &self.natives {
-                    natives.sum(now).and_then(|sum| sum.estimate(q))
-                } else {
-                    self.buckets.as_mut().and_then(|buckets| {
-                        let filled = buckets.window.sums_into(now, &mut buckets.sums);
-                        let estimate = || quantile::estimate(q, &buckets.edges, &buckets.sums);
-                        if filled { estimate() } else { None }
-                    })
-                };
+                self.estimate = self.buckets.as_mut().and_then(|buckets| buckets.estimate(q, now));
             }
             SignalKind::Gauge { .. } if self.missing.is_some() => self.estimate = None,
             SignalKind::Gauge { .. } | SignalKind::Health => {}

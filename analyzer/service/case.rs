@@ -11,16 +11,17 @@ use std::{
 
 use anyhow::{Context, anyhow};
 
+use super::past::PastPlan;
 use crate::{
     api::desk::{
         AnalysisSummary, AnalysisView, CancelAnalysis, DeliveryView, OpenAnalysis, RulesRef,
         StepView,
     },
-    engine::{analysis::Analysis, observation::Time, rule::RuleSet},
+    engine::{analysis::Analysis, calibration::Calibration, observation::Time, rule::RuleSet},
     report::{build, shape::Report},
     rulefile,
     signal::spec::SignalSpec,
-    store::{DeliveryState, Store, StoredAnalysis, StoredDelivery, StoredState},
+    store::{DeliveryState, Store, StoredAnalysis, StoredDelivery, StoredState, calibration},
 };
 
 /// Observations read from the journal at once while an analysis is rebuilt.
@@ -41,6 +42,10 @@ pub struct Case {
     pub specs: Arc<[SignalSpec]>,
     /// The rule file.
     pub rules_ref: RulesRef,
+    /// What was known of the service's noise when it began.
+    pub calibration: Calibration,
+    /// What stands for its past; none for one that began before there was such a thing.
+    pub past: Option<PastPlan>,
 }
 
 impl Case {
@@ -56,6 +61,15 @@ impl Case {
         if let Some(hold_secs) = order.hold_secs {
             override_hold(&mut rules, hold_secs);
         }
+        let calibration = match &stored.new.calibration {
+            None => Calibration::default(),
+            Some(record) => calibration::read(record).map_err(|why| {
+                anyhow!("the calibration of analysis {} cannot be read: {why}", stored.new.id)
+            })?,
+        };
+        let past = stored.new.past.as_deref().map(PastPlan::read).transpose();
+        let past =
+            past.with_context(|| format!("the past of analysis {} cannot be read", stored.new.id))?;
         Ok(Self {
             id: stored.new.id.clone(),
             started: stored.new.started,
@@ -63,12 +77,19 @@ impl Case {
             rules: Arc::new(rules),
             specs: file.specs.into(),
             rules_ref: RulesRef { name: name.clone(), sha256: file.sha256 },
+            calibration,
+            past,
         })
     }
 
     /// Version of the old arm; empty when there is none.
     pub fn baseline_version(&self) -> &str {
         self.order.baseline.as_ref().map_or("", |arm| &arm.version)
+    }
+
+    /// The engine before the first look.
+    pub fn begun(&self) -> Analysis {
+        Analysis::calibrated(self.rules.clone(), self.started, &self.calibration)
     }
 
     /// The engine after every journaled look: the journal is the truth, this is a fold over it.
@@ -78,7 +99,7 @@ impl Case {
         store: &dyn Store,
         mut each: impl FnMut(&Report),
     ) -> anyhow::Result<Analysis> {
-        let mut analysis = Analysis::new(self.rules.clone(), self.started);
+        let mut analysis = self.begun();
         loop {
             let page = store.journal(&self.id, analysis.looks(), JOURNAL_PAGE).await?;
             if page.is_empty() {
@@ -118,6 +139,7 @@ impl Case {
             rules: self.rules_ref.clone(),
             canary: self.order.canary.clone(),
             baseline: self.order.baseline.clone(),
+            past: self.past.as_ref().map(PastPlan::view),
             report,
             cancelled,
             deliveries: deliveries.iter().map(delivery_view).collect(),

@@ -2,14 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
 use tokio::{
-    io::AsyncReadExt,
     sync::{mpsc, watch},
     task::JoinError,
 };
@@ -19,15 +18,18 @@ use super::{
     case::{Case, stored_report, summary},
     driver::{Message, Running, chain, subject},
     live::Board,
+    rule_files,
+    stand_in::marks_of,
+    standing::StandingBoard,
     watcher,
 };
 use crate::{
     api::desk::{
         AnalysisPage, AnalysisView, ArmOrder, CancelAnalysis, Desk, DeskError, EvidenceHistory,
-        History, ListFilter, OpenAnalysis, Opened, SignalHistory,
+        History, ListFilter, OpenAnalysis, Opened, SignalHistory, WatchedServices,
     },
     deliver::Clock,
-    engine::analysis::Analysis,
+    engine::{analysis::Analysis, observation::Arm, rule::Baseline},
     report::shape::Report,
     rulefile,
     signal::carry::Carry,
@@ -67,6 +69,8 @@ pub struct ServiceDesk {
     pub store: Arc<dyn Store>,
     /// The running ones.
     pub board: Board,
+    /// The standing watches.
+    pub standing: StandingBoard,
     /// The driver's queue.
     pub driver: mpsc::Sender<Message>,
     /// Where rule files are.
@@ -148,6 +152,11 @@ impl Desk for ServiceDesk {
         self.to_its_end(async move { desk.give_up(&id, &order).await }).await
     }
 
+    async fn services(&self) -> Result<WatchedServices, DeskError> {
+        let services = self.standing.services(&*self.store).await.map_err(unavailable)?;
+        Ok(WatchedServices { services })
+    }
+
     async fn unready(&self) -> Option<String> {
         if self.driver.is_closed() {
             return Some("the service is stopping".to_owned());
@@ -182,11 +191,12 @@ impl ServiceDesk {
             return Err(DeskError::Full(format!("{RUNNING_MAX} analyses are running already")));
         }
         let (new, case) = self.checked(&order).await?;
+        let (new, case) = self.with_past(new, case).await;
         match self.store.create(new).await.map_err(unavailable)? {
             Created::Existing(stored) => self.opened_before(&order, &stored).await,
             Created::New => {
                 let view = case.view(StoredState::Running, None, None, &[]);
-                let analysis = Analysis::new(case.rules.clone(), case.started);
+                let analysis = case.begun();
                 self.begin(case, analysis, None, Carry::default(), Opening::New).await?;
                 Ok(Opened { view, is_new: true })
             }
@@ -261,6 +271,9 @@ impl ServiceDesk {
         how: Opening,
     ) -> Result<(), DeskError> {
         let collector = self.collector(&case).map_err(DeskError::Refused)?;
+        let past = self.stand_in(&case, &carry, report.as_ref().map(|report| report.at));
+        // What the past counts from lies with the past.
+        let carry = if past.is_some() { marks_of(&carry, Arm::Canary) } else { carry };
         let stop = self.stop.child_token();
         let watch = watcher::Watch {
             id: case.id.clone(),
@@ -269,6 +282,7 @@ impl ServiceDesk {
             warmup: case.rules.observe.warmup,
             carry,
             collector,
+            past,
             now: self.now.clone(),
         };
         let running = Running { case, analysis, report, stop: stop.clone() };
@@ -283,7 +297,8 @@ impl ServiceDesk {
         let order = &case.order;
         let server = order.prometheus.as_deref();
         let canary = self.arm("canary", &order.canary, server, &mut faults);
-        let baseline = order.baseline.as_ref();
+        let beside = case.rules.baseline == Baseline::Concurrent;
+        let baseline = order.baseline.as_ref().filter(|_| beside);
         let baseline = baseline.and_then(|arm| self.arm("baseline", arm, server, &mut faults));
         match canary {
             Some(canary) if faults.is_empty() => {
@@ -300,7 +315,7 @@ impl ServiceDesk {
         }
     }
 
-    fn arm(
+    pub(super) fn arm(
         &self,
         name: &str,
         arm: &ArmOrder,
@@ -385,6 +400,8 @@ impl ServiceDesk {
             order: order_text(order),
             rules_name: order.rules.clone(),
             rules_text: text.unwrap_or_default(),
+            calibration: None,
+            past: None,
         };
         if !faults.is_empty() {
             return Err(DeskError::Refused(faults));
@@ -392,12 +409,7 @@ impl ServiceDesk {
         let case = Case::of(&fresh(new.clone()))
             .map_err(|error| DeskError::Refused(vec![format!("{error:#}")]))?;
         faults.extend(self.collector(&case).err().unwrap_or_default());
-        if case.rules.needs_baseline() && order.baseline.is_none() {
-            faults.push(format!(
-                "baseline is missing, and rule file {} compares with it",
-                order.rules
-            ));
-        }
+        faults.extend(self.baseline_faults(&case));
         if faults.is_empty() { Ok((new, case)) } else { Err(DeskError::Refused(faults)) }
     }
 
@@ -411,9 +423,12 @@ impl ServiceDesk {
             )]);
         }
         let file = format!("{name}.yaml");
-        let text = read_bounded(&self.rules_dir.join(&file)).await.map_err(|error| {
-            vec![format!("rule file {file} cannot be read from the configured directory: {error}")]
-        })?;
+        let text =
+            rule_files::read_bounded(&self.rules_dir.join(&file)).await.map_err(|error| {
+                vec![format!(
+                    "rule file {file} cannot be read from the configured directory: {error}"
+                )]
+            })?;
         match rulefile::load(&file, &text) {
             Ok(_) => Ok(text),
             Err(faults) => Err(faults.iter().map(ToString::to_string).collect()),
@@ -446,14 +461,6 @@ fn fresh(new: NewAnalysis) -> StoredAnalysis {
         ended: None,
         cancel_note: None,
     }
-}
-
-/// Reads no more of a file than tells that it is too large for a rule file.
-async fn read_bounded(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    let file = tokio::fs::File::open(path).await?;
-    file.take(rulefile::MAX_FILE_BYTES as u64 + 1).read_to_string(&mut text).await?;
-    Ok(text)
 }
 
 fn append(history: &mut History, report: &Report) {

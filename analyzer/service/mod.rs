@@ -23,6 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     api::{self, ApiOptions, desk::Desk},
+    config::watch::WatchOptions,
     deliver::{Clock, Mechanism, worker::Worker},
     engine::observation::Time,
     source::{client::Client, limits::SourceLimits, prometheus::PrometheusServer},
@@ -33,8 +34,15 @@ use crate::{
 pub mod case;
 pub mod desk;
 pub mod driver;
+pub mod keeper;
+pub mod lag;
 pub mod live;
+pub mod order_past;
 pub mod outbox;
+pub mod past;
+pub mod rule_files;
+pub mod stand_in;
+pub mod standing;
 pub mod watcher;
 
 /// Time each stage of a shutdown has.
@@ -64,6 +72,8 @@ pub struct ServiceOptions {
     pub limits: SourceLimits,
     /// Time one look's sources have.
     pub timeout: Duration,
+    /// Services that are watched between releases.
+    pub watch: Vec<WatchOptions>,
     /// Limits of the API.
     pub api: ApiOptions,
     /// What happens is reported here.
@@ -110,6 +120,18 @@ pub async fn start(options: ServiceOptions) -> anyhow::Result<Service> {
     let (messages, queue) = mpsc::channel(driver::QUEUE_MAX);
     let (store, telemetry) = (options.store, options.telemetry);
     let board = live::Board::default();
+    let (keeper, kept) = mpsc::channel(keeper::QUEUE_MAX);
+    let standing = standing::StandingParts {
+        store: store.clone(),
+        keeper,
+        rules_dir: options.rules_dir.clone(),
+        client: options.client.clone(),
+        limits: options.limits.clone(),
+        timeout: options.timeout,
+        now: now.clone(),
+        board: standing::StandingBoard::default(),
+        telemetry: telemetry.clone(),
+    };
     let driver = driver::Driver {
         store: store.clone(),
         board: board.clone(),
@@ -120,6 +142,7 @@ pub async fn start(options: ServiceOptions) -> anyhow::Result<Service> {
     let desk = Arc::new(desk::ServiceDesk {
         store: store.clone(),
         board,
+        standing: standing.board.clone(),
         driver: messages,
         rules_dir: options.rules_dir,
         mechanisms: options.mechanisms.keys().cloned().collect(),
@@ -133,6 +156,11 @@ pub async fn start(options: ServiceOptions) -> anyhow::Result<Service> {
         tasks: watcher_tasks.clone(),
     });
     let resumed = desk.resume().await.context("running analyses cannot be taken up")?;
+    let (board, known) = (standing.board.clone(), telemetry.clone());
+    watcher_tasks.spawn(keeper::keep(kept, store.clone(), board, known, watchers.clone()));
+    for watch in options.watch {
+        watcher_tasks.spawn(standing::watch(watch, standing.clone(), watchers.clone()));
+    }
     tracing::info!(%addr, resumed, "listening");
     let outbox = Arc::new(outbox::StoreOutbox { store: store.clone(), now: now.clone() });
     let worker = Worker::new(outbox, options.mechanisms, telemetry.clone(), now.clone());
@@ -199,6 +227,9 @@ async fn upkeep(store: Arc<dyn Store>, telemetry: Telemetry, now: Clock, stop: C
                 let before = Time((now)().0 - RETENTION_DEFAULT.as_millis() as i64);
                 if let Err(error) = store.prune(before).await {
                     tracing::warn!(error = %driver::chain(&error), "old analyses cannot be removed");
+                }
+                if let Err(error) = store.prune_history((now)()).await {
+                    tracing::warn!(error = %driver::chain(&error), "old history cannot be removed");
                 }
             }
         }

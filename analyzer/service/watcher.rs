@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::driver::Message;
+use super::{driver::Message, stand_in::StandIn};
 use crate::{
     engine::observation::Time,
     signal::{carry::Carry, reduce::Reducer, spec::SignalSpec},
@@ -33,13 +33,15 @@ pub struct Watch {
     pub carry: Carry,
     /// The sources.
     pub collector: Collector,
+    /// The past that stands in for the baseline, when none runs beside the canary.
+    pub past: Option<StandIn>,
     /// The clock.
     pub now: Arc<dyn Fn() -> Time + Send + Sync>,
 }
 
 /// Watches until `stop` or until the driver is gone.
 pub async fn watch(watch: Watch, driver: mpsc::Sender<Message>, stop: CancellationToken) {
-    let Watch { id, specs, interval, warmup, carry, collector, now } = watch;
+    let Watch { id, specs, interval, warmup, carry, collector, mut past, now } = watch;
     let mut reducer = Reducer::new(specs, warmup, carry);
     let mut ticks = interval_at(Instant::now(), interval);
     // A look that took long moves the next ones; two looks in a burst would only see each other.
@@ -52,16 +54,24 @@ pub async fn watch(watch: Watch, driver: mpsc::Sender<Message>, stop: Cancellati
         let at = now();
         // A defect met while reading or reducing ends this analysis, and says so; a watcher that
         // just died would leave it running for ever.
-        let look = AssertUnwindSafe(async { reducer.reduce(&collector.gather(at).await) });
+        let look = AssertUnwindSafe(async {
+            let mut observation = reducer.reduce(&collector.gather(at).await);
+            let mut carry = reducer.carry().clone();
+            if let Some(past) = &mut past {
+                past.stand_in(&mut observation).await;
+                past.add_to(&mut carry);
+            }
+            (observation, carry)
+        });
         let looked = tokio::select! {
             () = stop.cancelled() => return,
             looked = look.catch_unwind() => looked,
         };
         let message = match looked {
-            Ok(observation) => Message::Look {
+            Ok((observation, carry)) => Message::Look {
                 id: id.clone(),
                 observation: Box::new(observation),
-                carry: Box::new(reducer.carry().clone()),
+                carry: Box::new(carry),
             },
             Err(_) => Message::Failed { id: id.clone(), at },
         };

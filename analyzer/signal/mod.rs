@@ -8,6 +8,7 @@ pub mod buckets;
 pub mod carry;
 pub mod increments;
 mod parts;
+pub mod past;
 pub mod quantile;
 pub mod reduce;
 pub mod sample;

@@ -17,6 +17,7 @@ use super::{
     client::Client,
     exposition::Wanted,
     health,
+    history::{self, PastArm},
     limits::SourceLimits,
     prometheus::PrometheusServer,
     scrape::{self, Dialect, Keep},
@@ -26,6 +27,7 @@ use super::{
 use crate::{
     engine::observation::{Missing, Time, Why},
     signal::{
+        past::Stretch,
         sample::{Gathered, InstanceReading, Level, Probe},
         spec::{self, Reads, SignalSpec},
     },
@@ -97,6 +99,36 @@ impl Collector {
     /// Boxed, because the compiler cannot prove `Send` of the nested borrows through an opaque type.
     pub fn gather(&self, now: Time) -> BoxFuture<'_, Gathered> {
         Box::pin(self.gather_all(now))
+    }
+
+    /// What a metrics server knows of the baseline as it was at a moment. Health endpoints are not
+    /// asked: they answer for now.
+    pub async fn gather_past(&self, at: Time) -> Gathered {
+        let [_, baseline] = self.selector_arms(at).await;
+        let (canary, dependencies) = (Vec::new(), Vec::new());
+        Gathered { at, canary, baseline: baseline.unwrap_or_default(), dependencies }
+    }
+
+    /// Reads a stretch of the baseline's past from a metrics server, look by look.
+    ///
+    /// # Errors
+    /// When the baseline is scraped, or the server cannot give its past in time.
+    pub async fn gather_history(
+        &self,
+        stretch: Stretch,
+        timeout: Duration,
+        mut each: impl FnMut(Gathered),
+    ) -> Result<(), Missing> {
+        let Some(ArmSource::Selector { prometheus, matchers }) = &self.options.baseline else {
+            let detail = "only a metrics server knows the past of an arm";
+            return Err(Missing::new(Why::NotObserved, detail));
+        };
+        let (server, matchers) = (prometheus.clone(), matchers.clone());
+        let arm = PastArm { server, matchers, specs: &self.options.specs };
+        history::read(arm, stretch, timeout, &self.telemetry, |at, baseline| {
+            each(Gathered { at, canary: Vec::new(), baseline, dependencies: Vec::new() });
+        })
+        .await
     }
 
     async fn gather_all(&self, now: Time) -> Gathered {

@@ -9,6 +9,7 @@ mod excerpt;
 pub mod exposition;
 pub mod health;
 pub mod health_body;
+pub mod history;
 pub mod limits;
 pub mod prometheus;
 mod prometheus_answer;

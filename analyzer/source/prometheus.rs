@@ -15,7 +15,7 @@ use reqwest::{
 use super::{
     client::{Bound, Client},
     excerpt::{excerpt, in_words},
-    prometheus_answer::{Data, read_answer},
+    prometheus_answer::{Data, LongSeries, read_answer, read_long_answer},
     target::{TargetError, authority, parse_url},
 };
 use crate::{
@@ -121,20 +121,51 @@ impl PrometheusServer {
         timeout: Duration,
         telemetry: &Telemetry,
     ) -> Result<Data, Missing> {
+        let read = |status, body: &[u8]| {
+            let answered = read_answer(status, body)?;
+            Ok((answered.data.series().len(), answered.data, answered.warnings))
+        };
+        self.ask_for(query, (at, timeout), telemetry, read).await
+    }
+
+    /// The same for a range selector of which every point is wanted.
+    pub(super) async fn ask_all_points(
+        &self,
+        query: &str,
+        at: Time,
+        timeout: Duration,
+        telemetry: &Telemetry,
+    ) -> Result<Vec<LongSeries>, Missing> {
+        let read = |status, body: &[u8]| {
+            let (series, warnings) = read_long_answer(status, body)?;
+            Ok((series.len(), series, warnings))
+        };
+        self.ask_for(query, (at, timeout), telemetry, read).await
+    }
+
+    /// Asks, and reports what came of it. `read` gives the number of series, what is made of them,
+    /// and the warnings.
+    async fn ask_for<T>(
+        &self,
+        query: &str,
+        (at, timeout): (Time, Duration),
+        telemetry: &Telemetry,
+        read: impl FnOnce(u16, &[u8]) -> Result<(usize, T, Vec<String>), String>,
+    ) -> Result<T, Missing> {
         let bound = Bound { time: timeout.min(self.timeout), bytes: self.limits.body_bytes_max };
         let form = form(query, at, bound.time);
         let outcome = self.client.bounded_form(&self.endpoint, &self.headers, form, bound).await;
         let outcome = outcome.map_err(|error| error.to_string()).and_then(|answer| {
-            let answered = read_answer(answer.status, &answer.body)?;
+            let answered = read(answer.status, &answer.body)?;
             Ok((answered, answer.elapsed))
         });
         match outcome {
-            Ok((answered, elapsed)) => {
-                telemetry.query_answered(query, answered.data.series().len(), elapsed);
-                for warning in &answered.warnings {
+            Ok(((series, answered, warnings), elapsed)) => {
+                telemetry.query_answered(query, series, elapsed);
+                for warning in &warnings {
                     telemetry.query_warned(query, warning);
                 }
-                Ok(answered.data)
+                Ok(answered)
             }
             Err(words) => {
                 let detail =

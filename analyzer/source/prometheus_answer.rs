@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{Error as _, IgnoredAny, SeqAccess, Visitor},
+    de::{DeserializeOwned, Error as _, IgnoredAny, SeqAccess, Visitor},
 };
 
 use super::{
@@ -59,6 +59,12 @@ pub(super) struct Series {
 }
 
 impl Series {
+    /// A series of plain numbers that has no points yet.
+    pub(super) fn of(metric: BTreeMap<String, String>) -> Self {
+        let (values, value, histograms) = (Newest::default(), None, Newest::default());
+        Self { metric, values, value, histograms }
+    }
+
     /// When its newest points were taken, oldest first.
     pub(super) fn times(&self) -> Vec<i64> {
         let numbers = self.values.0.iter().map(|point| point.at_ms);
@@ -119,10 +125,25 @@ impl<'de, P: Deserialize<'de>> Deserialize<'de> for Newest<P> {
     }
 }
 
+/// A series with all its points, oldest first.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub(super) struct LongSeries {
+    pub metric: BTreeMap<String, String>,
+    #[serde(default)]
+    pub values: Vec<Point>,
+}
+
 #[derive(Deserialize)]
-struct Envelope {
+struct LongData {
+    result: Vec<LongSeries>,
+}
+
+#[derive(Deserialize)]
+#[serde(bound = "D: Deserialize<'de>")]
+struct Envelope<D> {
     status: String,
-    data: Option<Data>,
+    #[serde(default = "no_data")]
+    data: Option<D>,
     #[serde(default, rename = "errorType")]
     error_type: String,
     #[serde(default)]
@@ -131,6 +152,10 @@ struct Envelope {
     warnings: Vec<String>,
     #[serde(default, rename = "isPartial")]
     is_partial: bool,
+}
+
+fn no_data<D>() -> Option<D> {
+    None
 }
 
 /// Only the error of an answer, when its data is not worth reading.
@@ -146,10 +171,38 @@ struct Complaint {
 /// # Errors
 /// In words, when it is no answer, an error, or only a part of one.
 pub(super) fn read_answer(status: u16, body: &[u8]) -> Result<Answered, String> {
+    let (data, warnings) = read_data::<Data>(status, body)?;
+    few_enough(data.series().len())?;
+    Ok(Answered { data, warnings })
+}
+
+/// Reads the answer to a range selector with every point in it.
+///
+/// # Errors
+/// In words, when it is no answer, an error, or only a part of one.
+pub(super) fn read_long_answer(
+    status: u16,
+    body: &[u8],
+) -> Result<(Vec<LongSeries>, Vec<String>), String> {
+    let (data, warnings) = read_data::<LongData>(status, body)?;
+    few_enough(data.result.len())?;
+    Ok((data.result, warnings))
+}
+
+fn few_enough(series: usize) -> Result<(), String> {
+    if series > SERIES_MAX {
+        return Err(format!(
+            "found {series} series, beyond the limit of {SERIES_MAX}; hint: select fewer"
+        ));
+    }
+    Ok(())
+}
+
+fn read_data<D: DeserializeOwned>(status: u16, body: &[u8]) -> Result<(D, Vec<String>), String> {
     if !(200..=299).contains(&status) {
         return Err(refusal_words(status, body));
     }
-    let envelope: Envelope = serde_json::from_slice(body).map_err(|error| {
+    let envelope: Envelope<D> = serde_json::from_slice(body).map_err(|error| {
         format!(
             "found status {status} with {:?} ({}), expected an answer of the Prometheus API; hint: \
              is this the server's base URL?",
@@ -164,14 +217,8 @@ pub(super) fn read_answer(status: u16, body: &[u8]) -> Result<Answered, String> 
         return Err("the server gave only a part of the data (isPartial)".to_owned());
     }
     let data = envelope.data.ok_or("found a success without data")?;
-    let series = data.series().len();
-    if series > SERIES_MAX {
-        return Err(format!(
-            "found {series} series, beyond the limit of {SERIES_MAX}; hint: select fewer"
-        ));
-    }
     let warnings = envelope.warnings.iter().take(WARNINGS_MAX).map(|text| excerpt(text)).collect();
-    Ok(Answered { data, warnings })
+    Ok((data, warnings))
 }
 
 fn refusal_words(status: u16, body: &[u8]) -> String {
@@ -227,6 +274,23 @@ mod tests {
         .data;
         let kept: Vec<_> = data.series()[0].values.0.iter().map(|point| point.value).collect();
         assert_eq!(kept, [96.0, 97.0, 98.0, 99.0]);
+    }
+
+    #[test]
+    fn a_long_answer_has_every_point() {
+        let points: Vec<_> = (0..100).map(|i| format!("[{i}.5,\"{i}\"]")).collect();
+        let body = format!(
+            "{{\"status\":\"success\",\"data\":{{\"resultType\":\"matrix\",\"result\":[\
+             {{\"metric\":{{\"a\":\"b\"}},\"values\":[{}]}},{{\"metric\":{{}},\"histograms\":[]}}\
+             ]}}}}",
+            points.join(",")
+        );
+        let (series, _) = read_long_answer(200, body.as_bytes()).unwrap();
+        assert_eq!(series[0].metric["a"], "b");
+        assert_eq!(series[0].values.len(), 100);
+        assert_eq!(series[0].values[99], Point { at_ms: 99_500, value: 99.0 });
+        assert_eq!(series[1].values, []);
+        assert!(read_long_answer(503, b"down").unwrap_err().contains("503"));
     }
 
     #[test]
@@ -323,6 +387,9 @@ mod tests {
             match read_answer(200, &body) {
                 Ok(_) => read += 1,
                 Err(words) => assert!(!words.contains('\n') && words.len() < 1000, "{words:?}"),
+            }
+            if let Err(words) = read_long_answer(200, &body) {
+                assert!(!words.contains('\n') && words.len() < 1000, "{words:?}");
             }
         }
         assert!(read > 0, "the whole answer is among them");

@@ -31,7 +31,7 @@ use crate::{
 /// How many scrapes back a bare name is asked for: as many points as are held, and a missed one.
 const BARE_RANGE_SCRAPES: u32 = 5;
 /// Queries of one look in flight.
-const QUERIES_AT_ONCE: usize = 8;
+pub(super) const QUERIES_AT_ONCE: usize = 8;
 /// Instances of one arm whose samples are used.
 pub const INSTANCES_PER_ARM_MAX: usize = 512;
 /// An instance is stale once its newest sample is older than this many of its scrape intervals.
@@ -61,7 +61,9 @@ pub(super) async fn read_arms(
 ) -> [Option<Vec<InstanceReading>>; 2] {
     let begun = Instant::now();
     let mut book = Book::default();
-    let plans = arms.each_ref().map(|arm| arm.as_ref().map(|arm| plan(arm, look.specs, &mut book)));
+    let plans = arms
+        .each_ref()
+        .map(|arm| arm.as_ref().map(|arm| plan(arm, look.specs, arm.server.range(), &mut book)));
     book.ask_new(look, begun, telemetry).await;
     // A histogram without buckets may be a native one, or a summary; only then is that worth a
     // question.
@@ -81,9 +83,9 @@ pub(super) async fn read_arms(
 
 /// All questions of a look, each once, and their answers.
 #[derive(Default)]
-struct Book {
-    questions: Vec<(Arc<PrometheusServer>, String)>,
-    answers: Vec<Result<Data, Missing>>,
+pub(super) struct Book {
+    pub questions: Vec<(Arc<PrometheusServer>, String)>,
+    pub answers: Vec<Result<Data, Missing>>,
 }
 
 impl Book {
@@ -114,28 +116,36 @@ impl Book {
 }
 
 /// Where in the book the answers of one arm are.
-struct Plan {
-    samples: Vec<Planned>,
-    levels: Vec<(usize, usize)>,
+pub(super) struct Plan {
+    pub samples: Vec<Planned>,
+    pub levels: Vec<(usize, usize)>,
+    /// How far back samples are asked for.
+    pub range_secs: u64,
     server: Arc<PrometheusServer>,
 }
 
-struct Planned {
-    answer: usize,
+pub(super) struct Planned {
+    pub answer: usize,
     metric: String,
     /// Of a histogram's buckets: its bare name, which a native one and a summary have.
     native: Option<String>,
 }
 
 /// A question that is asked when buckets were not found.
-struct BareQuestion {
+pub(super) struct BareQuestion {
     metric: String,
     answer: usize,
 }
 
-fn plan(arm: &SelectorArm, specs: &[SignalSpec], book: &mut Book) -> Plan {
+/// What has to be asked of one arm. Samples are asked for as far back as `range`.
+pub(super) fn plan(
+    arm: &SelectorArm,
+    specs: &[SignalSpec],
+    range: Duration,
+    book: &mut Book,
+) -> Plan {
     let matchers = bare(&arm.matchers);
-    let range = arm.server.range().as_secs().max(1);
+    let range = range.as_secs().max(1);
     let mut samples: Vec<Planned> = Vec::new();
     for wanted in wanted(specs) {
         let bucket = if wanted.histogram { "_bucket" } else { "" };
@@ -158,7 +168,7 @@ fn plan(arm: &SelectorArm, specs: &[SignalSpec], book: &mut Book) -> Plan {
             (signal, book.index_of(&arm.server, expression.replace("$arm", matchers)))
         })
         .collect();
-    Plan { samples, levels, server: arm.server.clone() }
+    Plan { samples, levels, range_secs: range, server: arm.server.clone() }
 }
 
 struct Wanted<'a> {
@@ -256,7 +266,7 @@ fn bare_questions(plan: &Plan, book: &mut Book) -> Vec<BareQuestion> {
 }
 
 /// What the answers say of each instance of one arm.
-fn readings(
+pub(super) fn readings(
     arm: &SelectorArm,
     plan: &Plan,
     by_name: &[BareQuestion],
@@ -398,7 +408,7 @@ impl<'a> Instance<'a> {
 }
 
 /// The shortest time between two points: a missed scrape makes the others longer.
-fn scrape_gap(times: &[i64]) -> Option<i64> {
+pub(super) fn scrape_gap(times: &[i64]) -> Option<i64> {
     times.windows(2).map(|pair| pair[1] - pair[0]).filter(|gap| *gap > 0).min()
 }
 

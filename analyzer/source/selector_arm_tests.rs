@@ -174,7 +174,7 @@ fn read_all(specs: &[SignalSpec], answers: Vec<Result<Data, Missing>>) -> Vec<In
     let server = Arc::new(PrometheusServer::new(client, options).unwrap());
     let arm = SelectorArm { server, matchers: "version=\"v2\"".to_owned() };
     let mut book = Book::default();
-    let plan = plan(&arm, specs, &mut book);
+    let plan = plan(&arm, specs, arm.server.range(), &mut book);
     assert_eq!(book.questions.len(), answers.len(), "{:?}", book.questions);
     book.answers = answers;
     let look = Look { now: Time(2000), timeout: Duration::from_secs(1), specs };

@@ -10,9 +10,14 @@ use async_trait::async_trait;
 
 use crate::{
     engine::observation::{Observation, Time},
-    signal::carry::Carry,
+    signal::{
+        carry::Carry,
+        past::{PastLook, SignalsKey, Stretch},
+    },
 };
 
+pub mod calibration;
+mod history;
 mod migrations;
 mod outbox;
 mod record;
@@ -24,6 +29,8 @@ pub const RETENTION_DEFAULT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// How many analyses one [`Store::prune`] removes at most, so that it never holds up the looks.
 pub const PRUNE_MAX: u32 = 200;
+
+pub use history::FORGET_MAX;
 
 /// How many rows one page of a journal or a list holds at most, whatever was asked for.
 pub const PAGE_MAX: u32 = 1000;
@@ -73,6 +80,24 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets analyses that ended before `older_than` and have nothing pending, oldest first and at
     /// most [`PRUNE_MAX`]; says how many they were.
     async fn prune(&self, older_than: Time) -> Result<u64, StoreError>;
+    /// Keeps looks of standing watches, and forgets what is beyond their bounds, in one
+    /// transaction. Of two looks at one service at one time the first is kept.
+    async fn keep(&self, looks: Vec<KeptLook>) -> Result<(), StoreError>;
+    /// Looks of a standing watch within a stretch of time, oldest first, at most `limit` (and
+    /// [`PAGE_MAX`]).
+    async fn kept(
+        &self,
+        service: &str,
+        signals: &SignalsKey,
+        stretch: Stretch,
+        limit: u32,
+    ) -> Result<Vec<PastLook>, StoreError>;
+    /// How much history there is of a service.
+    async fn history(&self, service: &str, signals: &SignalsKey)
+    -> Result<HistorySpan, StoreError>;
+    /// Forgets looks of standing watches that are older than they are kept, at most
+    /// [`FORGET_MAX`]; says how many they were.
+    async fn prune_history(&self, now: Time) -> Result<u64, StoreError>;
     /// Writes and reads back a row: the readiness probe.
     async fn ping(&self) -> Result<(), StoreError>;
     /// Finishes outstanding writes and closes files.
@@ -96,6 +121,48 @@ pub struct NewAnalysis {
     pub rules_name: String,
     /// Its whole text: a running analysis keeps the version it began with.
     pub rules_text: String,
+    /// What was known of the service's noise when it began, as [`calibration::write`] puts it down;
+    /// none when nothing was.
+    pub calibration: Option<String>,
+    /// What stands for its past, as JSON, opaque to the store.
+    pub past: Option<String>,
+}
+
+/// One look of a standing watch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptLook {
+    /// The service that is watched.
+    pub service: String,
+    /// Which signals the readings are of.
+    pub signals: SignalsKey,
+    /// The look.
+    pub look: PastLook,
+    /// How much of this service is kept.
+    pub bounds: KeepBounds,
+}
+
+/// How much of a service's history is kept. What is reached first holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepBounds {
+    /// Looks that are older than this are forgotten.
+    pub keep: Duration,
+    /// Looks at most.
+    pub looks_max: u64,
+    /// Bytes of all looks' readings at most.
+    pub bytes_max: u64,
+}
+
+/// How much history there is of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct HistorySpan {
+    /// Looks on the file, of whatever signals.
+    pub looks: u64,
+    /// Bytes of their readings.
+    pub bytes: u64,
+    /// The oldest look at the signals that were asked for.
+    pub first: Option<Time>,
+    /// The newest of them.
+    pub last: Option<Time>,
 }
 
 /// Answer to [`Store::create`].
@@ -275,7 +342,7 @@ pub enum StoreError {
     /// A record that could not be read back as it is, and was therefore not written.
     #[error("store: {what} is not written: {why}")]
     Unwritable {
-        /// Of which analysis.
+        /// Of which analysis, or which watched service.
         analysis: String,
         /// Which record.
         what: String,

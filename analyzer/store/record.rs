@@ -54,7 +54,7 @@ use crate::{
     },
 };
 
-use exact::Exact;
+pub(super) use exact::Exact;
 use native::NativeRecord;
 use parts::{NameRecord, Names, PartsRecord};
 
@@ -395,7 +395,7 @@ fn same_layout(edges: usize, counts: usize) -> Result<(), String> {
     }
 }
 
-fn finite(number: f64) -> Result<Exact, String> {
+pub(super) fn finite(number: f64) -> Result<Exact, String> {
     if number.is_finite() { Ok(Exact(number)) } else { Err(format!("found {number}")) }
 }
 

@@ -22,14 +22,17 @@ use sqlx::{
 };
 
 use super::{
-    AttemptRecord, Created, DeliveryCounts, Filter, Look, NewAnalysis, PAGE_MAX, PRUNE_MAX, Store,
-    StoreError, StoredAnalysis, StoredDelivery, StoredState,
+    AttemptRecord, Created, DeliveryCounts, Filter, HistorySpan, KeptLook, Look, NewAnalysis,
+    PAGE_MAX, PRUNE_MAX, Store, StoreError, StoredAnalysis, StoredDelivery, StoredState, history,
     migrations::{self, database},
     outbox, record,
 };
 use crate::{
     engine::observation::{Observation, Time},
-    signal::carry::Carry,
+    signal::{
+        carry::Carry,
+        past::{PastLook, SignalsKey, Stretch},
+    },
 };
 
 /// How long one call waits for a connection of ours before it fails.
@@ -180,6 +183,8 @@ impl Store for SqliteStore {
             .bind(&new.order)
             .bind(&new.rules_name)
             .bind(&new.rules_text)
+            .bind(&new.calibration)
+            .bind(&new.past)
             .execute(&mut *transaction)
             .await
             .map_err(failed)?;
@@ -310,6 +315,32 @@ impl Store for SqliteStore {
         Ok(pruned.rows_affected())
     }
 
+    async fn keep(&self, looks: Vec<KeptLook>) -> Result<(), StoreError> {
+        history::keep(self, looks).await
+    }
+
+    async fn kept(
+        &self,
+        service: &str,
+        signals: &SignalsKey,
+        stretch: Stretch,
+        limit: u32,
+    ) -> Result<Vec<PastLook>, StoreError> {
+        history::kept(self, (service, signals), stretch, limit).await
+    }
+
+    async fn history(
+        &self,
+        service: &str,
+        signals: &SignalsKey,
+    ) -> Result<HistorySpan, StoreError> {
+        history::span(self, service, signals).await
+    }
+
+    async fn prune_history(&self, now: Time) -> Result<u64, StoreError> {
+        history::prune(self, now).await
+    }
+
     async fn ping(&self) -> Result<(), StoreError> {
         let failed = |error| database("writing the readiness row", error);
         let mut transaction = self.begin().await?;
@@ -434,6 +465,8 @@ fn stored_analysis(row: &SqliteRow) -> Result<StoredAnalysis, sqlx::Error> {
             order: row.try_get("order_json")?,
             rules_name: row.try_get("rules_name")?,
             rules_text: row.try_get("rules_text")?,
+            calibration: row.try_get("calibration")?,
+            past: row.try_get("past")?,
         },
         state,
         last_look: row.try_get::<i64, _>("last_look")? as u64,
@@ -469,8 +502,9 @@ fn unreadable(what: String, why: String) -> StoreError {
 mod sql {
     pub(super) const CREATE: &str = "\
         INSERT INTO analysis \
-            (id, idempotency_key, service, started, order_json, rules_name, rules_text) \
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+            (id, idempotency_key, service, started, order_json, rules_name, rules_text, \
+            calibration, past) \
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 
     pub(super) const BY_ID: &str = "\
         SELECT analysis.*, report FROM analysis LEFT JOIN newest ON newest.analysis = n \

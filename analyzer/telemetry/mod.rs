@@ -15,12 +15,14 @@ use prometheus_client::{
 
 pub mod analysis;
 pub mod delivery;
+pub mod history;
 pub mod http;
 pub mod secret;
 pub mod source;
 
 use analysis::AnalysisMetrics;
 use delivery::DeliveryMetrics;
+use history::HistoryMetrics;
 use http::HttpMetrics;
 use source::SourceMetrics;
 
@@ -42,6 +44,7 @@ struct Inner {
     http: HttpMetrics,
     delivery: DeliveryMetrics,
     source: SourceMetrics,
+    history: HistoryMetrics,
 }
 
 impl Default for Telemetry {
@@ -52,7 +55,8 @@ impl Default for Telemetry {
         let http = HttpMetrics::register(&mut registry);
         let delivery = DeliveryMetrics::register(&mut registry);
         let source = SourceMetrics::register(&mut registry);
-        Self { inner: Arc::new(Inner { registry, analysis, http, delivery, source }) }
+        let history = HistoryMetrics::register(&mut registry);
+        Self { inner: Arc::new(Inner { registry, analysis, http, delivery, source, history }) }
     }
 }
 
@@ -65,6 +69,11 @@ impl Telemetry {
     /// Facts about analyses and their verdicts.
     pub fn analysis(&self) -> &AnalysisMetrics {
         &self.inner.analysis
+    }
+
+    /// Facts about the past of services.
+    pub fn history(&self) -> &HistoryMetrics {
+        &self.inner.history
     }
 
     /// Facts about requests to our own API.

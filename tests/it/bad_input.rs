@@ -228,6 +228,8 @@ async fn a_panic_while_judging_ends_that_analysis_and_nothing_else() {
             order: body.to_string(),
             rules_name: "any".to_owned(),
             rules_text: rules.to_owned(),
+            calibration: None,
+            past: None,
         };
         store.create(new).await.unwrap();
         let case = Case::of(&store.analysis(id).await.unwrap().unwrap()).unwrap();
@@ -332,6 +334,7 @@ async fn a_full_store_is_said_and_nothing_is_lost() {
         rules_dir: house.path().join("rules"),
         mechanisms: BTreeMap::new(),
         prometheus: BTreeMap::new(),
+        watch: Vec::new(),
         client: Client::new().unwrap(),
         limits: SourceLimits::default(),
         timeout: Duration::from_secs(1),

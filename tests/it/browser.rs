@@ -54,6 +54,7 @@ async fn start(dir: &Path, receiver: &Receiver) -> Service {
         rules_dir: dir.to_owned(),
         mechanisms: BTreeMap::from([("deploy-hook".to_owned(), webhook)]),
         prometheus: BTreeMap::new(),
+        watch: Vec::new(),
         client: Client::new().unwrap(),
         limits: SourceLimits::default(),
         timeout: Duration::from_secs(1),

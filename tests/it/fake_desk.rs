@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use rollgate::api::desk::{
     AnalysisPage, AnalysisSummary, AnalysisView, CancelAnalysis, Desk, DeskError, History,
-    ListFilter, OpenAnalysis, Opened,
+    ListFilter, OpenAnalysis, Opened, WatchedServices,
 };
 use tokio::sync::watch;
 
@@ -142,6 +142,10 @@ impl Desk for FakeDesk {
             told.follow = None;
             Ok(told.view.clone())
         })?
+    }
+
+    async fn services(&self) -> Result<WatchedServices, DeskError> {
+        Ok(WatchedServices { services: Vec::new() })
     }
 
     async fn unready(&self) -> Option<String> {

@@ -169,7 +169,25 @@ impl Prometheus {
 
     /// Starts one that scrapes these targets once a second, and native histograms of them.
     pub async fn scraping(job: &str, targets: serde_json::Value) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), job, targets).await
+    }
+
+    /// Starts one that scrapes nothing and knows this past, in OpenMetrics text with times.
+    pub async fn remembering(past: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("past.om");
+        std::fs::write(&file, past).unwrap();
+        let made = Command::new("promtool")
+            .args(["tsdb", "create-blocks-from", "openmetrics"])
+            .arg(&file)
+            .arg(dir.path().join("data"))
+            .output()
+            .expect("promtool, which comes with prometheus");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Self::start_in(dir, "nobody", serde_json::json!([])).await
+    }
+
+    async fn start_in(dir: tempfile::TempDir, job: &str, targets: serde_json::Value) -> Self {
         let address = closed_port().await;
         let config = serde_json::json!({
             "global": { "scrape_interval": "1s", "scrape_timeout": "900ms" },

@@ -97,6 +97,7 @@ impl Story {
             rules: RulesRef { name: "recommended".into(), sha256: "9f".repeat(32) },
             canary: self.canary.clone(),
             baseline: Some(arm("v2.30.2", 6)),
+            past: None,
             report: None,
             cancelled: None,
             deliveries: Vec::new(),

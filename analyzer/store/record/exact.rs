@@ -10,7 +10,7 @@ const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 /// A number that comes back with the same bits. Whole numbers are JSON integers; others are strings
 /// with the shortest digits that name them, read by the standard library, because `serde_json` may
 /// miss the last bit of a fraction; what is not finite is its bits in hex.
-pub(super) struct Exact(pub(super) f64);
+pub(in crate::store) struct Exact(pub(in crate::store) f64);
 
 impl Serialize for Exact {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

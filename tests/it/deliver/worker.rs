@@ -127,6 +127,8 @@ impl Bench {
                 order: "{}".to_owned(),
                 rules_name: "shop".to_owned(),
                 rules_text: String::new(),
+                calibration: None,
+                past: None,
             };
             self.store.create(new).await.expect("creates");
             let deliveries = mechanisms.iter().map(|mechanism| NewDelivery {
