@@ -212,7 +212,7 @@ mod tests {
         assert!(!html.contains("<script") && !html.contains('\u{1}'));
         assert_eq!(
             html.matches("&lt;script src=&quot;http://x&quot;&gt;&#39;&amp;\u{fffd}").count(),
-            13
+            15
         );
         for fetching in ["src=", "href=", "url(", "@import", "<link", "<img", "<iframe"] {
             assert!(!html.replace(&escape(evil), "").contains(fetching), "{fetching}");

@@ -17,7 +17,6 @@ use std::time::Duration;
 use super::{
     clause::Look,
     evidence::Counts,
-    noise::{comparison_noise, limit_noise},
     observation::{Arm, Histogram, Reading, Value, histogram},
     profile::{CONFIDENCE, ConstantProof, Interval, RateProfile, Side, log_mean_exp},
     promotion::{PROOF_GRID_NATS, TWO_WAYS_NATS, Traffic, time_at},
@@ -112,13 +111,13 @@ impl Compared {
         let secs = look.secs.max(f64::MIN_POSITIVE);
         let totals = Arm::BOTH.map(|arm| exposure(look.pair.of(arm)));
         self.keep_pace(totals, secs);
-        let kappa_secs = look.noise.kappa_secs;
         match &mut self.profile {
             Profile::Rate(profile) => {
                 let both = counts(&look.pair.canary).zip(counts(&look.pair.baseline));
-                if let (Some((canary, baseline)), Some(share)) = (both, share_before(look)) {
-                    let of = |total: f64| share * total / secs;
-                    let noise = comparison_noise(kappa_secs, of(canary.1), of(baseline.1));
+                // Before anything is known of the usual rate there is no telling how noisy it is.
+                if let (Some((canary, baseline)), Some(usual)) = (both, look.usual()) {
+                    let of = |total: f64| usual * total / secs;
+                    let noise = look.noise.comparison(of(canary.1), of(baseline.1));
                     let counts = Counts {
                         canary_events: canary.0,
                         canary_total: canary.1,
@@ -131,7 +130,7 @@ impl Compared {
             Profile::Quantile(profile) => {
                 let (canary, baseline) =
                     (histogram(&look.pair.canary), histogram(&look.pair.baseline));
-                profile.step(canary.as_deref(), baseline.as_deref(), kappa_secs, secs);
+                profile.step(canary.as_deref(), baseline.as_deref(), &look.noise, secs);
             }
         }
         if let Some(proof) = &mut self.proof {
@@ -177,17 +176,17 @@ impl Compared {
     fn remaining(&self, proof: &Proving, look: &Look<'_>) -> Option<Duration> {
         let [canary_per_sec, baseline_per_sec] = self.pace;
         let [events, total] = look.track.arm(Arm::Baseline).totals;
-        let (event_share, factor, lead) = match &self.profile {
+        let (event_share, factor, lead, noise_share) = match &self.profile {
             Profile::Rate(profile) => {
                 let share = if total > 0.0 { events / total } else { 0.0 };
-                (share, proof.margin.factor, profile.lead())
+                (share, proof.margin.factor, profile.lead(), 1.0)
             }
             Profile::Quantile(profile) => match profile.leading_edge() {
-                Some(edge) => (edge.share, edge.ratio, edge.lead),
-                None => (0.0, proof.margin.factor, 0.0),
+                Some(edge) => (edge.share, edge.ratio, edge.lead, edge.noise_share),
+                None => (0.0, proof.margin.factor, 0.0, 1.0),
             },
         };
-        let kappa_secs = look.noise.kappa_secs;
+        let kappa_secs = look.noise.kappa_secs * noise_share;
         let traffic = Traffic { canary_per_sec, baseline_per_sec, event_share, kappa_secs };
         let price = proof.needed + PROOF_GRID_NATS;
         let both = if proof.constant.is_some() { TWO_WAYS_NATS } else { 0.0 };
@@ -264,7 +263,7 @@ impl ConstantWay {
             _ => None,
         };
         if let Some((events, total)) = counted {
-            let noise = limit_noise(look.noise.kappa_secs, self.constant * total / secs);
+            let noise = look.noise.limit(self.constant * total / secs);
             self.proof.step(events, total, noise);
         }
     }
@@ -294,13 +293,6 @@ fn beyond(histogram: &Histogram, limit: f64, side: Side) -> Option<f64> {
         Side::Below | Side::Above => above,
     };
     (edge < histogram.edges.len()).then(|| histogram.above(edge))
-}
-
-/// Share of the baseline's requests that were events before this look, one event more than was
-/// seen: of a rate of which nothing was seen it is not known that it is quiet. None at first.
-fn share_before(look: &Look<'_>) -> Option<f64> {
-    let [events, total] = look.track.arm(Arm::Baseline).totals_before;
-    (total > 0.0).then(|| (events + 1.0) / total)
 }
 
 fn counts(reading: &Reading) -> Option<(f64, f64)> {

@@ -3,7 +3,7 @@
 //!
 //! As in `quantile.rs`, requests slower than a bucket edge `x` are events, and if the canary's
 //! latencies are `s` times the baseline's, the ratio of the shares of slower requests is
-//! `r_x(s) = tail_b(x / s) / tail_b(x)`, interpolated from what the baseline showed *before* the
+//! `r_x(s) = tail_b(x / s) / tail_b(x)`, by `tail.rs` from what the baseline showed *before* the
 //! present look. So the profile over `s` at one edge is that of `profile.rs` with `r_x(s)` for `r`.
 //! Only a few edges next to the quantile are looked at: far from it the scale model is of no interest.
 //!
@@ -13,13 +13,13 @@
 //! below `r_x(F)`, lowered by one relative standard error of the tail's count, since a margin that
 //! chance made too wide would let through what is beyond the true one.
 //!
-//! The table of `r_x(s)` is made anew whenever the baseline has grown by a tenth, so that a look
+//! The table of `r_x(s)` is made anew whenever the baseline has grown by a quarter, so that a look
 //! costs one logarithm per ratio and edge. Sources: as in `profile.rs`.
 
 use std::sync::{Arc, LazyLock};
 
 use super::{
-    noise::comparison_noise,
+    calibration::SignalCalibration,
     observation::Histogram,
     profile::{Interval, ODDS_MAX, Side, interval, log_mean_exp},
     quantile::edge_index,
@@ -37,7 +37,7 @@ const INTERVAL_EDGES: usize = 2;
 const SHARE_FACTOR: f64 = 5.0;
 
 /// By how much the baseline has to grow before the table is made anew.
-const GROWTH: f64 = 1.1;
+const GROWTH: f64 = 1.25;
 
 /// Ratios of the grid, and the position of 1 in it.
 const SCALES: usize = 21;
@@ -82,6 +82,8 @@ struct EdgeProfile {
 struct Table {
     /// Share of its requests that are slower.
     share: f64,
+    /// Noise intensity there, as a multiple of the signal's.
+    noise_share: f64,
     ratios: [f64; SCALES],
     ln_ratios: [f64; SCALES],
     /// The ratio of shares at the margin, on the safe side of it.
@@ -95,6 +97,8 @@ pub struct LeadingEdge {
     pub share: f64,
     /// The ratio of shares that the margin allows.
     pub ratio: f64,
+    /// Noise intensity there, as a multiple of the signal's.
+    pub noise_share: f64,
     /// Nats by which "alike" is likelier than "at the margin".
     pub lead: f64,
 }
@@ -120,8 +124,8 @@ impl QuantileProfile {
     pub fn leading_edge(&self) -> Option<LeadingEdge> {
         let lead = |edge: &EdgeProfile| edge.leads[PROOF_REACH];
         let edge = self.edges.iter().max_by(|a, b| lead(a).total_cmp(&lead(b)))?;
-        let Table { share, margin: ratio, .. } = edge.table;
-        Some(LeadingEdge { share, ratio, lead: lead(edge) })
+        let Table { share, margin: ratio, noise_share, .. } = edge.table;
+        Some(LeadingEdge { share, ratio, noise_share, lead: lead(edge) })
     }
 
     /// Takes one look of `secs` seconds.
@@ -129,12 +133,12 @@ impl QuantileProfile {
         &mut self,
         canary: Option<&Histogram>,
         baseline: Option<&Histogram>,
-        kappa_secs: f64,
+        noise: &SignalCalibration,
         secs: f64,
     ) {
         if let (Some(canary), Some(baseline)) = (canary, baseline) {
             self.tabulate(canary);
-            self.judge(canary, baseline, kappa_secs, secs);
+            self.judge(canary, baseline, noise, secs);
         }
         if let Some(baseline) = baseline {
             self.remember(baseline);
@@ -170,7 +174,7 @@ impl QuantileProfile {
             self.edges = found
                 .into_iter()
                 .filter_map(|(edge, _)| {
-                    let table = Table::new(&tail, edges, edge, total, self.margin)?;
+                    let table = Table::new(&tail, edges, edge, self.q, self.margin)?;
                     let (log_likelihoods, leads) = ([0.0; SCALES], [0.0; 2 * PROOF_REACH + 1]);
                     Some(EdgeProfile { edge, table, log_likelihoods, leads })
                 })
@@ -179,13 +183,19 @@ impl QuantileProfile {
         }
         for profile in &mut self.edges {
             // An edge that is no longer there keeps the table of the time when it was.
-            if let Some(table) = Table::new(&tail, edges, profile.edge, total, self.margin) {
+            if let Some(table) = Table::new(&tail, edges, profile.edge, self.q, self.margin) {
                 profile.table = table;
             }
         }
     }
 
-    fn judge(&mut self, canary: &Histogram, baseline: &Histogram, kappa_secs: f64, secs: f64) {
+    fn judge(
+        &mut self,
+        canary: &Histogram,
+        baseline: &Histogram,
+        noise: &SignalCalibration,
+        secs: f64,
+    ) {
         let totals = (canary.total(), baseline.total());
         let secs = secs.max(f64::MIN_POSITIVE);
         let mut moved = false;
@@ -200,9 +210,10 @@ impl QuantileProfile {
                 continue;
             }
             let share = profile.table.share;
-            let noise =
-                comparison_noise(kappa_secs, share * totals.0 / secs, share * totals.1 / secs);
-            profile.step(events, totals, noise, self.margin);
+            let factor = noise
+                .times(profile.table.noise_share)
+                .comparison(share * totals.0 / secs, share * totals.1 / secs);
+            profile.step(events, totals, factor, self.margin);
             moved = true;
         }
         if moved {
@@ -280,30 +291,41 @@ impl Table {
         tail: &Tail<'_>,
         edges: &[f64],
         edge: f64,
-        total: f64,
+        q: f64,
         margin: Option<(f64, Side)>,
     ) -> Option<Self> {
-        let share = tail.share(edge_index(edges, edge)?);
-        if share * total < EDGE_EVENTS_MIN {
+        let index = edge_index(edges, edge)?;
+        let (share, events) = (tail.share(index), tail.events(index));
+        if events < EDGE_EVENTS_MIN {
             return None;
         }
         let ratio = |scale: f64| (tail.share_beyond(edge / scale) / share).max(RATIO_MIN);
         let ratios = LN_SCALES.map(|ln| if ln == 0.0 { 1.0 } else { ratio(ln.exp()) });
-        let widened = 1.0 + 1.0 / (share * total).sqrt();
+        let widened = 1.0 + 1.0 / events.sqrt();
         let margin = match margin {
             Some((factor, Side::Below)) => ratio(factor) / widened,
             Some((factor, Side::Above)) => ratio(factor) * widened,
             None => 1.0,
         };
-        Some(Self { share, ratios, ln_ratios: ratios.map(f64::ln), margin })
+        let noise_share = tail.noise_share(index, q);
+        Some(Self { share, noise_share, ratios, ln_ratios: ratios.map(f64::ln), margin })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::{calibration::Usual, noise::Origin};
 
     const EDGES: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+    /// Without noise: the factor is that of the rate profile, which has golden numbers of its own.
+    const CALM: SignalCalibration = SignalCalibration {
+        kappa_secs: 0.0,
+        spread: 0.0,
+        usual: Usual { events: 0.0, total: 0.0 },
+        origin: Origin::Prior,
+    };
 
     fn look(t: u32) -> [Histogram; 2] {
         let odd = f64::from(t % 2);
@@ -314,19 +336,19 @@ mod tests {
     }
 
     /// Golden numbers by numpy and scipy: a program that keeps every look with the baseline's counts
-    /// of the time, takes `r_x(s)` by `numpy.interp` of ln tail over ln x, sums
-    /// `(xc log(theta) + xb log(1 - theta)) / phi` and needs no grid for the interval; a proof is
+    /// of the time, takes `r_x(s)` by `scipy.stats.norm.sf` of scores interpolated over ln x, sums
+    /// `xc log(theta) + xb log(1 - theta)` and needs no grid for the interval; a proof is
     /// `logsumexp` over edges and alternatives less the logarithm of their number.
     #[test]
     fn profiles_equal_the_reference() {
         for (looks, [low, high, proof]) in [
-            (30, [0.6324247865902861, 1.4690491938490164, 8.663829178247274]),
-            (90, [0.7462891596059645, 1.1899520872268172, 35.0868038457898]),
+            (30, [0.6517503784606307, 1.3422058017108303, 23.686782427280672]),
+            (90, [0.7576058819278068, 1.1374200023961214, 89.51703936104511]),
         ] {
             let mut profile = QuantileProfile::new(0.95, Some((1.5, Side::Below)));
             for t in 1..=looks {
                 let [canary, baseline] = look(t);
-                profile.step(Some(&canary), Some(&baseline), 0.25, 2.0);
+                profile.step(Some(&canary), Some(&baseline), &CALM, 2.0);
             }
             let found = profile.interval().expect("enough was seen");
             let near = |found: f64, golden: f64| (found / golden).ln().abs() < 0.03;
@@ -357,7 +379,7 @@ mod tests {
                 (random(5) > 0).then(|| Histogram { edges: edges.into(), counts })
             };
             let (canary, baseline) = (arm(), arm());
-            profile.step(canary.as_ref(), baseline.as_ref(), 0.25, 1.0);
+            profile.step(canary.as_ref(), baseline.as_ref(), &SignalCalibration::default(), 1.0);
             assert!(!profile.proof().is_nan());
             if let Some(Interval { estimate, low, high }) = profile.interval() {
                 assert!(low <= estimate && estimate <= high, "{low} {estimate} {high}");

@@ -83,6 +83,11 @@ impl<'a> Tail<'a> {
         self.beyond[index] / self.total
     }
 
+    /// Requests slower than edge number `index`.
+    pub fn events(&self, index: usize) -> f64 {
+        self.beyond[index]
+    }
+
     /// Share of requests slower than `x`. Below the lowest edge everything counts.
     pub fn share_beyond(&self, x: f64) -> f64 {
         let right = self.edges.partition_point(|&edge| edge < x);

@@ -50,7 +50,6 @@ pub struct ArmTrack {
     pub reads_summary: bool,
     window: Window<3>,
     buckets: Option<Box<Buckets>>,
-    natives: Option<Box<NativeWindow>>,
 }
 
 /// The window of a histogram, which other kinds of signal do without.

@@ -43,6 +43,7 @@ fn main() {
     let short = number("ROLLGATE_RUNS").map(|runs| usize::try_from(runs).expect("a count").max(20));
     let plan = Plan {
         seed,
+        is_short: short.is_some(),
         false_runs: short.unwrap_or(FALSE_RUNS),
         found_runs: short.unwrap_or(FOUND_RUNS).min(FOUND_RUNS),
         peer_runs: short.unwrap_or(PEER_RUNS).min(PEER_RUNS),

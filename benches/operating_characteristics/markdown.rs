@@ -31,7 +31,7 @@ impl fmt::Display for Page {
 
 impl Page {
     fn head(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Plan { seed, false_runs, found_runs, peer_runs } = self.plan;
+        let Plan { seed, false_runs, found_runs, peer_runs, .. } = self.plan;
         writeln!(
             f,
             "# Operating characteristics
@@ -54,7 +54,14 @@ Rates are over {false_runs} runs of 15 min, delays over {found_runs} runs that g
 after the onset, the peers over the first {peer_runs} of either, an hour each. Intervals are 95 %
 (Clopper and Pearson).
 "
-        )
+        )?;
+        if self.plan.is_short {
+            writeln!(
+                f,
+                "**A short run, by `ROLLGATE_RUNS={false_runs}`**: intervals are wide, and figures rough.\n"
+            )?;
+        }
+        Ok(())
     }
 
     fn required(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

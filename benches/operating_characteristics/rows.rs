@@ -236,6 +236,14 @@ pub fn healthy() -> Vec<Row> {
             Demand::Shown,
         ),
         row(
+            "latency, level AR 0.05 / 10 s, 20 and 60 requests/s, no history",
+            &latency,
+            split(20.0, 60.0).with_noise(level(0.05, 10.0)),
+            Known::Nothing,
+            false,
+            Demand::Shown,
+        ),
+        row(
             "latency, level AR 0.1 / 10 s, 20 and 60 requests/s, no history",
             &latency,
             split(20.0, 60.0).with_noise(level(0.1, 10.0)),

