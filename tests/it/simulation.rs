@@ -134,7 +134,7 @@ fn a_healthy_release_has_the_stated_rates_and_poisson_dispersion() {
     let first = &looks[0];
     assert_eq!(first.at, START.after(Duration::from_secs(1)));
     assert_eq!(events(&first.signals[LOGGED].canary), (0.0, 1.0, 1));
-    let (requests, _) = share(&first.signals[ERRORS].canary).clone();
+    let (requests, _) = share(&first.signals[ERRORS].canary);
     assert!(requests <= events(&first.signals[REQUESTS].canary).0);
     assert_eq!(first.signals[RESTARTS].canary, Ok(Value::Restarts(0)));
     assert!((150e6..260e6).contains(&level(&first.signals[MEMORY].canary)));
