@@ -73,14 +73,14 @@ pub fn observation(random: &mut StdRng, secs: i64, fault: Fault, known: Known) -
         let requests = if arm == Arm::Canary { RPS } else { 3 * RPS };
         let (mut all, mut instances, mut routes) =
             (none.clone(), vec![none.clone(); INSTANCES], vec![none.clone(); ROUTES]);
-        for instance in 0..INSTANCES {
+        for (instance, of_instance) in instances.iter_mut().enumerate() {
             for _ in 0..requests {
                 // Routes are not asked alike: the first has most.
                 let route = random.random_range(0..ROUTES).min(random.random_range(0..ROUTES));
                 let is_bad = arm == Arm::Canary && secs >= ONSET;
                 let how = if is_bad { fault(instance, route) } else { (USUAL_ERRORS, 1.0) };
                 let (bucket, failed) = request(random, &edges, how);
-                for counted in [&mut all, &mut instances[instance], &mut routes[route]] {
+                for counted in [&mut all, &mut *of_instance, &mut routes[route]] {
                     counted.0 += f64::from(u8::from(failed));
                     counted.1[bucket] += 1.0;
                 }
