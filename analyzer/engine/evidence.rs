@@ -1,16 +1,13 @@
-//! The evidence process on event rates: how sure we are that the canary's rate is beyond a limit,
-//! valid at every look.
+//! Counts of two arms, what they say for each effect, and the plain mixture over effects and onsets.
 //!
-//! The null hypothesis of `X > m x baseline` is that the canary's event rate is at most
-//! `max(m * baseline rate, floor)`. Each part is tested by a mixture of likelihood ratios over a
-//! grid of effects and over the look at which the regression may have begun; the evidence is the
-//! smaller of the two. Under the null the chance that the e-value *ever* reaches 1/alpha is at
-//! most alpha (Ville's inequality), however often one looks.
+//! A mixture of likelihood ratios over a grid of effects, and over the look at which a regression may
+//! have begun, is the simplest process whose chance of *ever* reaching 1/alpha under the null is at
+//! most alpha (Ville's inequality), however often one looks. [`super::wager`] does better where two
+//! arms are compared; the mixture serves where nothing but a list of ratios is known.
 //!
 //! Sources: Wald 1947 (likelihood ratios); Robbins 1970 (mixtures); Howard, Ramdas, McAuliffe,
 //! Sekhon 2021 (time-uniform bounds); Lindon and Malek 2022 (Poisson counts, anytime-valid);
-//! Lindon, Sanden, Shirikian 2022 (canary tests); Shin, Ramdas, Rinaldo 2024 (unknown onset);
-//! Wang and Ramdas 2022 (merging e-values).
+//! Shin, Ramdas, Rinaldo 2024 (unknown onset).
 //!
 //! Everything is a function of the counts given; there is no window and nothing to expire. Time
 //! enters only through the horizon, in looks.

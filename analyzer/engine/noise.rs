@@ -1,13 +1,23 @@
 //! The noise factor: by how much the variance of real event counts exceeds Poisson's.
 //!
-//! Each arm's rate is taken to carry independent multiplicative noise of intensity kappa (seconds:
-//! variance of the log rate times its correlation time). The log rate ratio's variance is then
-//! inflated by `phi = 1 + 2 kappa e_c e_b / (e_c + e_b)`, with e the expected events per second of
-//! each arm; against a constant it is `1 + kappa e_c`. Dividing log likelihood ratios by phi keeps
-//! the stated false-rollback rate at the price of speed.
+//! Each arm's rate is taken to carry independent multiplicative noise of variance `s` (its spread)
+//! and correlation time `tau`, of intensity `kappa = 2 s tau` in seconds. Over times longer than
+//! that, the variance of the log rate ratio is inflated by
 //!
-//! Here kappa is a stated prior. It is never measured: a service whose noise is stronger than the
-//! prior exceeds the stated rate, and every finding says which factor was used.
+//! ```text
+//! phi = 1 + 2 kappa e_c e_b / (e_c + e_b),        against a constant: phi = 1 + kappa e_c,
+//! ```
+//!
+//! with `e` the expected events per second of each arm, from the past and from the baseline before
+//! the look: a regression must not raise the factor that judges it. Dividing log likelihood ratios
+//! by `phi` keeps the stated false-rollback rate at the price of speed (quasi-likelihood: Wedderburn
+//! 1974; McCullagh and Nelder 1989). It is an approximation for sums over many correlation times.
+//! What it lacks while a burst lasts, [`SignalCalibration::comparison`] adds by the spread.
+//!
+//! Where kappa comes from: measured on the service's past ([`super::calibration`],
+//! [`super::dispersion`]); moved by what the analysis itself shows of the ratio
+//! ([`super::residual`]); and without a past a stated prior. **The prior is not measured**: a
+//! service that is noisier than it exceeds the stated rate. Every finding says which it was.
 
 use super::calibration::SignalCalibration;
 
@@ -21,7 +31,7 @@ pub const KAPPA_LATENCY_PRIOR_SECS: f64 = 0.1;
 
 /// Noise that is not small counts for more than its intensity says, by `1 + LARGE s^2` with `s` its
 /// spread: while a burst lasts it is as large as a regression. Measured, on log-normal noise.
-const LARGE: f64 = 3.0;
+const LARGE: f64 = 2.0;
 
 /// What `s` itself adds for a canary that stands alone. Beside an equal baseline a burst of the one
 /// is as likely as one of the other; of a canary that is by far the smaller, its own bursts upward

@@ -136,7 +136,7 @@ def noise_case(name, seed, secs, looks, share, sigma, tau, lag):
             statistic = (((bx - p * bn) ** 2) / (p * (1 - p) * bn)).sum()
             value, error = statistic / (len(bx) - 1), np.sqrt((2 + 1 / (p * bn).mean()) / (len(bx) - 1))
         else:
-            step = round(min(lag, (len(bx) - 1) * length / 2) / length)
+            step = int(np.ceil(min(lag, (len(bx) - 1) * length / 2) / length - 0.5))  # half goes down
             terms, sizes = [], []
             for i in range(len(bx) - step):
                 # A two-by-two table's chi-square, with the pooled share of all blocks for 1 - p.
@@ -146,6 +146,8 @@ def noise_case(name, seed, secs, looks, share, sigma, tau, lag):
                 expected = both * bn[i] / total
                 terms.append((bx[i] - expected) ** 2 / (expected * bn[i + step] / total * (1 - p)))
                 sizes.append(both / 2)
+            if len(terms) < 8:
+                continue
             value, error = np.mean(terms), np.sqrt((2 + 1 / np.mean(sizes)) * 2 / len(terms))
         found = excess(value, error) * (1 - p) / (xs.sum() / (looks * secs))
         kappa = max(kappa, found)

@@ -25,7 +25,9 @@ pub(super) fn comparison_look(
     let usual = look.usual();
     let secs = look.secs.max(LOOK_SECS_MIN);
     let per_sec = |total: f64, rate: f64| rate * total / secs;
-    let expected = usual.unwrap_or(0.0);
+    // A baseline that is just now calm must not make the noise small that the past has shown.
+    let past = look.noise.usual.rate(0.0, 0.0).unwrap_or(0.0);
+    let expected = usual.unwrap_or(0.0).max(past);
     let noise = Noise {
         baseline: look.noise.comparison(
             per_sec(counts.canary_total, expected),

@@ -16,33 +16,40 @@ pub(super) fn limit_look(
     needed: f64,
 ) -> ClauseFinding {
     let mut note = None;
-    let counts: Option<(f64, f64, f64)> = match (&look.pair.canary, look.signal.kind, op) {
+    let usual = look.usual();
+    let counted: Option<Counted> = match (&look.pair.canary, look.signal.kind, op) {
         (Ok(Value::Share { events, total }), _, Op::Above | Op::AtLeast) => {
-            Some((*events, *total, limit))
+            Some(Counted { events: *events, total: *total, limit, usual })
         }
         // "less than 95 % good" is "more than 5 % not good".
-        (Ok(Value::Share { events, total }), _, Op::Below | Op::AtMost) => {
-            Some((total - events, *total, 1.0 - limit))
-        }
+        (Ok(Value::Share { events, total }), _, Op::Below | Op::AtMost) => Some(Counted {
+            events: total - events,
+            total: *total,
+            limit: 1.0 - limit,
+            usual: usual.map(|usual| 1.0 - usual),
+        }),
         (Ok(Value::Events { events, instance_secs, instances }), ..) => {
-            Some((*events, instance_secs / f64::from((*instances).max(1)), limit))
+            let instances = f64::from((*instances).max(1));
+            let usual = usual.map(|usual| usual * instances);
+            Some(Counted { events: *events, total: instance_secs / instances, limit, usual })
         }
         (Ok(Value::Histogram(histogram)), SignalKind::Quantile { q }, _) => {
-            let counted = beyond_edge(histogram, limit);
-            note = counted.map(|(edge, _)| format!("judged at the bucket edge {edge}"));
-            counted.map(|(_, above)| (above, histogram.total(), 1.0 - q))
+            beyond_edge(histogram, limit).map(|(edge, above)| {
+                note = Some(format!("judged at the bucket edge {edge}"));
+                Counted { events: above, total: histogram.total(), limit: 1.0 - q, usual: None }
+            })
         }
         _ => None,
     };
     let secs = look.secs.max(LOOK_SECS_MIN);
     let mut noise = 1.0;
-    if let Some((events, total, limit)) = counts {
+    if let Some(Counted { events, total, limit, usual }) = counted {
         noise = look.noise.limit(limit * total / secs);
         let limit = limit.max(f64::MIN_POSITIVE);
-        evidence.step(events, total, &LimitTerms { limit, noise, usual: None });
+        evidence.step(events, total, &LimitTerms { limit, noise, usual });
     }
     let log_value = evidence.log_value();
-    let no_edge = matches!((&look.pair.canary, counts), (Ok(Value::Histogram(_)), None));
+    let no_edge = matches!((&look.pair.canary, &counted), (Ok(Value::Histogram(_)), None));
     let missing = if no_edge {
         Some(Missing::new(Why::BucketLayout, format!("no bucket edge at or above {limit}")))
     } else {
@@ -56,6 +63,16 @@ pub(super) fn limit_look(
         note,
         ..evidence_finding(look, log_value, needed, used(look, noise), missing)
     }
+}
+
+/// What a look has of what the limit is on.
+struct Counted {
+    events: f64,
+    total: f64,
+    /// Allowed events of the total.
+    limit: f64,
+    /// Usual events of the total, when known.
+    usual: Option<f64>,
 }
 
 /// The lowest bucket edge at or above a limit and the requests beyond it. Above rather than
