@@ -1,7 +1,7 @@
 //! The cost of judging: one evidence step during and after the hold; one whole look of an analysis
 //! with ten rules over five signals, at minute 2 and at minute 60; and one look of the dearest case,
 //! ten rules by evidence with ten instances an arm and ten routes, while nothing happens and in a
-//! regression, when every rule says what is to blame; and a look with native histograms.
+//! regression, when every rule says what is to blame.
 //!
 //! Targets are asserted on the least of several medians: a busy machine makes a run slower, never
 //! faster.
@@ -309,32 +309,6 @@ fn sum(parts: &[Value]) -> Value {
         }
     }
     sum
-}
-
-/// The same looks with a native histogram of schema 3 for the latencies, as the client libraries have
-/// it: 100 log-normal latencies a look and arm.
-fn natives(looks: &[Observation]) -> Vec<Observation> {
-    let mut random = StdRng::seed_from_u64(SEED);
-    let mut reading = || -> Reading {
-        let mut counts: BTreeMap<i32, f64> = BTreeMap::new();
-        for _ in 0..100 {
-            // Twelve evens are near enough to a normal score.
-            let score: f64 = (0..12).map(|_| random.random::<f64>()).sum::<f64>() - 6.0;
-            *counts.entry(index_of(3, 0.05 * (0.7 * score).exp())).or_default() += 1.0;
-        }
-        Ok(Value::Native(NativeHistogram {
-            schema: 3,
-            zero_threshold: 2.938735877055719e-39,
-            zero_count: 0.0,
-            buckets: counts.into_iter().collect(),
-        }))
-    };
-    let mut look = |look: &Observation| {
-        let mut look = look.clone();
-        look.signals[1] = Pair::new(reading(), reading());
-        look
-    };
-    looks.iter().map(&mut look).collect()
 }
 
 /// The same looks with a native histogram of schema 3 for the latencies, as the client libraries have
