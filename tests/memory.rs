@@ -13,7 +13,7 @@ use rollgate::{
     engine::{
         analysis::Analysis,
         observation::{Arm, Health, Histogram, Observation, Pair, Part, PartKind, Time, Value},
-        rule::SignalKind,
+        rule::{Action, SignalKind},
         verdict::State,
     },
     rulefile,
@@ -77,9 +77,23 @@ fn held() -> usize {
     stats.bytes_allocated - stats.bytes_deallocated
 }
 
+/// What ships, with a slope: fewer signals, and the levels of every process over time.
+const RECOMMENDED: &str = include_str!("../rules/recommended.yaml");
+
 #[test]
 fn an_analysis_holds_at_most_64_kib_and_nothing_grows() {
-    let rules = Arc::new(rulefile::load("memory.yaml", RULES).expect("valid rules").rules);
+    // One after the other: every allocation of the process is counted.
+    check("the largest", RULES, 5);
+    check("the recommended", RECOMMENDED, 0);
+}
+
+fn check(name: &str, text: &str, firing_min: usize) {
+    let mut rules = rulefile::load("memory.yaml", text).expect("valid rules").rules;
+    for rule in &mut rules.rules {
+        // What has been concluded must not end the watching.
+        rule.then = Action::Investigate;
+    }
+    let rules = Arc::new(rules);
     let kinds: Vec<SignalKind> = rules.signals.iter().map(|signal| signal.kind).collect();
     let mut random = StdRng::seed_from_u64(60);
     let before = held();
@@ -89,10 +103,10 @@ fn an_analysis_holds_at_most_64_kib_and_nothing_grows() {
         for secs in minutes.start * 60..minutes.end * 60 {
             let look = observation(&mut random, &kinds, secs + 1);
             let step = analysis.step(&look);
-            if secs == 30 * 60 {
+            if secs == 29 * 60 && firing_min > 0 {
                 let firing = step.findings.iter().filter(|rule| rule.state == State::Fires);
                 let firing = firing.count();
-                assert!(firing >= 5, "only {firing} rules fire in the regression");
+                assert!(firing >= firing_min, "only {firing} rules fire in the regression");
                 assert!(step.findings.iter().any(|rule| rule.clauses[0].blame.is_some()));
             }
             drop((look, step));
@@ -105,10 +119,10 @@ fn an_analysis_holds_at_most_64_kib_and_nothing_grows() {
     let minute_30 = most(0..30, &mut analysis);
     let minute_60 = most(30..60, &mut analysis);
     let hour_6 = most(60..360, &mut analysis);
-    println!("{minute_30} bytes at minute 30, {minute_60} at minute 60, {hour_6} after 6 h");
-    assert!(minute_60 <= ANALYSIS_BYTES_MAX, "{minute_60} bytes at minute 60");
-    assert!(minute_60 <= minute_30 + WAVER_BYTES, "from {minute_30} bytes to {minute_60}");
-    assert!(hour_6 <= minute_60 + WAVER_BYTES, "from {minute_60} bytes to {hour_6}");
+    println!("{name}: {minute_30} bytes at minute 30, {minute_60} at 60, {hour_6} after 6 h");
+    assert!(minute_60 <= ANALYSIS_BYTES_MAX, "{name}: {minute_60} bytes at minute 60");
+    assert!(minute_60 <= minute_30 + WAVER_BYTES, "{name}: from {minute_30} to {minute_60} bytes");
+    assert!(hour_6 <= minute_60 + WAVER_BYTES, "{name}: from {minute_60} to {hour_6} bytes");
 }
 
 fn observation(random: &mut StdRng, kinds: &[SignalKind], secs: i64) -> Observation {

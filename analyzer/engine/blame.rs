@@ -33,7 +33,7 @@ use super::{
 };
 
 /// A part is bad by itself from these odds on.
-const BAD_ODDS: f64 = 20.0;
+const BAD_ODDS: f64 = 10.0;
 
 /// Effects a part's own evidence is mixed over, as multiples of the margin.
 const EFFECTS: [f64; 3] = [2.0, 5.0, 20.0];
@@ -87,9 +87,27 @@ impl Tally {
 struct Suspect {
     kind: PartKind,
     name: Arc<str>,
-    canary: Tally,
+    canary: Kept,
     /// The same route of the baseline; nothing of an instance.
-    baseline: Tally,
+    baseline: Kept,
+}
+
+/// A tally in single precision, of which there are many: exact up to 16 million, and a share is
+/// shown with two digits.
+#[derive(Clone, Copy, Debug, Default)]
+struct Kept([f32; 2]);
+
+impl Kept {
+    fn add(&mut self, tally: Tally) {
+        let Tally { events, total } = tally;
+        self.0[0] = (f64::from(self.0[0]) + events) as f32;
+        self.0[1] = (f64::from(self.0[1]) + total) as f32;
+    }
+
+    fn tally(self) -> Tally {
+        let [events, total] = self.0.map(f64::from);
+        Tally { events, total }
+    }
 }
 
 /// What counts as an event.
@@ -292,7 +310,7 @@ impl Suspects {
                 let (canary, baseline) = (Tally::default(), Tally::default());
                 // Doubling would leave half of it unused, and there is one list a clause.
                 if self.parts.len() == self.parts.capacity() {
-                    self.parts.reserve_exact(PARTS_MAX / 4);
+                    self.parts.reserve_exact(PARTS_MAX / 8);
                 }
                 self.parts.insert(place, Suspect { kind, name, canary, baseline });
                 Some(place)
@@ -319,7 +337,8 @@ impl Suspects {
 
     /// The leading part of one kind, with how far its share is beyond its share of the requests.
     fn blame_by(&self, kind: PartKind, kappa_secs: f64) -> Option<(f64, Blame)> {
-        let parts = self.parts.iter().filter(|part| part.kind == kind && part.canary.total > 0.0);
+        let parts =
+            self.parts.iter().filter(|part| part.kind == kind && part.canary.tally().total > 0.0);
         let of = parts.clone().count();
         if of < 2 || self.baseline.total <= 0.0 {
             return None;
@@ -327,13 +346,13 @@ impl Suspects {
         let (mut bad, mut sum, mut known) = (0, 0.0, Tally::default());
         let mut leading: Option<(&Suspect, f64)> = None;
         for part in parts {
-            let reference = self.reference(part);
-            let excess = part.canary.excess(reference.rate());
+            let (own, reference) = (part.canary.tally(), self.reference(part));
+            let excess = own.excess(reference.rate());
             let allowed = self.allowed(reference);
-            let odds = self.odds(part.canary, reference, allowed, kappa_secs);
+            let odds = self.odds(own, reference, allowed, kappa_secs);
             bad += usize::from(odds >= BAD_ODDS);
             sum += excess;
-            known.add(part.canary);
+            known.add(own);
             if leading.is_none_or(|(_, most)| excess > most) {
                 leading = Some((part, excess));
             }
@@ -350,13 +369,14 @@ impl Suspects {
             PartKind::Instance => BlameBy::Instance,
             PartKind::Route => BlameBy::Route,
         };
-        let beyond = share - part.canary.total / self.canary.total;
+        let beyond = share - part.canary.tally().total / self.canary.total;
         Some((beyond, Blame { by, name: part.name.to_string(), share, bad_of: (bad, of) }))
     }
 
     /// What a part is held against: its own route, where the baseline has it, or the arm.
     fn reference(&self, part: &Suspect) -> Tally {
-        if part.baseline.total > 0.0 { part.baseline } else { self.baseline }
+        let own = part.baseline.tally();
+        if own.total > 0.0 { own } else { self.baseline }
     }
 
     /// Odds that these tallies give against the null of at most `allowed` times the baseline's rate

@@ -29,6 +29,9 @@ pub const WINDOW: usize = 12;
 /// Points before them that are kept: whether growth slows down shows against these.
 pub const BEFORE: usize = 6;
 
+/// A level that is further away than this is taken to be this far away: slopes stay finite.
+const LEVEL_MAX: f64 = 1e30;
+
 /// Sub-windows over which a give-back fades: four windows.
 const FADE: f32 = 4.0 * WINDOW as f32;
 
@@ -70,7 +73,8 @@ impl Envelope {
 
     /// Takes a reading, `secs` after the origin; says which scales got a new point.
     pub fn push(&mut self, secs: f64, level: f64) -> Closed {
-        let point = Point { secs: secs as f32, level: (level - self.base) as f32 };
+        let above = (level - self.base).clamp(-LEVEL_MAX, LEVEL_MAX);
+        let point = Point { secs: secs as f32, level: above as f32 };
         let mut closed = [false; SCALES];
         for (index, scale) in self.scales.iter_mut().enumerate() {
             closed[index] = scale.push((secs / width_secs(index)) as u32, point);

@@ -30,7 +30,9 @@
 //! **Heaps that fill.** A fresh process grows fast and then slower. Growth counts only if its last
 //! part is at least four fifths as fast as what came before it; in a process younger than three
 //! minutes only if it began after a slower stretch; and until it is ten minutes old only if it did
-//! that, or has not slowed down over its whole life.
+//! that, or has not slowed down over the last two thirds of its life. A heap that takes much longer
+//! to fill cannot be told from a leak in that time, nor can a surge of a minute or more that only
+//! the canary has.
 //!
 //! Sources: Theil 1950; Sen 1968; effective sample size of autocorrelated series: Bartlett 1946;
 //! spending alpha over looks: Lan and DeMets 1983. The t-distribution is an approximation of how
@@ -55,7 +57,7 @@ const STEADY_MIN: f64 = 0.8;
 /// A process younger than this fills its heap: growth counts only after a slower stretch.
 const YOUNG_SECS: f64 = 180.0;
 
-/// Until it is as old as this, growth must not have slowed down over its whole life either.
+/// Until it is as old as this, growth must not have slowed down over the last two thirds of its life.
 const GROWN_SECS: f64 = 600.0;
 
 /// Two processes that do the same do not do it at the same pace: a baseline's growth is known no
@@ -330,7 +332,10 @@ impl Instance {
             .map_or(self.first_secs, |started| started.as_secs_f64() - origin.as_secs_f64());
         match at - began {
             age if age < YOUNG_SECS => Growth::Young,
-            age if age < GROWN_SECS && slows(&self.envelope.life()) => Growth::Slowing,
+            age if age < GROWN_SECS => {
+                let life = self.envelope.life();
+                if slows(&life[life.len() / 3..]) { Growth::Slowing } else { Growth::Steady }
+            }
             _ => Growth::Steady,
         }
     }

@@ -71,7 +71,13 @@ pub fn blame(blame: &BlameShape) -> String {
             "the version is to blame, not one instance: {bad} of {of} are bad by themselves"
         );
     }
-    let most = format!("most is from {name}, {share_words} of the excess");
+    // Evidence may be there before any instance has enough of it by itself.
+    let spread = if by == "instance" && *share < SOLE_SHARE_MIN {
+        "no one instance stands out, "
+    } else {
+        ""
+    };
+    let most = format!("{spread}most is from {name}, {share_words} of the excess");
     match bad {
         0 => format!("{most}; none of {of} {parts} is bad by itself yet"),
         1 => format!("{most}; 1 of {of} {parts} is bad by itself"),
@@ -189,7 +195,7 @@ mod tests {
                 0.45,
                 2,
                 5,
-                "most is from a, 45 % of the excess; 2 of 5 instances are bad by themselves",
+                "no one instance stands out, most is from a, 45 % of the excess; 2 of 5 instances are bad by themselves",
             ),
             (
                 "instance",
@@ -197,7 +203,7 @@ mod tests {
                 0.45,
                 0,
                 5,
-                "most is from a, 45 % of the excess; none of 5 instances is bad by itself yet",
+                "no one instance stands out, most is from a, 45 % of the excess; none of 5 instances is bad by itself yet",
             ),
             (
                 "route",

@@ -178,7 +178,8 @@ export function blame({ by, name, share, bad, of }) {
   if (by === "instance" && 2 * bad > of) return `The version is to blame, not one instance: ${bad} of ${of} are bad by themselves`;
   const counted = bad === 0 ? `none of ${of} ${by}s is bad by itself yet`
     : bad === 1 ? `1 of ${of} ${by}s is bad by itself` : `${bad} of ${of} ${by}s are bad by themselves`;
-  return `Most is from ${name}, ${most} of the excess; ${counted}`;
+  const lead = by === "instance" && share < SOLE_SHARE_MIN ? "No one instance stands out, most" : "Most";
+  return `${lead} is from ${name}, ${most} of the excess; ${counted}`;
 }
 
 /** The noise factor and where it came from. */

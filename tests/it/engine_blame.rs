@@ -176,8 +176,9 @@ fn a_bad_version_is_no_bad_instance() {
     for when in [ERRORS, LATENCY] {
         let blamed = blamed(when, ALL_BAD, Known::InstancesAndRoutes);
         check(&blamed, 0, |blame| blame.by == BlameBy::Instance && blame.share < 0.6);
-        // At the moment of firing each instance has a fifth of what was needed.
-        check(&blamed, 4, |blame| blame.bad_of.0 * 2 > blame.bad_of.1);
+        // At the moment of firing each instance has a fifth of what was needed, so that not all of
+        // them are bad by themselves yet; what is never said is that one of them has it all.
+        check(&blamed, 2, |blame| blame.share < 0.5 || blame.bad_of.0 > 1);
     }
 }
 

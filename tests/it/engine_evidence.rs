@@ -217,7 +217,10 @@ fn a_past_that_says_too_little_leaves_the_prior() {
     for (name, short) in [
         ("five minutes less one look", past(1, 299, |n| bursty(n, 100.0, true))),
         ("no events", past(1, 3600, |_| share(0.0, 100.0))),
-        ("a few events", past(15, 240, |n| share(f64::from(u8::from(n % 20 == 0)), 1500.0))),
+        (
+            "a few events",
+            past(15, 240, |n| share(f64::from(u8::from(n.is_multiple_of(20))), 1500.0)),
+        ),
         ("everything is an event", past(1, 3600, |_| share(100.0, 100.0))),
     ] {
         let found = of(&short);

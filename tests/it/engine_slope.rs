@@ -554,6 +554,7 @@ fn nonsense_and_many_instances_cost_nothing() {
         evidence.step(now, 1.0, each(&new), each(&old), 3.0);
         if let Some(found) = evidence.found() {
             assert!(found.decades.is_finite() && found.decades >= 0.0);
+            assert!(found.slope.is_finite() && found.effect.0.is_finite(), "{found:?}");
         }
     }
 }

@@ -8,6 +8,7 @@ mod browser;
 mod deliver;
 mod demo_service;
 mod display;
+mod engine_below;
 mod engine_blame;
 mod engine_evidence;
 mod engine_false_alarms;

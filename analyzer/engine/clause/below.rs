@@ -1,10 +1,11 @@
 //! Evidence that a share or a rate is below a fraction of the baseline's.
 
-use super::{LOOK_SECS_MIN, Look, evidence_finding, scarcity, used};
+use super::{LOOK_SECS_MIN, Look, evidence_finding, scarcity};
 use crate::engine::{
     below::{Before, BelowEvidence, LEARNT_REQUESTS},
+    calibration::SignalCalibration,
     evidence::Counts,
-    noise::{comparison_noise, limit_noise},
+    noise::{NoiseUsed, Origin},
     observation::{Arm, Missing, Why},
     rule::SignalKind,
     verdict::ClauseFinding,
@@ -24,16 +25,13 @@ pub(super) fn below_look(
     let share = if total > 0.0 { counted / total } else { 0.0 };
     let secs = look.secs.max(LOOK_SECS_MIN);
     let per_sec = |total: f64, share: f64| share * total / secs;
-    let kappa_secs = look.noise.kappa_secs;
+    let calibration = if is_rate { look.noise } else { of_misses(look.noise, share) };
     let before = Before {
         events,
         total,
-        noise: comparison_noise(
-            kappa_secs,
-            per_sec(counts.canary_total, share),
-            per_sec(counts.baseline_total, share),
-        ),
-        limit_noise: limit_noise(kappa_secs, per_sec(counts.canary_total, 1.0 - margin)),
+        noise: calibration
+            .comparison(per_sec(counts.canary_total, share), per_sec(counts.baseline_total, share)),
+        limit_noise: calibration.limit(per_sec(counts.canary_total, 1.0 - margin)),
     };
     let log_value = match is_rate {
         true => evidence.step_rate(&counts, &before),
@@ -50,7 +48,8 @@ pub(super) fn below_look(
             || format!("learning the baseline's share, {total:.0} of {LEARNT_REQUESTS} requests");
         learning.then(|| Missing::new(Why::NoTraffic, detail()))
     });
-    let used = used(look, before.noise);
+    let SignalCalibration { kappa_secs, origin, .. } = calibration;
+    let used = NoiseUsed { factor: before.noise, kappa_secs, origin };
     ClauseFinding {
         estimate,
         baseline: reference,
@@ -58,4 +57,19 @@ pub(super) fn below_look(
         window: canary.window_counts,
         ..evidence_finding(look, log_value, needed, used, missing)
     }
+}
+
+/// What was measured of hits, said of misses: the same excess of variance beside a smaller share is
+/// a larger intensity, by the square of the ratio of both. The prior is one of misses as it is.
+fn of_misses(hits: SignalCalibration, misses: f64) -> SignalCalibration {
+    let measured = match hits.origin {
+        Origin::Prior => false,
+        Origin::History { .. } => true,
+        Origin::Analysis { history_secs, .. } => history_secs > 0.0,
+    };
+    if !measured || misses <= 0.0 {
+        return hits;
+    }
+    let scale = ((1.0 - misses) / misses).powi(2);
+    SignalCalibration { kappa_secs: hits.kappa_secs * scale, spread: hits.spread * scale, ..hits }
 }
