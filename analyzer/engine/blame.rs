@@ -307,7 +307,7 @@ impl Suspects {
                     return None;
                 }
                 let (kind, name) = (part.kind, part.name.clone());
-                let (canary, baseline) = (Tally::default(), Tally::default());
+                let (canary, baseline) = (Kept::default(), Kept::default());
                 // Doubling would leave half of it unused, and there is one list a clause.
                 if self.parts.len() == self.parts.capacity() {
                     self.parts.reserve_exact(PARTS_MAX / 8);
