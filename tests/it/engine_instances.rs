@@ -112,13 +112,13 @@ fn instances_are_counted_while_they_are_there() {
             State::Clear,
             "holds on 2 of 5 instances, needs 3",
         ),
-        // One that is silent is counted for a window, by what its own window still holds.
+        // One that is silent for longer than its pace allows is counted for a window, as unknown.
         (
             &[
                 (30, &[("a", bad), ("b", good), ("c", good)]),
                 (30, &[("a", bad), ("b", None), ("c", good)]),
             ],
-            State::Clear,
+            State::NotEnoughData,
             "holds on 1 of 3 instances, needs 2",
         ),
         // Those that left are not.

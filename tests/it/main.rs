@@ -14,6 +14,7 @@ mod engine_evidence;
 mod engine_false_alarms;
 mod engine_golden;
 mod engine_instances;
+mod engine_missing;
 mod engine_native;
 mod engine_promotion;
 mod engine_quantile;
