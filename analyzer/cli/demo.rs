@@ -162,10 +162,14 @@ async fn keep(scenario: Scenario, dir: &Path, args: &DemoArgs) -> anyhow::Result
     stage.stop().await;
     // A fault that heals, or that harms nobody, has no onset from which to count.
     let is_bad = scenario.expected().contains(&"rollback");
+    let expect = match scenario.expected() {
+        [verdict] => verdict,
+        _ => "hold_or_promote",
+    };
     let meta = serde_json::json!({
         "scenario": scenario.name(),
         "what": scenario.description(),
-        "expect": scenario.expected(),
+        "expect": expect,
         "t_record_start": recorded.start.as_secs_f64(),
         "t_record_end": recorded.end.as_secs_f64(),
         "onset": first_bad.filter(|_| is_bad),

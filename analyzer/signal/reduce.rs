@@ -194,7 +194,10 @@ impl Reducer {
         let secs = carry.last_read.map_or(0.0, |last| reading.at.since(last).as_secs_f64());
         let born = started.filter(|start| *start <= reading.at.as_secs_f64());
         let born = born.map_or(carry.first_seen, Time::from_secs_f64);
-        let warm = reading.at.since(born) >= self.warmup;
+        let is_warm = |at: Time| at.since(born) >= self.warmup;
+        let warm = is_warm(reading.at);
+        // What is counted began at the last reading: the end of its youth is not judged either.
+        let counts = warm && carry.last_read.is_none_or(is_warm);
         let life = life_of(started, carry);
         let began = match life {
             Life::Same => carry.life_began.or(started.map(Time::from_secs_f64)),
@@ -204,8 +207,9 @@ impl Reducer {
         for (spec, gained) in self.specs.iter().zip(gained) {
             let too_young = || Missing::new(Why::WarmUp, "younger than the warm-up");
             let judged = if warm { Ok(()) } else { Err(too_young()) };
+            let of_age = if counts { Ok(()) } else { Err(too_young()) };
             let not_new = || Missing::new(Why::NoTraffic, "no new sample since the last look");
-            let counted = judged.clone().and(if is_new { Ok(()) } else { Err(not_new()) });
+            let counted = of_age.and(if is_new { Ok(()) } else { Err(not_new()) });
             let piece = match &spec.reads {
                 Reads::Restarts(_) if !is_new => Ok(Piece::Restarts(0)),
                 Reads::Restarts(of) => restarts_piece(&increments, of),

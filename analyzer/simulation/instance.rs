@@ -144,7 +144,8 @@ impl Instance {
         }
         let mut pending = std::mem::take(&mut self.pending);
         let restarts = Some(pending.restarts);
-        if moment.at_secs - self.born_secs < moment.warmup_secs {
+        // As in the reducer: what is counted must have begun after the warm-up.
+        if moment.at_secs - moment.secs - self.born_secs < moment.warmup_secs {
             let young = Missing::new(Why::WarmUp, "younger than the warm-up");
             return Seen { read: Err(young), restarts, health };
         }

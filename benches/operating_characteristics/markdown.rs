@@ -41,7 +41,7 @@ operating_characteristics` repeats it to the last digit on any machine, since ev
 count of simulated releases and no clock is read. `ROLLGATE_RUNS=200` prints a short version.
 
 What is measured is what ships: simulated observations go through the whole analysis, look by look,
-until its verdict. A rule file has one evidence rule, `errors > 1.5x baseline` (floor 0.1 %) or
+until its verdict. A rule file has one evidence rule, `errors > 1.25x baseline` (floor 0.1 %) or
 `p95 > 1.2x baseline`, and the default false-rollback rate of 0.1 %, an interval of 1 s and a
 warm-up of 1 min. Unless a row says \"no history\", noise is measured before each run on an hour of
 the old version, looked at every 15 s; with no history the stated prior is used. An arm has 100

@@ -33,7 +33,8 @@ fn a_silence_too_long_for_its_pace_blocks_promotion() {
     }
     // A lull of two seconds at a request a second is none.
     let rare = |secs: u64, observation: &mut Observation| {
-        let reading = if secs % 3 == 0 { share(0.0, 6.0) } else { missing(Why::NoTraffic) };
+        let reading =
+            if secs.is_multiple_of(3) { share(0.0, 6.0) } else { missing(Why::NoTraffic) };
         observation.signals[ERRORS] = Pair::new(reading.clone(), reading);
     };
     let rules = rules(&["when: errors > 1.5x baseline, then: rollback"]);

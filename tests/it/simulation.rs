@@ -367,7 +367,7 @@ fn a_young_canary_is_not_judged_before_its_warm_up() {
     let young = Scenario { canary_age_secs: 3.0, ..busy() };
     let looks = looks(&young, 11, 20);
     for (index, look) in looks.iter().enumerate() {
-        if index + 1 < 7 {
+        if index + 1 < 8 {
             assert_eq!(why(&look.signals[ERRORS].canary), Why::WarmUp);
             assert_eq!(look.signals[RESTARTS].canary, Ok(Value::Restarts(0)));
         } else {

@@ -201,7 +201,9 @@ fn young_instances_set_marks_only() {
         &[
             (0.0, &format!("{young} 100"), "warm-up: i"),
             (10.0, &format!("{young} 150"), "warm-up: i"),
-            (20.0, &format!("{young} 151"), "1 in 10s over 1"),
+            // Old enough now, but what is counted began when it was not.
+            (20.0, &format!("{young} 151"), "warm-up: i"),
+            (25.0, &format!("{young} 153"), "2 in 5s over 1"),
             // A new process is young again, and an old one beside it is judged.
             (30.0, "i: process_start_time_seconds 1000029; err_total 9", "warm-up"),
             (
@@ -209,7 +211,8 @@ fn young_instances_set_marks_only() {
                 "i: process_start_time_seconds 1000029; err_total 9 | k: err_total 5",
                 "warm-up",
             ),
-            (59.0, "i: process_start_time_seconds 1000029; err_total 11", "2 in 19s over 1"),
+            (59.0, "i: process_start_time_seconds 1000029; err_total 11", "warm-up"),
+            (60.0, "i: process_start_time_seconds 1000029; err_total 14", "3 in 1s over 1"),
         ],
     );
     // Without a start, or with one in the future, age is counted from the first look.
@@ -220,7 +223,8 @@ fn young_instances_set_marks_only() {
             &[
                 (0.0, &format!("i: {start} err_total 1"), "warm-up"),
                 (29.0, &format!("i: {start} err_total 2"), "warm-up"),
-                (30.0, &format!("i: {start} err_total 4"), "2 in 1s over 1"),
+                (30.0, &format!("i: {start} err_total 4"), "warm-up"),
+                (31.0, &format!("i: {start} err_total 6"), "2 in 1s over 1"),
             ],
         );
     }

@@ -301,8 +301,9 @@ fn answers_of_a_metrics_server_are_levels_and_no_instance() {
         10,
         &[
             (0.0, "i: err_total 1 | promql: =1", "warm-up: i:"),
-            (10.0, "i: x 1 | promql: =1", "absent series: i: no err_total"),
-            (11.0, "promql: =1", "not observed"),
+            (10.0, "i: x 1 | promql: =1", "warm-up: i:"),
+            (20.0, "i: x 1 | promql: =1", "absent series: i: no err_total"),
+            (21.0, "promql: =1", "not observed"),
         ],
     );
     let mut reducer = Reducer::new(specs(COUNT), Duration::ZERO, Carry::default());
