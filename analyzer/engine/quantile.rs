@@ -80,7 +80,6 @@ pub struct QuantileEvidence {
     edges: Vec<f64>,
     /// One alternative per edge and effect, effects innermost.
     stakes: Stakes,
-    odds: Vec<Odds>,
     noise: f64,
 }
 
@@ -96,8 +95,8 @@ struct Past {
 impl QuantileEvidence {
     /// For the quantile `q`, in 0..1; `factor` is at least 1.
     pub fn new(q: f64, factor: f64) -> Self {
-        let (edges, odds) = (Vec::new(), Vec::new());
-        Self { q, factor, past: None, edges, stakes: Stakes::default(), odds, noise: 1.0 }
+        let (edges, stakes) = (Vec::new(), Stakes::default());
+        Self { q, factor, past: None, edges, stakes, noise: 1.0 }
     }
 
     /// ln of the e-value now.
@@ -159,7 +158,8 @@ impl QuantileEvidence {
         secs: f64,
     ) {
         let leading = self.leading();
-        self.odds.clear();
+        // Made anew at each look: kept, it would be the largest part of this.
+        let mut odds = Vec::with_capacity(self.edges.len() * EFFECTS.len());
         for (number, &edge) in self.edges.iter().enumerate() {
             let at_edge = both.zip(self.past.as_ref()).and_then(|((canary, baseline), past)| {
                 let index = edge_index(&past.edges, edge)?;
@@ -173,9 +173,9 @@ impl QuantileEvidence {
             if let (Some(at_edge), true) = (&at_edge, leading == Some(number)) {
                 self.noise = at_edge.noise;
             }
-            self.odds.extend(at_edge.map_or([Odds::default(); EFFECTS.len()], |it| it.odds()));
+            odds.extend(at_edge.map_or([Odds::default(); EFFECTS.len()], |it| it.odds()));
         }
-        self.stakes.step(&self.odds, secs);
+        self.stakes.step(&odds, secs);
     }
 
     fn leading(&self) -> Option<usize> {
