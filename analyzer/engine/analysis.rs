@@ -285,7 +285,8 @@ impl Analysis {
     }
 }
 
-/// Whether every margin was shown, and no comparison of such a signal has come to stand against it.
+/// Whether every margin was shown, and no evidence stands against the release. It need not be enough
+/// to roll back: with a decade against it a release is not promoted either.
 fn is_proven(rules: &RuleSet, findings: &[Finding], estimates: &[Estimates]) -> bool {
     let shown = |estimates: &Estimates| estimates.proof.is_none_or(|proof| proof.shown);
     let asked = rules.signals.iter().zip(estimates);
@@ -298,9 +299,16 @@ fn is_proven(rules: &RuleSet, findings: &[Finding], estimates: &[Estimates]) -> 
         let against = matches!(rule.then, Action::Rollback | Action::Investigate);
         let mut clauses = rule.when.clauses().into_iter().zip(&finding.clauses);
         against
-            && clauses.any(|(clause, found)| {
-                let asked = rules.signals[clause.signal].margin.is_some();
-                asked && clause.test.is_comparison() && stands_against(found.progress)
+            && clauses.any(|(clause, found)| match clause.test {
+                Test::BeyondBaseline { .. } | Test::BeyondConstant { .. } => {
+                    stands_against(found.progress)
+                }
+                // What is told of a slope is no e-value: one in ten healthy ones stands at a decade.
+                Test::Slope { .. }
+                | Test::Dwell { .. }
+                | Test::Counted { .. }
+                | Test::HealthIs { .. }
+                | Test::HealthLatency { .. } => false,
             })
     })
 }

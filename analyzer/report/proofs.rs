@@ -4,6 +4,7 @@ use super::{
     explain::capitalised,
     format,
     shape::{Report, SignalShape},
+    words,
 };
 use crate::engine::verdict::DOUBT_DECADES;
 
@@ -57,14 +58,17 @@ pub fn pending(report: &Report) -> String {
         })
     });
     let doubts = report.signals.iter().filter_map(|signal| {
-        signal.proof.as_ref().filter(|proof| proof.shown)?;
-        let decades = doubt(report, &signal.name)?;
-        let decades = format::quantity(decades, "number");
-        let within = margin(signal)?;
-        Some(format!(
-            "{} was shown {within}, and evidence of {decades} decades has come to stand against it.",
-            signal.name
-        ))
+        let decades = format::quantity(doubt(report, &signal.name)?, "number");
+        let name = &signal.name;
+        match &signal.proof {
+            Some(proof) if proof.shown => Some(format!(
+                "{name} was shown {}, and evidence of {decades} decades has come to stand against it.",
+                margin(signal)?
+            )),
+            // What is missing has been said.
+            Some(_) => None,
+            None => Some(format!("Evidence of {decades} decades stands against {name}.")),
+        }
     });
     let told: Vec<String> = missing.chain(doubts).collect();
     told.join(" ")
@@ -95,7 +99,7 @@ fn doubt(report: &Report, signal: &str) -> Option<f64> {
         .iter()
         .filter(|finding| finding.then != "ok")
         .flat_map(|finding| &finding.clauses)
-        .filter(|clause| clause.signal == signal && clause.baseline.is_some())
+        .filter(|clause| clause.signal == signal && !words::is_slope(clause))
         .filter(|clause| clause.progress.kind == "evidence_decades")
         .map(|clause| clause.progress.value)
         .filter(|decades| *decades >= DOUBT_DECADES)
