@@ -330,7 +330,10 @@ impl Suspects {
                 Some(route)
             }
             (Some((_, instance)), _) => Some(instance),
-            (None, route) => route.map(|(_, route)| route),
+            // The route with most of the traffic has most of what all routes suffer.
+            (None, route) => {
+                route.filter(|(beyond, _)| *beyond > ROUTE_LEAD).map(|(_, route)| route)
+            }
         };
         leading.or_else(|| self.blame_edge(kappa_secs))
     }

@@ -83,7 +83,7 @@ const LEVEL_FACTORS: [f64; 3] = [1.2, 1.5, 2.0];
 const LEAKS: [f64; 3] = [1e6, 1e6 * 10.0 / 3.0, 1e7];
 
 /// Multiples of a slope rule's limit that are asked about.
-const SLOPE_FACTORS: [f64; 3] = [1.5, 2.0, 5.0];
+const SLOPE_FACTORS: [f64; 3] = [5.0, 20.0, 100.0];
 
 /// A process that dies, is away for some seconds, and dies again two minutes later.
 const CRASH: FaultKind = FaultKind::Crash { every_secs: 120.0, down_secs: 5.0 };

@@ -155,7 +155,7 @@ pub struct LevelLaw {
 
 impl Default for LevelLaw {
     fn default() -> Self {
-        Self { base: None, jitter: 0.01, saw: 0.1, saw_period_secs: 30.0, slope_per_sec: 0.0 }
+        Self { base: None, jitter: 0.002, saw: 0.02, saw_period_secs: 30.0, slope_per_sec: 0.0 }
     }
 }
 

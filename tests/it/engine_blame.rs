@@ -234,6 +234,35 @@ fn shares_are_of_the_excess_over_the_baseline() {
     assert_eq!(blame.bad_of, (1, 3));
 }
 
+/// All routes fail alike: the one with most of the traffic has most of the excess, and is no culprit.
+#[test]
+fn a_busy_route_is_not_to_blame_for_its_traffic() {
+    let blame = |busy_events: f64, quiet_events: f64| {
+        let mut analysis = Analysis::new(rules(ERRORS), Time(0));
+        let share = |events: f64, total: f64| Value::Share { events, total };
+        let route = |name: &str, value| {
+            let kind = PartKind::Route;
+            Part { kind, name: name.into(), started: None, value }
+        };
+        let mut last = None;
+        for secs in 1..=40 {
+            let [busy, quiet] = if secs > 20 { [busy_events, quiet_events] } else { [0.0; 2] };
+            let mut pair = Pair::new(Ok(share(busy + quiet, 100.0)), Ok(share(1.0, 100.0)));
+            pair.parts.canary = vec![
+                route("GET /busy", share(busy, 70.0)),
+                route("GET /quiet", share(quiet, 30.0)),
+            ];
+            let signals = vec![pair, Pair::new(Err(missing()), Err(missing()))];
+            let look = Observation { at: Time(secs * 1000), signals, canary_gap: None };
+            last = analysis.step(&look).findings[0].clauses[0].blame.clone();
+        }
+        last.map(|blame| blame.name)
+    };
+    assert_eq!(blame(14.0, 6.0), None, "both at 20 %");
+    assert_eq!(blame(20.0, 0.0).as_deref(), Some("GET /busy"));
+    assert_eq!(blame(0.0, 20.0).as_deref(), Some("GET /quiet"));
+}
+
 fn missing() -> Missing {
     Missing::new(Why::NotObserved, "")
 }
