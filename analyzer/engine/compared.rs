@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::{
     clause::Look,
-    evidence::Counts,
+    evidence::{Counts, arm_counts},
     observation::{Arm, Histogram, Reading, Value, histogram},
     profile::{CONFIDENCE, ConstantProof, Interval, RateProfile, Side, log_mean_exp},
     promotion::{PROOF_GRID_NATS, TWO_WAYS_NATS, Traffic, time_at},
@@ -113,17 +113,11 @@ impl Compared {
         self.keep_pace(totals, secs);
         match &mut self.profile {
             Profile::Rate(profile) => {
-                let both = counts(&look.pair.canary).zip(counts(&look.pair.baseline));
                 // Before anything is known of the usual rate there is no telling how noisy it is.
-                if let (Some((canary, baseline)), Some(usual)) = (both, look.usual()) {
+                if let (Some(counts), Some(usual)) = (Counts::of(look.pair), look.usual()) {
                     let of = |total: f64| usual * total / secs;
-                    let noise = look.noise.comparison(of(canary.1), of(baseline.1));
-                    let counts = Counts {
-                        canary_events: canary.0,
-                        canary_total: canary.1,
-                        baseline_events: baseline.0,
-                        baseline_total: baseline.1,
-                    };
+                    let noise =
+                        look.noise.comparison(of(counts.canary_total), of(counts.baseline_total));
                     profile.step(&counts, noise);
                 }
             }
@@ -295,25 +289,10 @@ fn beyond(histogram: &Histogram, limit: f64, side: Side) -> Option<f64> {
     (edge < histogram.edges.len()).then(|| histogram.above(edge))
 }
 
-fn counts(reading: &Reading) -> Option<(f64, f64)> {
-    match reading {
-        Ok(Value::Share { events, total }) => Some((*events, *total)),
-        Ok(Value::Events { events, instance_secs, .. }) => Some((*events, *instance_secs)),
-        Ok(
-            Value::Histogram(_)
-            | Value::Native(_)
-            | Value::Level(_)
-            | Value::Health { .. }
-            | Value::Restarts(_),
-        )
-        | Err(_) => None,
-    }
-}
-
 /// Requests or instance seconds of a look; 0 when there are none.
 fn exposure(reading: &Reading) -> f64 {
     match histogram(reading) {
         Some(histogram) => histogram.total(),
-        None => counts(reading).map_or(0.0, |(_, total)| total),
+        None => arm_counts(reading).map_or(0.0, |(_, total)| total),
     }
 }

@@ -58,7 +58,8 @@ impl Counts {
     }
 }
 
-fn arm_counts(reading: &Reading) -> Option<(f64, f64)> {
+/// Events and total of a share or a rate.
+pub(super) fn arm_counts(reading: &Reading) -> Option<(f64, f64)> {
     match reading {
         Ok(Value::Share { events, total }) => Some((*events, *total)),
         Ok(Value::Events { events, instance_secs, .. }) => Some((*events, *instance_secs)),
