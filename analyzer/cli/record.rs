@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 
-use super::{PROMOTE, UsageError, parse_duration, progress::Line};
+use super::{PROMOTE, UsageError, parse_duration, progress};
 use crate::{
     engine::observation::Arm,
     report::format,
@@ -85,7 +85,7 @@ pub async fn keep(
     options: &RecordOptions,
     dir: &Path,
 ) -> anyhow::Result<Recorded> {
-    let mut line = Line::stderr(options.length);
+    let bar = progress::bar(options.length.as_secs(), "{pos} of {len} s, {msg}");
     let stop = async {
         // Without a signal handler the time ends it.
         if tokio::signal::ctrl_c().await.is_err() {
@@ -93,12 +93,12 @@ pub async fn keep(
         }
     };
     let each = |done: &Recorded| {
-        let words = format!("{} answers, {} failed", done.scrapes + done.probes, done.failed);
-        line.show(done.end.since(done.start), &words);
+        bar.set_position(done.end.since(done.start).as_secs());
+        bar.set_message(format!("{} answers, {} failed", done.scrapes + done.probes, done.failed));
     };
     let clock = system_clock();
     let recorded = record(client, options, dir, || clock(), stop, each).await;
-    line.end();
+    bar.finish_and_clear();
     let recorded =
         recorded.map_err(|fault| UsageError(format!("{:#}", anyhow::Error::from(fault))))?;
     println!(

@@ -9,7 +9,7 @@ mod table;
 
 use std::{
     fs,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -19,9 +19,8 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{PROMOTE, UsageError, assume::Assumptions, display};
+use super::{PROMOTE, UsageError, assume::Assumptions, display, progress};
 use crate::{
     engine::{calibration::Calibration, rule::RuleSet},
     simulation::{
@@ -137,20 +136,10 @@ fn study(
         );
         return Err(UsageError(fault).into());
     }
-    let bar = progress_bar(work as u64);
+    let bar = progress::bar(work as u64, "{pos} of {len} releases, {eta} left");
     let answers = answer(rules, asked, assumed.history, seed, &|| bar.inc(1), stop);
     bar.finish_and_clear();
     Ok(answers)
-}
-
-fn progress_bar(work: u64) -> ProgressBar {
-    let target = match io::stderr().is_terminal() {
-        true => ProgressDrawTarget::stderr(),
-        false => ProgressDrawTarget::hidden(),
-    };
-    let style = ProgressStyle::with_template(" {bar:40} {pos} of {len} releases, {eta} left")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::with_draw_target(Some(work), target).with_style(style.progress_chars("━╸─"))
 }
 
 /// A few runs look by look: the healthy release, and the smallest fault of each kind that is found
