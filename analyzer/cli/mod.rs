@@ -11,12 +11,17 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{report::shape::Report, rulefile, source::exposition::Format};
+use crate::{
+    report::shape::{Report, RulesRef},
+    rulefile,
+    source::exposition::Format,
+};
 
 pub mod assume;
 pub mod check;
 pub mod demo;
 pub mod display;
+pub mod explain;
 pub mod plan;
 mod progress;
 pub mod record;
@@ -70,6 +75,8 @@ enum Command {
     Run(run::RunArgs),
     /// Judge a recording again.
     Replay(replay::ReplayArgs),
+    /// Say of one analysis what was decided and why, and what happened on the way.
+    Explain(explain::ExplainArgs),
     /// Keep what live targets say, for `replay`.
     Record(record::RecordArgs),
     /// Measure what a rule file does, on simulated releases.
@@ -124,6 +131,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::main(args),
         Command::Run(args) => run::main(&args),
         Command::Replay(args) => replay::main(&args),
+        Command::Explain(args) => explain::main(&args),
         Command::Record(args) => record::main(&args),
         Command::Simulate(args) => simulate::main(&args),
         Command::Plan(args) => plan::main(&args),
@@ -174,6 +182,12 @@ fn load_rules(
         crate::service::case::override_hold(&mut file.rules, hold_secs);
     }
     Ok(file)
+}
+
+/// Which rule file, as a verdict names it.
+fn rules_ref(path: &std::path::Path, file: &rulefile::RuleFile) -> RulesRef {
+    let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    RulesRef { name, sha256: file.sha256.clone() }
 }
 
 /// Reads `90s`, `2m`, `1h`, for command-line arguments.

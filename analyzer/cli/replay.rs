@@ -7,7 +7,9 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 
-use super::{FormatArg, Output, UsageError, conclude, display, load_rules, parse_duration};
+use super::{
+    FormatArg, Output, UsageError, conclude, display, load_rules, parse_duration, rules_ref,
+};
 use crate::{
     engine::{
         analysis::Analysis,
@@ -67,7 +69,8 @@ pub fn main(args: &ReplayArgs) -> anyhow::Result<u8> {
     let recording = open(&args.recording)?;
     let history = args.history.as_ref().map(open).transpose()?;
     let calibration = history.map(|history| measure(&history, &file)).unwrap_or_default();
-    let report = replay_calibrated(&recording, file, &calibration)?;
+    let by = rules_ref(&args.rules, &file);
+    let report = replay_calibrated(&recording, file, &calibration)?.by(by);
     if !args.output.json {
         let (color, width) = display::stdout_style();
         print!(

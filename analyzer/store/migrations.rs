@@ -14,8 +14,12 @@ use sqlx::{
 use super::StoreError;
 
 /// What brings a database from version `index` to `index + 1`.
-const STEPS: [&str; 3] =
-    [include_str!("schema.sql"), include_str!("steps.sql"), include_str!("history.sql")];
+const STEPS: [&str; 4] = [
+    include_str!("schema.sql"),
+    include_str!("steps.sql"),
+    include_str!("history.sql"),
+    include_str!("rules.sql"),
+];
 
 /// The version this program reads and writes.
 pub(super) const VERSION: i64 = STEPS.len() as i64;
@@ -49,12 +53,33 @@ pub(super) async fn inspect(path: &Path) -> Result<(), StoreError> {
             return Err(unusable(path, "a file that cannot be read", hint, Some(error.into())));
         }
     }
+    version_of(path).await.map(|_| ())
+}
+
+/// Looks at a file that must be a store of the present version already.
+pub(super) async fn inspect_present(path: &Path) -> Result<(), StoreError> {
+    inspect(path).await?;
+    let is_there = std::fs::metadata(path).is_ok_and(|file| file.len() > 0);
+    let found = match is_there {
+        false => "nothing there".to_owned(),
+        true => match version_of(path).await? {
+            VERSION => return Ok(()),
+            0 => "an empty database".to_owned(),
+            older => format!("a store of version {older} (this program reads {VERSION})"),
+        },
+    };
+    let hint = "give the `store` of a rollgate.yaml; one of an older version is brought up to date \
+                by `rollgate serve`";
+    Err(unusable(path, &found, hint, None))
+}
+
+async fn version_of(path: &Path) -> Result<i64, StoreError> {
     let options =
         SqliteConnectOptions::new().filename(path).read_only(true).disable_statement_logging();
     let mut connection = options.connect().await.map_err(|error| refusal(path, error))?;
     let checked = check(path, &mut connection).await;
     connection.close().await.map_err(|error| refusal(path, error))?;
-    checked.map(|_| ())
+    checked
 }
 
 /// Brings a database to the present version, in the transaction of the caller: of two programs that

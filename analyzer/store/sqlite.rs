@@ -23,9 +23,10 @@ use sqlx::{
 
 use super::{
     AttemptRecord, Created, DeliveryCounts, Filter, HistorySpan, KeptLook, Look, NewAnalysis,
-    PAGE_MAX, PRUNE_MAX, Store, StoreError, StoredAnalysis, StoredDelivery, StoredState, history,
+    PAGE_MAX, PRUNE_MAX, Store, StoreError, StoredAnalysis, StoredDelivery, StoredRules,
+    StoredState, history,
     migrations::{self, database},
-    outbox, record,
+    outbox, record, rule_files,
 };
 use crate::{
     engine::observation::{Observation, Time},
@@ -107,6 +108,22 @@ impl SqliteStore {
             .await
             .map_err(|error| migrations::refusal(path, error))?;
         Ok(Self { writer, reader })
+    }
+
+    /// Opens a file of the present version only to read it, and changes nothing: for looking at what
+    /// a service left behind. Every write fails.
+    pub async fn open_read_only(path: &Path) -> Result<Self, StoreError> {
+        migrations::inspect_present(path).await?;
+        let connect = SqliteConnectOptions::new()
+            .filename(path)
+            .read_only(true)
+            .busy_timeout(SqliteOptions::default().busy_wait)
+            .disable_statement_logging();
+        let reader = pool(1)
+            .connect_with(connect)
+            .await
+            .map_err(|error| migrations::refusal(path, error))?;
+        Ok(Self { writer: reader.clone(), reader })
     }
 
     /// A store in memory, gone when it is dropped. It reads and writes by the same connection.
@@ -339,6 +356,18 @@ impl Store for SqliteStore {
 
     async fn prune_history(&self, now: Time) -> Result<u64, StoreError> {
         history::prune(self, now).await
+    }
+
+    async fn keep_rules(&self, rules: StoredRules) -> Result<(), StoreError> {
+        rule_files::keep(self, rules).await
+    }
+
+    async fn kept_rules(&self) -> Result<Vec<StoredRules>, StoreError> {
+        rule_files::kept(self).await
+    }
+
+    async fn forget_rules(&self, name: &str) -> Result<(), StoreError> {
+        rule_files::forget(self, name).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

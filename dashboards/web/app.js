@@ -4,6 +4,7 @@ import { h, morph } from "./dom.js";
 import * as format from "./format.js";
 import { matrix, proofs } from "./matrix.js";
 import { Plot, writer } from "./plot.js";
+import { Rules, watchRules } from "./rules.js";
 
 const LIST_EVERY_MS = 3000;
 const RETRY_MS = 3000;
@@ -36,7 +37,9 @@ function route() {
   const id = /^#\/analyses\/([^/]+)$/.exec(location.hash);
   main.replaceChildren(h("p", { class: "quiet" }, "Loading"));
   connection("wait", "connecting");
-  current = id ? new Analysis(decodeURIComponent(id[1])) : new List();
+  if (id) current = new Analysis(decodeURIComponent(id[1]));
+  else if (location.hash === "#/rules") current = new Rules({ fetchJson, connection, problem, show: morphMain });
+  else current = new List();
   current.start();
   window.scrollTo(0, 0);
 }
@@ -431,5 +434,6 @@ function facts(view) {
       h("dt", null, "Id"), h("dd", null, h("code", null, view.id))));
 }
 
+watchRules(document.getElementById("troubles"), fetchJson);
 window.addEventListener("hashchange", route);
 route();

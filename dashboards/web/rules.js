@@ -1,0 +1,128 @@
+// Rule files: a banner while one of them does not load, and a view of all of them.
+
+import { h, morph } from "./dom.js";
+import * as format from "./format.js";
+
+const EVERY_MS = 3000;
+const FAULTS_SHOWN = 5;
+const SHA_SHOWN = 12;
+
+const WORDS = {
+  good: ["\u2713", "in use"], bad: ["\u00d7", "does not load"], gone: ["\u25cb", "gone"],
+};
+
+/** Reads the state of the rule files as long as the page is open, and shows what is wrong. */
+export function watchRules(banner, fetchJson) {
+  const load = async () => {
+    try {
+      const files = await fetchJson("/v1/rules");
+      const wanted = bannerOf(files);
+      banner.hidden = !wanted;
+      morph(banner, wrap(banner, wanted));
+    } catch {
+      // That the service does not answer is said elsewhere; what was shown last stays.
+    }
+    setTimeout(load, EVERY_MS);
+  };
+  load();
+}
+
+/** The banner with other content; its own attributes stay. */
+function wrap(banner, content) {
+  const copy = banner.cloneNode(false);
+  if (content) copy.append(content);
+  return copy;
+}
+
+function bannerOf(files) {
+  const bad = files.rules.filter((file) => file.state === "bad");
+  if (!bad.length && !files.directory_fault) return null;
+  return h("div", { class: "troubles" },
+    files.directory_fault && h("section", { class: "trouble", "data-key": "directory" },
+      h("h2", null, h("i", { "aria-hidden": "true" }, "\u00d7"), "The rule files cannot be read"),
+      h("p", null, files.directory_fault, ". What was read before stays in use.")),
+    bad.map((file) => h("section", { class: "trouble", "data-key": file.name },
+      h("h2", null, h("i", { "aria-hidden": "true" }, "\u00d7"), h("span", null, "Rule file ", h("code", null, file.file), " does not load")),
+      faults(file),
+      h("p", null, `Since ${format.moment(file.since)}. `, inUse(file), " ", h("a", { href: "#/rules" }, "All rule files")))));
+}
+
+function inUse(file) {
+  if (!file.sha256) return "There is no version before it: analyses that name it are refused.";
+  return ["New analyses use the version of ", format.moment(file.loaded_at), " ",
+    h("code", { title: file.sha256 }, file.sha256.slice(0, SHA_SHOWN)), "."];
+}
+
+function faults(file) {
+  const more = file.faults.length - FAULTS_SHOWN + file.more_faults;
+  return h("ul", { class: "faults" },
+    file.faults.slice(0, FAULTS_SHOWN).map((fault) => h("li", null,
+      fault.line && h("code", { class: "place" }, `${fault.line}:${fault.column}`),
+      h("span", null, h("b", null, fault.message),
+        fault.expected && h("small", null, `expected ${fault.expected}`),
+        fault.hint && h("small", null, `hint: ${fault.hint}`)))),
+    more > 0 && h("li", null, `and ${more} more`));
+}
+
+/** The view of all rule files. */
+export class Rules {
+  constructor(parts) {
+    Object.assign(this, parts);
+  }
+
+  start() {
+    document.title = "Rule files \u2013 rollgate";
+    this.load();
+  }
+
+  stop() {
+    this.isOver = true;
+    clearTimeout(this.timer);
+  }
+
+  async load() {
+    try {
+      const files = await this.fetchJson("/v1/rules");
+      if (this.isOver) return;
+      this.connection("live", "live");
+      this.show(view(files));
+      this.isShown = true;
+    } catch (error) {
+      if (this.isOver) return;
+      this.connection("lost", "connection lost, trying again");
+      if (!this.isShown) this.show(this.problem("The rule files cannot be read", error));
+    }
+    this.timer = setTimeout(() => this.load(), EVERY_MS);
+  }
+}
+
+function view(files) {
+  return h("main", null,
+    h("nav", { class: "back" }, h("a", { href: "#/" }, "\u2190 All analyses")),
+    h("h1", null, "Rule files"),
+    h("section", { class: "lines" },
+      files.rules.length
+        ? h("ul", null, files.rules.map(line))
+        : h("p", { class: "quiet" }, "The directory holds no rule file yet."),
+      files.ignored.length > 0 && [h("h2", null, "Not taken"),
+        h("ul", { class: "card faults" }, files.ignored.map((one) => h("li", { "data-key": one.file },
+          h("span", null, h("b", null, one.file), h("small", null, one.why)))))]));
+}
+
+function line(file) {
+  const [mark, word] = WORDS[file.state] || ["?", file.state];
+  return h("li", { "data-key": file.name, class: "card rulefile" },
+    h("span", { class: "state", "data-state": file.state }, h("i", { "aria-hidden": "true" }, mark), word),
+    h("div", null,
+      h("b", null, file.sha256 ? h("a", { href: `/v1/rules/${encodeURIComponent(file.name)}` }, file.name) : file.name),
+      h("small", null, file.state === "gone"
+        ? `Not in the directory since ${format.moment(file.since)}: new analyses are refused, running ones go on.`
+        : inUseLine(file)),
+      file.faults.length > 0 && faults(file)));
+}
+
+function inUseLine(file) {
+  if (!file.sha256) return "There is no version in use.";
+  return ["In use since ", format.moment(file.loaded_at), ", sha256 ",
+    h("code", { title: file.sha256 }, file.sha256.slice(0, SHA_SHOWN))];
+}
