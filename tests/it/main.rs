@@ -33,6 +33,7 @@ mod peers;
 mod protobuf;
 mod recorder;
 mod recordings;
+mod replay;
 mod rules;
 mod service;
 mod signal;
