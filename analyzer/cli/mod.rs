@@ -148,7 +148,9 @@ pub fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // Faults of a rule file say themselves that they are errors.
+            let text = format!("{error:#}");
+            eprintln!("error: {}", text.strip_prefix("error: ").unwrap_or(&text));
             ExitCode::from(if error.is::<UsageError>() { USAGE } else { FAILURE })
         }
     }

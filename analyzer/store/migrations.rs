@@ -7,8 +7,8 @@
 use std::path::Path;
 
 use sqlx::{
-    ConnectOptions, Connection, Row, SqliteConnection,
-    sqlite::{SqliteConnectOptions, SqliteTransaction},
+    ConnectOptions, Connection, Row, SqliteConnection, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteTransaction},
 };
 
 use super::StoreError;
@@ -53,33 +53,42 @@ pub(super) async fn inspect(path: &Path) -> Result<(), StoreError> {
             return Err(unusable(path, "a file that cannot be read", hint, Some(error.into())));
         }
     }
-    version_of(path).await.map(|_| ())
-}
-
-/// Looks at a file that must be a store of the present version already.
-pub(super) async fn inspect_present(path: &Path) -> Result<(), StoreError> {
-    inspect(path).await?;
-    let is_there = std::fs::metadata(path).is_ok_and(|file| file.len() > 0);
-    let found = match is_there {
-        false => "nothing there".to_owned(),
-        true => match version_of(path).await? {
-            VERSION => return Ok(()),
-            0 => "an empty database".to_owned(),
-            older => format!("a store of version {older} (this program reads {VERSION})"),
-        },
-    };
-    let hint = "give the `store` of a rollgate.yaml; one of an older version is brought up to date \
-                by `rollgate serve`";
-    Err(unusable(path, &found, hint, None))
-}
-
-async fn version_of(path: &Path) -> Result<i64, StoreError> {
     let options =
         SqliteConnectOptions::new().filename(path).read_only(true).disable_statement_logging();
     let mut connection = options.connect().await.map_err(|error| refusal(path, error))?;
     let checked = check(path, &mut connection).await;
     connection.close().await.map_err(|error| refusal(path, error))?;
-    checked
+    checked.map(|_| ())
+}
+
+/// Opens a store of exactly this version for reading, without changing it.
+pub(super) async fn open_to_read(
+    path: &Path,
+    options: SqliteConnectOptions,
+    pool: SqlitePoolOptions,
+) -> Result<SqlitePool, StoreError> {
+    inspect(path).await?;
+    if !path.exists() {
+        let hint = "give the path of a store that `rollgate serve` keeps";
+        return Err(unusable(path, "no file", hint, None));
+    }
+    let connect = options.filename(path).read_only(true);
+    let pool = pool.connect_with(connect).await.map_err(|error| refusal(path, error))?;
+    let mut connection = pool.acquire().await.map_err(|error| refusal(path, error))?;
+    match check(path, &mut connection).await? {
+        VERSION => {}
+        0 => {
+            let hint = "give the path of a store that `rollgate serve` keeps";
+            return Err(unusable(path, "an empty file", hint, None));
+        }
+        older => {
+            let found = format!("a store of version {older} (this program reads {VERSION})");
+            let hint = "start `rollgate serve` of this version on it, which brings it up to date";
+            return Err(unusable(path, &found, hint, None));
+        }
+    }
+    drop(connection);
+    Ok(pool)
 }
 
 /// Brings a database to the present version, in the transaction of the caller: of two programs that

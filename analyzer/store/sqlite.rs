@@ -110,19 +110,16 @@ impl SqliteStore {
         Ok(Self { writer, reader })
     }
 
-    /// Opens a file of the present version only to read it, and changes nothing: for looking at what
-    /// a service left behind. Every write fails.
-    pub async fn open_read_only(path: &Path) -> Result<Self, StoreError> {
-        migrations::inspect_present(path).await?;
-        let connect = SqliteConnectOptions::new()
-            .filename(path)
-            .read_only(true)
-            .busy_timeout(SqliteOptions::default().busy_wait)
-            .disable_statement_logging();
-        let reader = pool(1)
-            .connect_with(connect)
-            .await
-            .map_err(|error| migrations::refusal(path, error))?;
+    /// Opens the file at `path` for reading only: nothing of it is changed, created or brought up to
+    /// date, and a service that uses it goes on. Writes fail.
+    ///
+    /// # Errors
+    /// When there is no store of this version at `path`, or it cannot be read.
+    pub async fn open_to_read(path: &Path) -> Result<Self, StoreError> {
+        let options = SqliteOptions::default();
+        let connect =
+            SqliteConnectOptions::new().busy_timeout(options.busy_wait).disable_statement_logging();
+        let reader = migrations::open_to_read(path, connect, pool(1)).await?;
         Ok(Self { writer: reader.clone(), reader })
     }
 

@@ -141,7 +141,7 @@ async fn an_analysis_is_explained_from_the_service_and_from_its_file() {
     assert_eq!(std::fs::read(&store).unwrap(), before, "a file that is explained is not changed");
 
     let empty = house.path().join("none.db").display().to_string();
-    refuse(&["latest", "--store", &empty], 2, &["none.db", "nothing there", "hint"]).await;
+    refuse(&["latest", "--store", &empty], 2, &["none.db", "no file", "hint"]).await;
     assert!(!std::path::Path::new(&empty).exists());
     let config = house.config().display().to_string();
     refuse(&["latest", "--store", &config], 2, &["not a SQLite database"]).await;

@@ -35,6 +35,7 @@ mod protobuf;
 mod recorder;
 mod recordings;
 mod reload;
+mod replay;
 mod rules;
 mod service;
 mod signal;

@@ -98,7 +98,7 @@ async fn a_bad_version_is_named_and_the_good_one_goes_on() {
     assert_eq!(shown["sha256"], sha256(&second), "{shown}");
     assert_eq!(shown["refused_sha256"], sha256(&bad()), "{shown}");
     let fault = &shown["faults"][0];
-    assert_eq!((fault["line"].as_u64(), fault["column"].as_u64()), (Some(8), Some(48)), "{shown}");
+    assert_eq!((fault["line"].as_u64(), fault["column"].as_u64()), (Some(8), Some(45)), "{shown}");
     assert!(fault["message"].as_str().unwrap().contains("rollbak"), "{shown}");
     assert!(fault["hint"].as_str().unwrap().contains("rollback"), "{shown}");
     assert!(shown["since"].as_f64() > shown["loaded_at"].as_f64(), "{shown}");
@@ -205,7 +205,7 @@ async fn a_restart_beside_a_broken_file_goes_on_with_the_version_before() {
     fs::write(house.rule_file("shop"), good("20m")).unwrap();
     let loaded = until(&api, "shop", "sha256", &sha256(&good("20m"))).await["loaded_at"].clone();
     // Whether it was told to stop or not.
-    for (end, text) in [("kill", bad()), ("stop", "half a fi".to_owned())] {
+    for (end, text) in [("stop", bad()), ("kill", "half a fi".to_owned())] {
         match end {
             "kill" => server.kill(),
             _ => assert!(server.terminate().await.success()),
@@ -293,7 +293,7 @@ async fn hostile_files_are_refused_in_words() {
     symlink("loop.yaml", house.rule_file("loop")).unwrap();
     for (name, words) in [
         ("large", "bytes"),
-        ("latin", "byte 23 is not UTF-8"),
+        ("latin", "byte 24 is not UTF-8"),
         ("nested", "deep"),
         ("zero", ""),
         ("empty", ""),

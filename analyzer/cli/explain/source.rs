@@ -48,7 +48,7 @@ impl Source {
 
     /// The store in a file, which is only read.
     pub async fn store(path: &Path) -> anyhow::Result<Self> {
-        let store = SqliteStore::open_read_only(path).await.map_err(|error| match error {
+        let store = SqliteStore::open_to_read(path).await.map_err(|error| match error {
             StoreError::Unusable { .. } => UsageError(error.to_string()).into(),
             StoreError::Database { .. }
             | StoreError::Unreadable { .. }
