@@ -55,8 +55,9 @@ pub(super) fn sift(subject: &Subject, findings: Vec<Finding>) -> Complaints {
         list.into_iter().map(|allowed| (allowed, false)).collect::<Vec<(Allowed, bool)>>()
     };
     let mut of_file = read(subject.value("allow"));
-    let mut of_rules: Vec<_> =
-        (0..subject.rules.rules.len()).map(|rule| read(subject.rule_value(rule, "allow"))).collect();
+    let mut of_rules: Vec<_> = (0..subject.rules.rules.len())
+        .map(|rule| read(subject.rule_value(rule, "allow")))
+        .collect();
     let mut out = Complaints::default();
     let mut sift = |finding: Finding, of_rules: &mut Vec<Vec<(Allowed, bool)>>| {
         let of_rule = finding.rule.and_then(|rule| of_rules.get_mut(rule));

@@ -4,8 +4,36 @@
 //! not a lint; where it is wrong, the file says so by its name under `allow:`, for the whole file or
 //! for one rule. Every warning says what comes of it for a release.
 
+mod against_better;
 pub(super) mod allow;
+mod bucket_without_le;
+mod contradiction;
+mod counter_as_gauge;
+mod deadline_at_hold;
+mod duplicate_rule;
+mod dwell_of_one_look;
+mod dwell_within_window;
+mod evidence_beyond_traffic;
+mod fires_after_promotion;
+mod fires_when_healthy;
+mod forgotten_percent;
+mod gauge_as_counter;
+mod implies;
+mod margin_below_noise;
+mod margin_beyond_limit;
+mod needless_regex;
+mod no_health_rule;
+mod no_rollback_rule;
+mod pattern_as_text;
+mod promotion_beyond_traffic;
+mod quantile_of_few;
+mod ratio_of_itself;
+mod reckon;
+mod rollback_on_one_check;
+mod shadowed_rule;
 mod subject;
+mod unused_signal;
+mod warmup_outlasts_hold;
 
 use std::ops::Range;
 
@@ -27,7 +55,33 @@ pub struct Lint {
 
 /// Every lint, in the order of what goes wrong: first rules that never fire, then those that fire
 /// wrongly, promotion, signals, and traffic.
-pub static ALL: [&Lint; 1] = [
+pub static ALL: [&Lint; 27] = [
+    &duplicate_rule::LINT,
+    &shadowed_rule::LINT,
+    &contradiction::LINT,
+    &fires_after_promotion::LINT,
+    &fires_when_healthy::LINT,
+    &against_better::LINT,
+    &rollback_on_one_check::LINT,
+    &dwell_of_one_look::LINT,
+    &dwell_within_window::LINT,
+    &no_rollback_rule::LINT,
+    &no_health_rule::LINT,
+    &warmup_outlasts_hold::LINT,
+    &deadline_at_hold::LINT,
+    &margin_beyond_limit::LINT,
+    &margin_below_noise::LINT,
+    &forgotten_percent::LINT,
+    &unused_signal::LINT,
+    &counter_as_gauge::LINT,
+    &gauge_as_counter::LINT,
+    &bucket_without_le::LINT,
+    &ratio_of_itself::LINT,
+    &pattern_as_text::LINT,
+    &needless_regex::LINT,
+    &promotion_beyond_traffic::LINT,
+    &evidence_beyond_traffic::LINT,
+    &quantile_of_few::LINT,
     &allow::LINT,
 ];
 

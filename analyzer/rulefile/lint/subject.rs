@@ -9,7 +9,7 @@ use crate::{
         condition::{self, Ask, Tree},
         tree::{Kind, Node, Scalar},
     },
-    signal::spec::SignalSpec,
+    signal::spec::{Reads, Selection, Selector, SignalSpec},
 };
 
 /// A file without faults.
@@ -95,6 +95,52 @@ impl<'t> Subject<'t> {
     pub(super) fn signal(&self, signal: usize) -> Option<(&'t Scalar, &'t Node)> {
         let Kind::Map(entries) = &self.value("signals")?.kind else { return None };
         entries.get(signal).map(|(key, node)| (key, node))
+    }
+
+    /// Where the margin of a signal stands: its own, or the one of all.
+    pub(super) fn margin(&self, signal: &str) -> Range<usize> {
+        let margin = self.value("promote").and_then(|promote| promote.entry("margin"));
+        let own = margin.and_then(|(_, margins)| margins.entry(signal));
+        own.or(margin).map_or_else(|| self.key("promote"), |(_, node)| node.span.clone())
+    }
+
+    /// A signal's name.
+    pub(super) fn name(&self, signal: usize) -> &'t str {
+        &self.rules.signals[signal].name
+    }
+
+    /// The key under which a counter's selector stands.
+    pub(super) fn counter_key(&self, signal: usize) -> &'static str {
+        let has =
+            |key: &&&str| self.signal(signal).is_some_and(|(_, node)| node.entry(key).is_some());
+        ["rate", "count"].iter().find(has).copied().unwrap_or("rate")
+    }
+
+    /// Every selector, with its signal and the key of the definition under which it stands.
+    pub(super) fn selectors(&self) -> Vec<(usize, &'t Selector, &'static str)> {
+        let mut all = Vec::new();
+        for (index, spec) in self.specs.iter().enumerate() {
+            let mut add = |of: &'t Selection, key| {
+                all.extend(of.any_of.iter().map(|selector| (index, selector, key)));
+            };
+            match &spec.reads {
+                Reads::Ratio { events, total } => {
+                    add(events, "ratio");
+                    add(total, "ratio");
+                }
+                Reads::Counter(of) => add(of, self.counter_key(index)),
+                Reads::Restarts(of) => add(of, "restarts"),
+                Reads::Histogram { of, .. } => add(of, "of"),
+                Reads::Gauge { of, per, .. } => {
+                    add(of, "gauge");
+                    if let Some(per) = per {
+                        add(per, "gauge");
+                    }
+                }
+                Reads::Health(_) | Reads::Promql(_) => {}
+            }
+        }
+        all
     }
 
     /// Where a signal's selector says this, or the whole selector under that key of its definition.
