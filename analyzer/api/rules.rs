@@ -54,17 +54,23 @@ pub struct RuleFileView {
     pub faults: Vec<FaultView>,
     /// How many faults there are beyond those.
     pub more_faults: usize,
+    /// What `rollgate check` warns of in the text in use.
+    pub warnings: Vec<FaultView>,
 }
 
-/// One fault of a rule file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// One fault of a rule file, or one warning about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FaultView {
     /// Line, from 1; null when it is about the file as a whole.
     pub line: Option<usize>,
     /// Column in characters, from 1.
     pub column: Option<usize>,
+    /// The lint that warns; null for a fault.
+    pub lint: Option<String>,
     /// What was found.
     pub message: String,
+    /// What comes of it for a release; said by warnings only.
+    pub means: Option<String>,
     /// What was expected instead.
     pub expected: Option<String>,
     /// What to do about it.

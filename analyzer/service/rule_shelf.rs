@@ -19,9 +19,9 @@ use super::rule_files::FILES_MAX;
 use crate::{
     api::desk::{FaultView, IgnoredFile, RuleFileView, RuleFiles},
     engine::observation::Time,
-    rulefile,
+    rulefile::{self, Fault},
     store::StoredRules,
-    telemetry::Telemetry,
+    telemetry::{Telemetry, rules::VersionFact},
 };
 
 /// How long a file that is gone is remembered.
@@ -43,6 +43,8 @@ pub struct RuleVersion {
     pub sha256: String,
     /// When it was taken into use.
     pub loaded: Time,
+    /// What is to be said against it, though it loads.
+    pub warnings: Vec<FaultView>,
 }
 
 /// What a reading led to.
@@ -102,9 +104,10 @@ impl RuleShelf {
         for StoredRules { name, text, loaded } in stored {
             let file = format!("{name}.yaml");
             match load(&file, &text) {
-                Ok(()) => {
+                Ok(warnings) => {
                     let sha256 = rulefile::sha256_hex(&text);
-                    let version = RuleVersion { name: name.clone(), file, text, sha256, loaded };
+                    let version =
+                        RuleVersion { name: name.clone(), file, text, sha256, loaded, warnings };
                     let file = version.file.clone();
                     let in_use = Some(Arc::new(version));
                     // Until its file is found it is not there.
@@ -132,22 +135,23 @@ impl RuleShelf {
         }
         // Judged without the lock: a large file must not hold up who only reads.
         let judged = match reading {
-            Ok(text) => load(file, &text).map(|()| text),
+            Ok(text) => load(file, &text).map(|warnings| (text, warnings)),
             Err(why) => Err(Refused::whole(why)),
         };
         match judged {
-            Ok(text) => {
+            Ok((text, warnings)) => {
                 let version = Arc::new(RuleVersion {
                     name: name.to_owned(),
                     file: file.to_owned(),
                     sha256: sha256.unwrap_or_default(),
                     text,
                     loaded: now,
+                    warnings,
                 });
                 let (file, in_use) = (file.to_owned(), Some(version.clone()));
                 let entry = Entry { file, in_use, state: State::Good, since: now };
                 self.write(|entries| entries.files.insert(name.to_owned(), entry));
-                self.telemetry.rules().in_use(name, &version.sha256, now.as_secs_f64());
+                self.telemetry.rules().in_use(name, version.fact());
                 Taken::InUse(version)
             }
             Err(refused) => self.refuse(name, file, Refused { sha256, ..refused }, now),
@@ -184,8 +188,7 @@ impl RuleShelf {
             Some(Some(version))
         })?;
         if let Some(version) = mended {
-            let loaded = version.loaded.as_secs_f64();
-            self.telemetry.rules().in_use(name, &version.sha256, loaded);
+            self.telemetry.rules().in_use(name, version.fact());
         }
         Some(Taken::Same)
     }
@@ -379,6 +382,7 @@ impl Entry {
             refused_sha256: refused.and_then(|refused| refused.sha256.clone()),
             faults: refused.map(|refused| refused.faults.clone()).unwrap_or_default(),
             more_faults: refused.map_or(0, |refused| refused.more),
+            warnings: in_use.map(|version| version.warnings.clone()).unwrap_or_default(),
         }
     }
 }
@@ -386,32 +390,52 @@ impl Entry {
 impl Refused {
     /// A fault of the file as a whole.
     fn whole(message: String) -> Self {
-        let fault = FaultView { line: None, column: None, message, expected: None, hint: None };
+        let fault = FaultView {
+            line: None,
+            column: None,
+            lint: None,
+            message,
+            means: None,
+            expected: None,
+            hint: None,
+        };
         Self { sha256: None, faults: vec![fault], more: 0 }
     }
 }
 
-/// Whether a text loads, and if not, why.
-fn load(file: &str, text: &str) -> Result<(), Refused> {
+impl RuleVersion {
+    fn fact(&self) -> VersionFact<'_> {
+        VersionFact {
+            sha256: &self.sha256,
+            loaded_secs: self.loaded.as_secs_f64(),
+            warnings: self.warnings.len(),
+        }
+    }
+}
+
+/// The warnings about a text that loads, or why it does not.
+fn load(file: &str, text: &str) -> Result<Vec<FaultView>, Refused> {
     // A defect met in one file must not keep the others from being read.
-    let loaded = catch_unwind(|| rulefile::load(file, text));
-    match loaded {
-        Ok(Ok(_)) => Ok(()),
+    match catch_unwind(|| rulefile::load(file, text)) {
+        Ok(Ok(file)) => Ok(file.warnings.iter().map(fault_view).collect()),
         Ok(Err(faults)) => {
-            let views: Vec<FaultView> = faults
-                .iter()
-                .map(|fault| FaultView {
-                    line: Some(fault.line),
-                    column: Some(fault.column),
-                    message: fault.message.clone(),
-                    expected: Some(fault.expected.clone()),
-                    hint: fault.hint.clone(),
-                })
-                .collect();
+            let views: Vec<FaultView> = faults.iter().map(fault_view).collect();
             let more = faults.count() - views.len();
             Err(Refused { sha256: None, faults: views, more })
         }
         Err(_) => Err(Refused::whole("reading it met a defect of rollgate".to_owned())),
+    }
+}
+
+fn fault_view(fault: &Fault) -> FaultView {
+    FaultView {
+        line: Some(fault.line),
+        column: Some(fault.column),
+        lint: fault.lint.map(str::to_owned),
+        message: fault.message.clone(),
+        means: fault.means.clone(),
+        expected: Some(fault.expected.clone()),
+        hint: fault.hint.clone(),
     }
 }
 

@@ -18,6 +18,7 @@ pub const SERIES_MAX: usize = 200;
 pub struct RuleMetrics {
     good: Family<FileLabel, Gauge>,
     loaded: Family<FileLabel, Gauge<f64, AtomicU64>>,
+    warnings: Family<FileLabel, Gauge>,
     info: Family<VersionLabels, Gauge>,
     files: Family<StateLabel, Gauge>,
     directory: Gauge,
@@ -47,12 +48,24 @@ struct OutcomeLabel {
     outcome: &'static str,
 }
 
+/// A version of a rule file.
+#[derive(Clone, Copy, Debug)]
+pub struct VersionFact<'a> {
+    /// SHA-256 of its text, in hex.
+    pub sha256: &'a str,
+    /// When it was taken into use, in unix seconds.
+    pub loaded_secs: f64,
+    /// How many warnings there are about it.
+    pub warnings: usize,
+}
+
 impl RuleMetrics {
     /// Registers the group.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self {
             good: Family::default(),
             loaded: Family::default(),
+            warnings: Family::default(),
             info: Family::default(),
             files: Family::default(),
             directory: Gauge::default(),
@@ -70,6 +83,11 @@ impl RuleMetrics {
             "When the version in use was taken, in unix time",
             Unit::Seconds,
             metrics.loaded.clone(),
+        );
+        registry.register(
+            "rule_file_warnings",
+            "Warnings about the version in use",
+            metrics.warnings.clone(),
         );
         registry.register("rule_file_info", "The version in use", metrics.info.clone());
         registry.register(
@@ -91,13 +109,18 @@ impl RuleMetrics {
     }
 
     /// A version of a rule file is used for new analyses from now on.
-    pub fn in_use(&self, name: &str, sha256: &str, loaded_secs: f64) {
+    pub fn in_use(&self, name: &str, version: VersionFact<'_>) {
+        let VersionFact { sha256, loaded_secs, warnings } = version;
         self.changed("good");
-        tracing::info!(rules = name, sha256, "rule file in use");
+        match warnings {
+            0 => tracing::info!(rules = name, sha256, "rule file in use"),
+            _ => tracing::warn!(rules = name, sha256, warnings, "rule file in use, with warnings"),
+        }
         let Some(mut shown) = self.admit(name) else { return };
         let file = FileLabel { file: name.to_owned() };
         self.good.get_or_create(&file).set(1);
         self.loaded.get_or_create(&file).set(loaded_secs);
+        self.warnings.get_or_create(&file).set(i64::try_from(warnings).unwrap_or(i64::MAX));
         let before = shown.insert(name.to_owned(), sha256.to_owned()).unwrap_or_default();
         self.info.remove(&VersionLabels { file: name.to_owned(), sha256: before });
         let labels = VersionLabels { file: name.to_owned(), sha256: sha256.to_owned() };
@@ -133,6 +156,7 @@ impl RuleMetrics {
         let file = FileLabel { file: name.to_owned() };
         self.good.remove(&file);
         self.loaded.remove(&file);
+        self.warnings.remove(&file);
         self.info.remove(&VersionLabels { file: name.to_owned(), sha256 });
     }
 
@@ -194,7 +218,11 @@ impl RuleMetrics {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Telemetry, SERIES_MAX};
+    use super::{super::Telemetry, SERIES_MAX, VersionFact};
+
+    fn version(sha256: &str, loaded_secs: f64) -> VersionFact<'_> {
+        VersionFact { sha256, loaded_secs, warnings: 2 }
+    }
 
     fn check(body: &str, expected: &[&str]) {
         for line in expected {
@@ -206,8 +234,8 @@ mod tests {
     fn a_fact_moves_its_metric() {
         let telemetry = Telemetry::new();
         let rules = telemetry.rules();
-        rules.in_use("shop", "aa", 5.0);
-        rules.in_use("shop", "bb", 9.0);
+        rules.in_use("shop", version("aa", 5.0));
+        rules.in_use("shop", version("bb", 9.0));
         rules.refused("shop", "shop.yaml:1:1: bad", Some("bb"));
         rules.refused("till", "till.yaml:1:1: bad", None);
         rules.counted(0, 2);
@@ -220,6 +248,7 @@ mod tests {
                 "rollgate_rule_file_good{file=\"till\"} 0",
                 "rollgate_rule_file_loaded_timestamp_seconds{file=\"shop\"} 9.0",
                 "rollgate_rule_file_info{file=\"shop\",sha256=\"bb\"} 1",
+                "rollgate_rule_file_warnings{file=\"shop\"} 2",
                 "rollgate_rule_files{state=\"bad\"} 2",
                 "rollgate_rule_directory_readable 0",
                 "rollgate_rule_file_changes_total{outcome=\"good\"} 2",
@@ -235,10 +264,10 @@ mod tests {
     fn series_are_bounded() {
         let telemetry = Telemetry::new();
         for number in 0..SERIES_MAX + 9 {
-            telemetry.rules().in_use(&format!("r{number}"), "aa", 1.0);
+            telemetry.rules().in_use(&format!("r{number}"), version("aa", 1.0));
         }
         telemetry.rules().gone("r0");
-        telemetry.rules().in_use("late", "aa", 1.0);
+        telemetry.rules().in_use("late", version("aa", 1.0));
         let body = telemetry.render();
         assert_eq!(body.matches("rollgate_rule_file_good{").count(), SERIES_MAX);
         check(&body, &["rollgate_rule_file_good{file=\"late\"} 1"]);

@@ -55,13 +55,18 @@ function inUse(file) {
 
 function faults(file) {
   const more = file.faults.length - FAULTS_SHOWN + file.more_faults;
-  return h("ul", { class: "faults" },
-    file.faults.slice(0, FAULTS_SHOWN).map((fault) => h("li", null,
-      fault.line && h("code", { class: "place" }, `${fault.line}:${fault.column}`),
-      h("span", null, h("b", null, fault.message),
-        fault.expected && h("small", null, `expected ${fault.expected}`),
-        fault.hint && h("small", null, `hint: ${fault.hint}`)))),
+  return h("ul", { class: "faults" }, file.faults.slice(0, FAULTS_SHOWN).map(fault),
     more > 0 && h("li", null, `and ${more} more`));
+}
+
+function fault(one) {
+  return h("li", null,
+    one.line && h("code", { class: "place" }, `${one.line}:${one.column}`),
+    h("span", null, h("b", null, one.message),
+      one.means && h("small", null, `so ${one.means}`),
+      one.expected && h("small", null, `expected ${one.expected}`),
+      one.hint && h("small", null, `hint: ${one.hint}`),
+      one.lint && h("small", null, "lint ", h("code", null, one.lint))));
 }
 
 /** The view of all rule files. */
@@ -118,7 +123,10 @@ function line(file) {
       h("small", null, file.state === "gone"
         ? `Not in the directory since ${format.moment(file.since)}: new analyses are refused, running ones go on.`
         : inUseLine(file)),
-      file.faults.length > 0 && faults(file)));
+      file.faults.length > 0 && faults(file),
+      file.warnings.length > 0 && h("details", { class: "warnings" },
+        h("summary", null, `${file.warnings.length} ${file.warnings.length === 1 ? "warning" : "warnings"}`),
+        h("ul", { class: "faults" }, file.warnings.map(fault)))));
 }
 
 function inUseLine(file) {

@@ -154,6 +154,7 @@ fn rule_file(name: &str, state: &str) -> RuleFileView {
         refused_sha256: None,
         faults: Vec::new(),
         more_faults: 0,
+        warnings: Vec::new(),
     }
 }
 
@@ -162,7 +163,9 @@ fn rule_files() -> RuleFiles {
     let fault = |line, message: &str, hint: Option<&str>| FaultView {
         line,
         column: line.map(|_| 12),
+        lint: None,
         message: message.into(),
+        means: None,
         expected: line.map(|_| "`rollback`, `investigate` or `ok`".into()),
         hint: hint.map(str::to_owned),
     };
@@ -177,9 +180,15 @@ fn rule_files() -> RuleFiles {
     fresh.more_faults = 40;
     let mut unread = rule_file("ledger", "bad");
     unread.faults = vec![fault(None, "it cannot be read: Permission denied (os error 13)", None)];
+    let mut mail = rule_file("mail", "good");
+    mail.warnings = vec![FaultView {
+        lint: Some("no-liveness".into()),
+        means: Some("a canary that is gone is missing data and is never rolled back".into()),
+        ..fault(Some(9), "no rule is on health", Some("add `app is down for 3 checks`"))
+    }];
     RuleFiles {
         directory_fault: None,
-        rules: vec![fresh, checkout, unread, rule_file("mail", "good"), rule_file("old", "gone")],
+        rules: vec![fresh, checkout, unread, mail, rule_file("old", "gone")],
         ignored: vec![IgnoredFile {
             file: "not a name.yaml".into(),
             why: "its name may have letters, digits, - and _ only".into(),
@@ -206,7 +215,7 @@ async fn a_rule_file_that_does_not_load_is_on_every_view() {
                 until(&page, &format!("{says}({words:?})")).await;
             }
             until(&page, &format!("{says}('analyses that name it are refused')")).await;
-            until(&page, "document.querySelector('main .card')").await;
+            until(&page, "!!document.querySelector('main .card')").await;
             check_fits(&page, &name).await;
             picture(&page, &name).await;
             let found = "String(document.querySelectorAll('aside img').length + (window.hit || 0))";
@@ -217,6 +226,8 @@ async fn a_rule_file_that_does_not_load_is_on_every_view() {
     // It goes when the file is mended, and comes back for the whole directory.
     let page = surfer.open(&format!("http://{}/#/rules", server.address), WIDE, "light").await;
     until(&page, "document.body.innerText.includes('Not in the directory since')").await;
+    until(&page, "document.querySelector('.warnings').open = true").await;
+    until(&page, "document.body.innerText.includes('so a canary that is gone is missing')").await;
     until(&page, "document.body.innerText.includes('not a name.yaml')").await;
     until(&page, "!document.querySelector('#troubles').hidden").await;
     let mended = RuleFiles { rules: vec![rule_file("mail", "good")], ..RuleFiles::default() };

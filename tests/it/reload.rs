@@ -294,7 +294,7 @@ async fn hostile_files_are_refused_in_words() {
     for (name, words) in [
         ("large", "bytes"),
         ("latin", "byte 24 is not UTF-8"),
-        ("nested", "deep"),
+        ("nested", "recursion limit"),
         ("zero", ""),
         ("empty", ""),
     ] {
