@@ -4,7 +4,7 @@ import { h, morph } from "./dom.js";
 import * as format from "./format.js";
 import { matrix, proofs } from "./matrix.js";
 import { Plot, writer } from "./plot.js";
-import { Rules, watchRules } from "./rules.js";
+import { Rules, VIEW, watchRules } from "./rules.js";
 
 const LIST_EVERY_MS = 3000;
 const RETRY_MS = 3000;
@@ -38,7 +38,7 @@ function route() {
   main.replaceChildren(h("p", { class: "quiet" }, "Loading"));
   connection("wait", "connecting");
   if (id) current = new Analysis(decodeURIComponent(id[1]));
-  else if (location.hash === "#/rules") current = new Rules({ fetchJson, connection, problem, show: morphMain });
+  else if (location.hash === VIEW) current = new Rules({ fetchJson, connection, problem, show: morphMain });
   else current = new List();
   current.start();
   window.scrollTo(0, 0);

@@ -4,7 +4,11 @@ import { h, morph } from "./dom.js";
 import * as format from "./format.js";
 
 const EVERY_MS = 3000;
-const FAULTS_SHOWN = 5;
+const FILES_SHOWN = 3;
+const FAULTS_IN_BANNER = 2;
+const FAULTS_IN_VIEW = 20;
+/** Where the view of all rule files is. */
+export const VIEW = "#/rules";
 const SHA_SHOWN = 12;
 
 const WORDS = {
@@ -13,38 +17,42 @@ const WORDS = {
 
 /** Reads the state of the rule files as long as the page is open, and shows what is wrong. */
 export function watchRules(banner, fetchJson) {
+  let files = null;
+  const show = () => {
+    const content = files && troubles(files);
+    banner.hidden = !content;
+    const wanted = banner.cloneNode(false);
+    if (content) wanted.append(content);
+    morph(banner, wanted);
+  };
   const load = async () => {
     try {
-      const files = await fetchJson("/v1/rules");
-      const wanted = bannerOf(files);
-      banner.hidden = !wanted;
-      morph(banner, wrap(banner, wanted));
+      files = await fetchJson("/v1/rules");
+      show();
     } catch {
       // That the service does not answer is said elsewhere; what was shown last stays.
     }
     setTimeout(load, EVERY_MS);
   };
+  window.addEventListener("hashchange", show);
   load();
 }
 
-/** The banner with other content; its own attributes stay. */
-function wrap(banner, content) {
-  const copy = banner.cloneNode(false);
-  if (content) copy.append(content);
-  return copy;
-}
-
-function bannerOf(files) {
-  const bad = files.rules.filter((file) => file.state === "bad");
+/** What is wrong, for the top of every view; the view of all rule files says it itself. */
+function troubles(files) {
+  const bad = location.hash === VIEW ? [] : files.rules.filter((file) => file.state === "bad");
   if (!bad.length && !files.directory_fault) return null;
+  const more = bad.length - FILES_SHOWN;
   return h("div", { class: "troubles" },
     files.directory_fault && h("section", { class: "trouble", "data-key": "directory" },
       h("h2", null, h("i", { "aria-hidden": "true" }, "\u00d7"), "The rule files cannot be read"),
       h("p", null, files.directory_fault, ". What was read before stays in use.")),
-    bad.map((file) => h("section", { class: "trouble", "data-key": file.name },
+    bad.slice(0, FILES_SHOWN).map((file) => h("section", { class: "trouble", "data-key": file.name },
       h("h2", null, h("i", { "aria-hidden": "true" }, "\u00d7"), h("span", null, "Rule file ", h("code", null, file.file), " does not load")),
-      faults(file),
-      h("p", null, `Since ${format.moment(file.since)}. `, inUse(file), " ", h("a", { href: "#/rules" }, "All rule files")))));
+      faults(file, FAULTS_IN_BANNER),
+      h("p", null, `Since ${format.moment(file.since)}. `, inUse(file), " ", h("a", { href: VIEW }, "All rule files")))),
+    more > 0 && h("p", { class: "trouble", "data-key": "more" }, `${more} more rule ${more === 1 ? "file does" : "files do"} not load. `,
+      h("a", { href: VIEW }, "All rule files")));
 }
 
 function inUse(file) {
@@ -53,9 +61,10 @@ function inUse(file) {
     h("code", { title: file.sha256 }, file.sha256.slice(0, SHA_SHOWN)), "."];
 }
 
-function faults(file) {
-  const more = file.faults.length - FAULTS_SHOWN + file.more_faults;
-  return h("ul", { class: "faults" }, file.faults.slice(0, FAULTS_SHOWN).map(fault),
+function faults(file, count) {
+  const shown = file.faults.slice(0, count);
+  const more = file.faults.length - shown.length + file.more_faults;
+  return h("ul", { class: "faults" }, shown.map(fault),
     more > 0 && h("li", null, `and ${more} more`));
 }
 
@@ -123,7 +132,7 @@ function line(file) {
       h("small", null, file.state === "gone"
         ? `Not in the directory since ${format.moment(file.since)}: new analyses are refused, running ones go on.`
         : inUseLine(file)),
-      file.faults.length > 0 && faults(file),
+      file.faults.length > 0 && faults(file, FAULTS_IN_VIEW),
       file.warnings.length > 0 && h("details", { class: "warnings" },
         h("summary", null, `${file.warnings.length} ${file.warnings.length === 1 ? "warning" : "warnings"}`),
         h("ul", { class: "faults" }, file.warnings.map(fault)))));

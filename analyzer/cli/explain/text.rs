@@ -180,11 +180,11 @@ fn facts(view: &AnalysisView, columns: usize) -> Vec<Line> {
                 format::duration(view.deadline_secs)
             ),
         ),
-        ("canary", arm(&view.canary)),
     ];
     if let Some(decided) = view.report.as_ref().and_then(|report| report.decided_at) {
         facts.push(("decided", format::moment(decided)));
     }
+    facts.push(("canary", arm(&view.canary)));
     if let Some(baseline) = &view.baseline {
         facts.push(("baseline", arm(baseline)));
     }
