@@ -428,7 +428,7 @@ function facts(view) {
     h("dl", { class: "card facts" },
       h("dt", null, "Canary"), arm(view.canary),
       view.baseline && [h("dt", null, "Baseline"), arm(view.baseline)],
-      h("dt", null, "Rules"), h("dd", null, view.rules.name, " ", h("code", { title: view.rules.sha256 }, view.rules.sha256.slice(0, 12))),
+      h("dt", null, "Rules"), h("dd", null, h("a", { href: `/v1/analyses/${encodeURIComponent(view.id)}/rules` }, view.rules.name), " ", h("code", { title: view.rules.sha256 }, view.rules.sha256.slice(0, 12))),
       h("dt", null, "Began"), h("dd", null, format.moment(view.started_at)),
       h("dt", null, "Looks"), h("dd", null, `every ${format.span(view.interval_secs)}, until ${format.span(view.deadline_secs)} at the latest`),
       h("dt", null, "Id"), h("dd", null, h("code", null, view.id))));
