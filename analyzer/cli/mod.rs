@@ -5,7 +5,6 @@
 
 use std::{
     io::{self, IsTerminal, Write},
-    path::PathBuf,
     process::ExitCode,
 };
 
@@ -84,11 +83,7 @@ enum Command {
     /// Say how long a rule file needs at given traffic.
     Plan(plan::PlanArgs),
     /// Check rule files and say what they hold.
-    Check {
-        /// Rule files.
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
-    },
+    Check(check::CheckArgs),
 }
 
 /// How a verdict is printed.
@@ -135,14 +130,7 @@ pub fn main() -> ExitCode {
         Command::Record(args) => record::main(&args),
         Command::Simulate(args) => simulate::main(&args),
         Command::Plan(args) => plan::main(&args),
-        Command::Check { files } => {
-            let colour = match io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
-            {
-                true => check::Colour::Styled,
-                false => check::Colour::Plain,
-            };
-            check::check(&files, colour, &mut io::stdout(), &mut io::stderr())
-        }
+        Command::Check(args) => check::main(&args),
     };
     match result {
         Ok(code) => ExitCode::from(code),

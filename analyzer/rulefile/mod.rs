@@ -35,7 +35,7 @@ use self::fault::{Complaint, Complaints};
 pub use self::{
     fault::{Fault, Faults},
     literal::duration_text,
-    traffic::StatedTraffic,
+    traffic::{StatedTraffic, TRAFFIC_RPS_MAX},
 };
 use crate::{engine::rule::RuleSet, signal::spec::SignalSpec};
 
