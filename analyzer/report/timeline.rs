@@ -138,3 +138,123 @@ fn detail(finding: &FindingShape) -> String {
     let numbers: Vec<String> = finding.clauses.iter().filter_map(words::numbers).collect();
     numbers.join("; ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::shape::{ClauseShape, MissingShape, ProgressShape, SamplesShape};
+
+    /// A report with one rule, which is in this state or lacks data for this reason.
+    fn report(look: u64, verdict: &str, state: &str, lacks: Option<&str>) -> Report {
+        let missing =
+            lacks.map(|why| MissingShape { why: why.to_owned(), detail: "a:1".to_owned() });
+        let clause = ClauseShape {
+            clause: "error_rate > 5%".to_owned(),
+            signal: "error_rate".to_owned(),
+            state: state.to_owned(),
+            unit: "share".to_owned(),
+            estimate: Some(0.06),
+            interval: None,
+            baseline: None,
+            bound: Some(0.05),
+            progress: ProgressShape {
+                kind: "evidence_decades".to_owned(),
+                value: 3.0,
+                needed: 3.0,
+                noise_factor: None,
+                noise: None,
+            },
+            samples: SamplesShape {
+                canary_events: 6.0,
+                canary_total: 100.0,
+                baseline_events: 0.0,
+                baseline_total: 0.0,
+            },
+            missing,
+            note: None,
+            effect: None,
+            blame: None,
+        };
+        let finding = FindingShape {
+            rule: "error_rate > 5%".to_owned(),
+            then: "rollback".to_owned(),
+            reason: None,
+            state: state.to_owned(),
+            in_state_secs: 0.0,
+            clauses: vec![clause],
+        };
+        Report {
+            verdict: verdict.to_owned(),
+            is_final: verdict == "rollback",
+            decided_at: None,
+            at: 1000.0 + look as f64,
+            elapsed_secs: look as f64,
+            look,
+            rule: None,
+            reason: format!("because of look {look}"),
+            otherwise: None,
+            release_step: None,
+            gap: None,
+            findings: vec![finding],
+            signals: Vec::new(),
+            rules: None,
+        }
+    }
+
+    fn told(timeline: &Timeline) -> Vec<String> {
+        let line = |change: &Change| {
+            format!("{} {} {}: {}", change.look, change.kind, change.to, change.detail)
+        };
+        timeline.changes.iter().map(line).collect()
+    }
+
+    #[test]
+    fn only_what_changed_is_told() {
+        let mut timeline = Timeline::default();
+        let gap = MissingShape { why: "scrape_failed".to_owned(), detail: "b:1".to_owned() };
+        for report in [
+            report(1, "watching", "not_enough_data", Some("first_look")),
+            report(2, "watching", "not_enough_data", Some("no_traffic")),
+            report(3, "watching", "not_enough_data", Some("no_traffic")),
+            report(4, "watching", "clear", None),
+            // Of a rule that is clear nothing is missing, whatever a clause of it lacks.
+            report(5, "watching", "clear", Some("no_traffic")),
+            Report { gap: Some(gap.clone()), ..report(6, "watching", "clear", None) },
+            Report { gap: Some(gap), ..report(7, "watching", "clear", None) },
+            report(8, "watching", "asleep", None),
+            report(9, "rollback", "fires", None),
+        ] {
+            timeline.see(&report);
+        }
+        let numbers = "6 %, bound 5 %, 3.0 of 3.0 decades";
+        assert_eq!(
+            told(&timeline),
+            [
+                "1 rule not_enough_data: first look: a:1",
+                "1 verdict watching: because of look 1",
+                "2 rule not_enough_data: no traffic: a:1",
+                &format!("4 rule clear: {numbers}"),
+                "6 gap begins: scrape failed: b:1",
+                "8 rule asleep: ",
+                "8 gap ends: ",
+                &format!("9 rule fires: {numbers}"),
+                "9 verdict rollback: because of look 9",
+            ]
+        );
+    }
+
+    #[test]
+    fn of_many_changes_the_first_and_the_last_are_kept() {
+        let (mut timeline, looks) = (Timeline::default(), 2000);
+        for look in 1..=looks {
+            let state = if look % 2 == 0 { "clear" } else { "fires" };
+            timeline.see(&report(look, "watching", state, None));
+        }
+        // One more than looks: the first says the verdict too.
+        let kept = FIRST_MAX + LAST_MAX;
+        assert_eq!((timeline.changes.len(), timeline.left_out), (kept, looks + 1 - kept as u64));
+        assert_eq!(timeline.changes[FIRST_MAX - 1].look, FIRST_MAX as u64 - 1);
+        assert_eq!(timeline.changes[FIRST_MAX].look, looks - LAST_MAX as u64 + 1);
+        assert_eq!(timeline.changes.last().map(|last| last.look), Some(looks));
+    }
+}

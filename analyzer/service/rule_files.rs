@@ -190,6 +190,11 @@ mod tests {
         let listing = list(dir.path()).expect("lists");
         assert_eq!((listing.files.len(), listing.ignored.len()), (FILES_MAX, 2));
         assert!(listing.ignored[0].1.contains("more than 1000"), "{:?}", listing.ignored);
+        for number in 0..ENTRIES_MAX {
+            fs::write(dir.path().join(number.to_string()), "").expect("writes");
+        }
+        let refused = list(dir.path()).expect_err("too many entries");
+        assert!(refused.to_string().contains("more than 10000 entries"), "{refused}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Keeps the shelf of rule files true to the directory: looks about once a second, and at once when
 //! somebody asks.
 //!
-//! A changed file is taken when two readings in a row, half a second apart, gave the same bytes:
+//! A changed file is taken when all readings of half a second, two at least, gave the same bytes:
 //! editors and deploy tools write in pieces, and half a rule file may load and lack the other half
 //! of its rules. So is a file that is gone. At the start what is there is taken as it is.
 //! A directory that cannot be listed changes nothing. What is in use is kept in the store, so that a
@@ -11,7 +11,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -36,7 +36,7 @@ use crate::{
 /// Time between two looks at the directory.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Time between two readings of a file that changed.
+/// Time for which a file that changed has to hold still.
 const SETTLE: Duration = Duration::from_millis(500);
 
 /// How long who asks waits for a look; then what is on the shelf has to do.
@@ -109,11 +109,11 @@ pub async fn open(
         shelf: shelf.clone(),
         now,
         seen: BTreeMap::new(),
-        missed: BTreeSet::new(),
+        missed: BTreeMap::new(),
     };
     let mut reload =
         RuleReload { store, telemetry, asks: waiting, survey, unsaved: BTreeMap::new() };
-    reload.round(Round { how: How::All, is_first: true }).await;
+    reload.round(Round { how: How::All, is_first: true, at: Instant::now() }).await;
     Ok((shelf, RuleAsker { asks }, reload))
 }
 
@@ -131,10 +131,11 @@ impl RuleReload {
             }
             let reads_all = asked.iter().any(|ask| ask.how == How::All);
             let how = if reads_all { How::All } else { How::Changed };
-            is_settled = self.round(Round { how, is_first: false }).await;
+            is_settled = self.round(Round { how, is_first: false, at: Instant::now() }).await;
             if !asked.is_empty() && !is_settled {
                 sleep(SETTLE).await;
-                is_settled = self.round(Round { how: How::Changed, is_first: false }).await;
+                let round = Round { how: How::Changed, is_first: false, at: Instant::now() };
+                is_settled = self.round(round).await;
             }
             for ask in asked.drain(..) {
                 // Who does not wait any more needs no answer.
@@ -179,6 +180,7 @@ impl RuleReload {
 struct Round {
     how: How,
     is_first: bool,
+    at: Instant,
 }
 
 /// What is remembered of the directory from look to look.
@@ -188,16 +190,16 @@ struct Survey {
     shelf: RuleShelf,
     now: Clock,
     seen: BTreeMap<String, Seen>,
-    /// Files that were not there at the last look.
-    missed: BTreeSet<String>,
+    /// Files that were not there at the last look, and since when.
+    missed: BTreeMap<String, Instant>,
 }
 
 #[derive(Clone, Default)]
 struct Seen {
     /// Of the reading that was taken.
     taken: Option<Stamp>,
-    /// What the last reading gave, when it has to be confirmed by the next.
-    unconfirmed: Option<Result<String, String>>,
+    /// What the last reading gave, and the first that gave the same, when that has to be confirmed.
+    unconfirmed: Option<(Result<String, String>, Instant)>,
 }
 
 struct Outcome {
@@ -228,11 +230,14 @@ impl Survey {
                 Ok(text) => Ok(rulefile::sha256_hex(text)),
                 Err(why) => Err(why.clone()),
             };
-            let is_confirmed = seen.unconfirmed.as_ref() == Some(&digest);
+            // Looks that are asked for may come soon after one another.
+            let same = seen.unconfirmed.take().filter(|(before, _)| *before == digest);
+            let since = same.as_ref().map_or(round.at, |(_, since)| *since);
+            let is_confirmed = same.is_some() && round.at.duration_since(since) >= SETTLE;
             let is_known = digest.as_ref().is_ok_and(|digest| self.shelf.knows(name, digest));
             // What was read once only is read once more, whatever came of it.
             seen.taken = is_confirmed.then_some(listed.stamp);
-            seen.unconfirmed = (!is_confirmed).then_some(digest);
+            seen.unconfirmed = (!is_confirmed).then_some((digest, since));
             if is_known {
                 continue;
             }
@@ -254,14 +259,19 @@ impl Survey {
         outcome
     }
 
-    /// A file that is swapped for another may be missing for a moment: what is not there at two looks
-    /// is gone.
+    /// A file that is swapped for another may be missing for a moment: what is not there for as long
+    /// as a file has to hold still is gone.
     fn look_for_gone(&mut self, round: Round, there: &BTreeSet<String>, outcome: &mut Outcome) {
         let now = (self.now)();
-        let missed: BTreeSet<String> =
-            self.shelf.present().into_iter().filter(|name| !there.contains(name)).collect();
-        for name in &missed {
-            if round.is_first || self.missed.contains(name) {
+        let missing = self.shelf.present().into_iter().filter(|name| !there.contains(name));
+        let missed: BTreeMap<String, Instant> = missing
+            .map(|name| {
+                let since = self.missed.get(&name).copied().unwrap_or(round.at);
+                (name, since)
+            })
+            .collect();
+        for (name, since) in &missed {
+            if round.is_first || round.at.duration_since(*since) >= SETTLE {
                 self.shelf.gone(name, now);
             } else {
                 outcome.is_settled = false;
@@ -290,7 +300,11 @@ mod tests {
         head.to_owned() + &(3..3 + count).map(rule).collect::<String>()
     }
 
-    const CHANGED: Round = Round { how: How::Changed, is_first: false };
+    /// One look, so long after the last.
+    async fn look(reload: &mut RuleReload, at: &mut Instant, after: Duration) -> bool {
+        *at += after;
+        reload.round(Round { how: How::Changed, is_first: false, at: *at }).await
+    }
 
     async fn opened(directory: &Path, store: &Arc<dyn Store>) -> (RuleShelf, RuleReload) {
         let now: Clock = Arc::new(|| Time(1000));
@@ -303,9 +317,9 @@ mod tests {
         Arc::new(SqliteStore::in_memory().await.expect("a store"))
     }
 
-    async fn settle(reload: &mut RuleReload) {
+    async fn settle(reload: &mut RuleReload, at: &mut Instant) {
         for _ in 0..4 {
-            reload.round(CHANGED).await;
+            look(reload, at, SETTLE).await;
         }
     }
 
@@ -315,6 +329,7 @@ mod tests {
 
     #[tokio::test]
     async fn half_a_file_is_never_taken() {
+        let mut at = Instant::now();
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("shop.yaml");
         let (old, whole, half) = (rules(1), rules(4), rules(2));
@@ -326,31 +341,40 @@ mod tests {
         // Truncated, then written in pieces, each seen once.
         for piece in ["", &half, &whole[..half.len() + 9], &whole] {
             fs::write(&path, piece).expect("writes");
-            assert!(!reload.round(CHANGED).await, "{piece}");
+            assert!(!look(&mut reload, &mut at, SETTLE).await, "{piece}");
             assert_eq!(in_use(), Ok(old.clone()), "{piece}");
         }
-        assert!(reload.round(CHANGED).await);
+        assert!(look(&mut reload, &mut at, SETTLE).await);
         assert_eq!(in_use(), Ok(whole.clone()));
+        // However many looks are asked for in between.
+        fs::write(&path, &half).expect("writes");
+        for _ in 0..9 {
+            assert!(!look(&mut reload, &mut at, SETTLE / 10).await);
+            assert_eq!(in_use(), Ok(whole.clone()));
+        }
+        fs::write(&path, &whole).expect("writes");
+        settle(&mut reload, &mut at).await;
         // A file that vanishes for one look only, as when it is swapped for another.
         fs::remove_file(&path).expect("removes");
-        assert!(!reload.round(CHANGED).await);
+        assert!(!look(&mut reload, &mut at, SETTLE).await);
         fs::write(&path, &whole).expect("writes");
-        settle(&mut reload).await;
+        settle(&mut reload, &mut at).await;
         assert_eq!(only(&shelf).state, "good");
     }
 
     #[tokio::test]
     async fn a_file_that_did_not_change_is_not_read_again() {
+        let mut at = Instant::now();
         let dir = tempfile::tempdir().expect("a temporary directory");
         fs::write(dir.path().join("shop.yaml"), rules(1)).expect("writes");
         let (_, mut reload) = opened(dir.path(), &memory().await).await;
         let taken = |reload: &RuleReload| reload.survey.seen["shop"].taken;
         // What is in use is settled, and yet confirmed by a second reading.
         assert_eq!(taken(&reload), None);
-        assert!(reload.round(CHANGED).await);
+        assert!(look(&mut reload, &mut at, SETTLE).await);
         assert!(taken(&reload).is_some());
         // When all are asked for, times count for nothing.
-        assert!(reload.round(Round { how: How::All, is_first: false }).await);
+        assert!(reload.round(Round { how: How::All, is_first: false, at }).await);
         assert_eq!(taken(&reload), None);
     }
 
@@ -358,6 +382,7 @@ mod tests {
     /// one that is opened anew.
     #[tokio::test]
     async fn the_shelf_follows_any_changes() {
+        let mut at = Instant::now();
         let seed: u64 = rand::random();
         println!("seed {seed}");
         let mut rng = StdRng::seed_from_u64(seed);
@@ -391,7 +416,7 @@ mod tests {
             if rng.random_bool(0.1) {
                 (shelf, reload) = opened(dir.path(), &store).await;
             }
-            settle(&mut reload).await;
+            settle(&mut reload, &mut at).await;
             for (name, (on_disk, last_good)) in &account {
                 let found = shelf.version(name).map(|version| version.text.clone()).ok();
                 let expected = on_disk.as_ref().and(last_good.clone());
@@ -402,13 +427,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_directory_that_cannot_be_listed_changes_nothing() {
+        let mut at = Instant::now();
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (rules_dir, away) = (dir.path().join("rules"), dir.path().join("away"));
         fs::create_dir(&rules_dir).expect("a directory");
         fs::write(rules_dir.join("shop.yaml"), rules(1)).expect("writes");
         let (shelf, mut reload) = opened(&rules_dir, &memory().await).await;
         fs::rename(&rules_dir, &away).expect("renames");
-        settle(&mut reload).await;
+        settle(&mut reload, &mut at).await;
         assert!(
             shelf.view().directory_fault.is_some_and(|fault| fault.contains("cannot be listed"))
         );
@@ -417,7 +443,7 @@ mod tests {
         let unknown = shelf.version("till").expect_err("never was");
         assert!(unknown[0].contains("known are: shop"), "{unknown:?}");
         fs::rename(&away, &rules_dir).expect("renames");
-        settle(&mut reload).await;
+        settle(&mut reload, &mut at).await;
         assert_eq!(shelf.view().directory_fault, None);
     }
 }
