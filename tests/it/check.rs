@@ -71,6 +71,17 @@ fn a_good_file_is_told_as_a_matrix() {
     assert_eq!(fs::read_to_string(&beside).unwrap_or_default(), said, "\n{said}");
 }
 
+/// What `README.md` shows is what is said.
+#[test]
+fn the_page_shows_what_is_said() {
+    let file = repository("tests/cases/check_example.yaml");
+    let (_, out, err) = checked(std::slice::from_ref(&file), Options::default());
+    let said = (out + &err).replace(&file.display().to_string(), "shop.yaml");
+    let page = fs::read_to_string(repository("README.md")).expect("the page is there");
+    let shown = format!("$ rollgate check shop.yaml\n{}\n```", said.trim_end());
+    assert!(page.contains(&shown), "{shown}");
+}
+
 #[test]
 fn every_file_is_read_whatever_is_wrong_with_one() {
     let quiet = Options { quiet: true, ..Options::default() };

@@ -69,6 +69,7 @@ fn readme() -> (String, Vec<String>) {
     let (_, rest) = text.split_once("```yaml\n").expect("it holds an example");
     let (file, _) = rest.split_once("```").expect("the example ends");
     let (_, table) = text.split_once("| condition | holds when |").expect("it holds a table");
+    let table = table.split("\n## ").next().unwrap_or_default();
     let conditions = table
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once("` |"))
@@ -100,7 +101,7 @@ fn the_page_shows_margins_and_steps_that_are_good() {
     let (file, _) = readme();
     let (head, _) = file.split_once("promote:").expect("it promotes");
     let blocks: Vec<&str> = text.split("```yaml\n").skip(2).collect();
-    assert_eq!(blocks.len(), 2);
+    assert_eq!(blocks.len(), 3);
     let read = |block: &str| {
         let (block, _) = block.split_once("```").expect("it ends");
         let file = rulefile::load("README.md", &format!("{head}{block}"));
@@ -115,6 +116,12 @@ fn the_page_shows_margins_and_steps_that_are_good() {
     assert_eq!((stepped.promote.after.as_secs(), stepped.promote.deadline.as_secs()), (4500, 9000));
     assert_eq!(stepped.signals[0].margin.map(|margin| margin.factor), Some(1.5));
     assert!(stepped.signals[4].margin.is_none(), "no rule compares it");
+    let (signals, _) = head.split_once("rules:").expect("it has rules");
+    let (allows, _) = blocks[2].split_once("```").expect("it ends");
+    let text = format!("{signals}{allows}promote: {{ after: 15m }}\n");
+    let allowing = rulefile::load("README.md", &text).unwrap_or_else(|faults| panic!("{faults}"));
+    let warned = |lint| allowing.warnings.iter().any(|warning| warning.lint == Some(lint));
+    assert!(warned("unused-signal") && !warned("no-health-rule") && !warned("dwell-within-window"));
 }
 
 /// The example file with one condition in place of its own.
