@@ -329,13 +329,13 @@ mod tests {
 
     #[tokio::test]
     async fn half_a_file_is_never_taken() {
-        let mut at = Instant::now();
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("shop.yaml");
         let (old, whole, half) = (rules(1), rules(4), rules(2));
         assert!(whole.starts_with(&half) && rulefile::load("f", &half).is_ok());
         fs::write(&path, &old).expect("writes");
         let (shelf, mut reload) = opened(dir.path(), &memory().await).await;
+        let mut at = Instant::now();
         let in_use = || shelf.version("shop").map(|version| version.text.clone());
         assert_eq!(in_use(), Ok(old.clone()), "at the start what is there is taken");
         // Truncated, then written in pieces, each seen once.
@@ -364,10 +364,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_that_did_not_change_is_not_read_again() {
-        let mut at = Instant::now();
         let dir = tempfile::tempdir().expect("a temporary directory");
         fs::write(dir.path().join("shop.yaml"), rules(1)).expect("writes");
         let (_, mut reload) = opened(dir.path(), &memory().await).await;
+        let mut at = Instant::now();
         let taken = |reload: &RuleReload| reload.survey.seen["shop"].taken;
         // What is in use is settled, and yet confirmed by a second reading.
         assert_eq!(taken(&reload), None);
@@ -382,13 +382,13 @@ mod tests {
     /// one that is opened anew.
     #[tokio::test]
     async fn the_shelf_follows_any_changes() {
-        let mut at = Instant::now();
         let seed: u64 = rand::random();
         println!("seed {seed}");
         let mut rng = StdRng::seed_from_u64(seed);
         let dir = tempfile::tempdir().expect("a temporary directory");
         let store = memory().await;
         let (mut shelf, mut reload) = opened(dir.path(), &store).await;
+        let mut at = Instant::now();
         // Of each file the text on the disk and the last that loaded.
         let mut account: BTreeMap<&str, (Option<String>, Option<String>)> = BTreeMap::new();
         for step in 0..120 {
@@ -427,12 +427,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_directory_that_cannot_be_listed_changes_nothing() {
-        let mut at = Instant::now();
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (rules_dir, away) = (dir.path().join("rules"), dir.path().join("away"));
         fs::create_dir(&rules_dir).expect("a directory");
         fs::write(rules_dir.join("shop.yaml"), rules(1)).expect("writes");
         let (shelf, mut reload) = opened(&rules_dir, &memory().await).await;
+        let mut at = Instant::now();
         fs::rename(&rules_dir, &away).expect("renames");
         settle(&mut reload, &mut at).await;
         assert!(
