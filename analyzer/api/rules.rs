@@ -20,6 +20,9 @@ use super::{
 /// Media type of a rule file (RFC 9512).
 const YAML: &str = "application/yaml";
 
+/// The same for browsers, which would not show the other.
+const TEXT: &str = "text/plain; charset=utf-8";
+
 /// Answer to `GET /v1/rules`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RuleFiles {
@@ -126,13 +129,17 @@ pub(super) async fn text_of_analysis(
 
 fn deliver(rules: RuleText, request: &HeaderMap) -> Response {
     let tag = format!("\"{}\"", rules.sha256);
+    let accepted = request.get(header::ACCEPT).and_then(|accepted| accepted.to_str().ok());
+    let is_browser = accepted.is_some_and(|accepted| accepted.contains("text/html"));
+    let kind = if is_browser { TEXT } else { YAML };
     let mut response = if is_known(request, &tag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        ([(header::CONTENT_TYPE, YAML)], rules.text).into_response()
+        ([(header::CONTENT_TYPE, kind)], rules.text).into_response()
     };
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(header::VARY, HeaderValue::from_static("accept"));
     let tag = HeaderValue::from_str(&tag).expect("hex digits in quotes are a header value");
     headers.insert(header::ETAG, tag);
     response

@@ -100,8 +100,9 @@ async fn the_text_of_a_rule_file_is_sent_once() {
         let known = format!("If-None-Match: {}\r\n", answer.header("etag").unwrap());
         let again = server.send(&request("GET", path, &known, "")).await;
         assert_eq!((again.status, again.body.as_str()), (304, ""), "{again:?}");
-        let other = server.send(&request("GET", path, "If-None-Match: \"00\"\r\n", "")).await;
-        assert_eq!(other.status, 200, "{other:?}");
+        let browser = "If-None-Match: \"00\"\r\nAccept: text/html,*/*\r\n";
+        let shown = server.send(&request("GET", path, browser, "")).await;
+        assert_eq!(shown.header("content-type"), Some("text/plain; charset=utf-8"), "{shown:?}");
     }
 }
 
