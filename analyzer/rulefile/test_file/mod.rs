@@ -10,6 +10,8 @@ mod arm;
 mod expect;
 mod notation;
 mod series;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
