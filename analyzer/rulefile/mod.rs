@@ -25,6 +25,7 @@ mod schema;
 mod selector;
 mod signals;
 mod table;
+pub mod test_file;
 mod token;
 mod tree;
 mod units;
