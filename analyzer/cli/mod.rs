@@ -5,7 +5,6 @@
 
 use std::{
     io::{self, IsTerminal, Write},
-    path::PathBuf,
     process::ExitCode,
 };
 
@@ -80,11 +79,7 @@ enum Command {
     /// Run the tests of rule files.
     Test(test::TestArgs),
     /// Check rule files and say what they hold.
-    Check {
-        /// Rule files.
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
-    },
+    Check(check::CheckArgs),
 }
 
 /// How a verdict is printed.
@@ -131,14 +126,7 @@ pub fn main() -> ExitCode {
         Command::Simulate(args) => simulate::main(&args),
         Command::Plan(args) => plan::main(&args),
         Command::Test(args) => test::main(&args),
-        Command::Check { files } => {
-            let colour = match io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
-            {
-                true => check::Colour::Styled,
-                false => check::Colour::Plain,
-            };
-            check::check(&files, colour, &mut io::stdout(), &mut io::stderr())
-        }
+        Command::Check(args) => check::main(&args),
     };
     match result {
         Ok(code) => ExitCode::from(code),

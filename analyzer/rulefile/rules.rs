@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{
     condition::{self, Length, Tree},
     fault::{Complaint, Complaints, excerpt},
+    lint,
     literal::{self, Dimension, duration_text},
     meaning,
     signals::Signals,
@@ -27,7 +28,7 @@ const MAX_WAKING: Duration = Duration::from_secs(14 * 24 * 3600);
 
 static RULE: Shape = Shape {
     what: "a rule",
-    keys: &["when", "then", "reason", "runbook", "after", "until", "weight"],
+    keys: &["when", "then", "reason", "runbook", "after", "until", "weight", "allow"],
     unbuilt: &[],
 };
 
@@ -94,6 +95,9 @@ impl Reader<'_, '_> {
             ))
         });
         let reason = self.reason();
+        if let Some(node) = self.table.get("allow") {
+            lint::allow::read(node, self.out);
+        }
         let (text, when) = condition?;
         let weight = self.weight(&when);
         Some(Rule { text, when, then: then?, reason, after, until, weight })
