@@ -390,8 +390,8 @@ fn plus(one: Value, other: Value, reads: &Reads) -> Value {
 
 fn reduce(reads: &Reads) -> Reduce {
     match reads {
-        Reads::Gauge { reduce, .. } => *reduce,
-        Reads::Promql(_) => Reduce::Mean,
+        Reads::Gauge { reduce, .. } | Reads::Answer { reduce, .. } => *reduce,
+        Reads::Promql(_) | Reads::Up => Reduce::Mean,
         Reads::Ratio { .. }
         | Reads::Counter(_)
         | Reads::Histogram { .. }
