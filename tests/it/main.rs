@@ -36,6 +36,7 @@ mod protobuf;
 mod recorder;
 mod recordings;
 mod rules;
+mod runbooks;
 mod service;
 mod signal;
 mod simulate;

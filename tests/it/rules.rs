@@ -100,8 +100,9 @@ fn the_page_shows_margins_and_steps_that_are_good() {
     let text = fs::read_to_string(repository("rules/README.md")).expect("the page is there");
     let (file, _) = readme();
     let (head, _) = file.split_once("promote:").expect("it promotes");
-    let blocks: Vec<&str> = text.split("```yaml\n").skip(2).collect();
-    assert_eq!(blocks.len(), 3);
+    let promotes = |block: &&str| block.split("```").next().is_some_and(|b| b.contains("promote:"));
+    let blocks: Vec<&str> = text.split("```yaml\n").skip(2).filter(promotes).collect();
+    assert_eq!(blocks.len(), 2);
     let read = |block: &str| {
         let (block, _) = block.split_once("```").expect("it ends");
         let file = rulefile::load("README.md", &format!("{head}{block}"));
@@ -116,8 +117,10 @@ fn the_page_shows_margins_and_steps_that_are_good() {
     assert_eq!((stepped.promote.after.as_secs(), stepped.promote.deadline.as_secs()), (4500, 9000));
     assert_eq!(stepped.signals[0].margin.map(|margin| margin.factor), Some(1.5));
     assert!(stepped.signals[4].margin.is_none(), "no rule compares it");
-    let (signals, _) = head.split_once("rules:").expect("it has rules");
-    let (allows, _) = blocks[2].split_once("```").expect("it ends");
+    let (signals, _) = file.split_once("rules:").expect("it has rules");
+    let (_, section) = text.split_once("\n## Lints\n").expect("it has a section");
+    let (_, block) = section.split_once("```yaml\n").expect("it holds an example");
+    let (allows, _) = block.split_once("```").expect("it ends");
     let text = format!("{signals}{allows}promote: {{ after: 15m }}\n");
     let allowing = rulefile::load("README.md", &text).unwrap_or_else(|faults| panic!("{faults}"));
     let warned = |lint| allowing.warnings.iter().any(|warning| warning.lint == Some(lint));
