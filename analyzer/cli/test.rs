@@ -215,7 +215,7 @@ fn load(file: &Path, filter: Option<&str>) -> Result<Loaded, Bad> {
 }
 
 /// The rule file that a test file is about.
-fn rules_of(file: &Path, named: Option<&str>) -> Result<PathBuf, String> {
+pub(super) fn rules_of(file: &Path, named: Option<&str>) -> Result<PathBuf, String> {
     if let Some(named) = named {
         return Ok(file.with_file_name(named));
     }
