@@ -106,15 +106,15 @@ impl<'a> Tail<'a> {
     /// Share of requests slower than `x`. Below the lowest edge everything counts.
     pub fn share_beyond(&self, x: f64) -> f64 {
         let right = self.edges.partition_point(|&edge| edge < x);
+        if x > 0.0 && self.edges.get(right) == Some(&x) {
+            return self.share(right);
+        }
         if right == 0 || self.edges[right - 1] <= 0.0 {
             return 1.0;
         }
         let Some(&x_right) = self.edges.get(right) else {
             return self.beyond[right - 1] / self.total;
         };
-        if x == x_right {
-            return self.share(right);
-        }
         let x_left = self.edges[right - 1];
         let (z_left, z_right) = (self.score(right - 1), self.score(right));
         let at = (x / x_left).ln() / (x_right / x_left).ln();
