@@ -11,6 +11,7 @@ mod demo_service;
 mod display;
 mod engine_below;
 mod engine_blame;
+mod engine_difference;
 mod engine_evidence;
 mod engine_false_alarms;
 mod engine_instances;

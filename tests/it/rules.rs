@@ -11,8 +11,8 @@ use rollgate::{
     engine::{
         observation::Health,
         rule::{
-            Better, Bound, Clause, Condition, HealthHold, Observe, Op, Otherwise, Promote, Scope,
-            SignalKind, Test,
+            Allowed, Better, Bound, Clause, Condition, HealthHold, Observe, Op, Otherwise, Promote,
+            Scope, SignalKind, Test,
         },
     },
     rulefile,
@@ -172,13 +172,23 @@ fn each_form_becomes_the_test_it_stands_for() {
     check("error_rate <= 25%", Test::BeyondConstant { op: Op::AtMost, limit: 0.25 });
     check("p95_latency >= 1m30s", Test::BeyondConstant { op: Op::AtLeast, limit: 90.0 });
     check("traffic > 7200/h", Test::BeyondConstant { op: Op::Above, limit: 2.0 });
-    check("error_rate > 1.5x baseline", Test::BeyondBaseline { op: Op::Above, margin: 1.5 });
-    check("p95_latency >= 1 x baseline", Test::BeyondBaseline { op: Op::Above, margin: 1.0 });
-    let below = |margin| Test::BeyondBaseline { op: Op::Below, margin };
+    let above = |allowed| Test::BeyondBaseline { op: Op::Above, allowed };
+    check("error_rate > baseline + 1%", above(Allowed::Plus(0.01)));
+    check("p95_latency >= baseline + 100ms", above(Allowed::Plus(0.1)));
+    check("memory > baseline + 1MB", above(Allowed::Plus(1e6)));
+    let lower = |amount| Test::BeyondBaseline { op: Op::Below, allowed: Allowed::Plus(amount) };
+    check("hits < baseline - 5%", lower(-0.05));
+    check("traffic <= baseline - 60/min", lower(-1.0));
+    check("p95_latency < baseline - 20ms", lower(-0.02));
+    check("p95_latency < 100ms", Test::BeyondConstant { op: Op::Below, limit: 0.1 });
+    check("traffic <= 10/s", Test::BeyondConstant { op: Op::AtMost, limit: 10.0 });
+    check("error_rate > 1.5x baseline", above(Allowed::Times(1.5)));
+    check("p95_latency >= 1 x baseline", above(Allowed::Times(1.0)));
+    let below = |margin| Test::BeyondBaseline { op: Op::Below, allowed: Allowed::Times(margin) };
     check("hits < 0.9x baseline", below(0.9));
     check("hits <= 1x baseline", below(1.0));
     check("traffic < 0.5x baseline", below(0.5));
-    check("memory > 1.1x baseline", Test::BeyondBaseline { op: Op::Above, margin: 1.1 });
+    check("memory > 1.1x baseline", above(Allowed::Times(1.1)));
     check("memory > 2GB", Test::BeyondConstant { op: Op::Above, limit: 2e9 });
     check("pool <= 5%", Test::BeyondConstant { op: Op::AtMost, limit: 0.05 });
     check("queue > -5", Test::BeyondConstant { op: Op::Above, limit: -5.0 });
@@ -533,7 +543,7 @@ fn random_clause(random: &mut StdRng) -> (String, &'static str, Test) {
     let hold = Duration::from_secs(random.random_range(1..900));
     let held = rulefile::duration_text(hold);
     let status = [Health::Up, Health::Degraded, Health::Down][random.random_range(0..3)];
-    match random.random_range(0..12) {
+    match random.random_range(0..14) {
         9 => {
             let bound = Bound::BaselinePlus(value * 1e6 / 60.0);
             (
@@ -542,6 +552,15 @@ fn random_clause(random: &mut StdRng) -> (String, &'static str, Test) {
                 Test::Slope { op, bound },
             )
         }
+        12 => {
+            let allowed = Allowed::Plus(value * 0.01);
+            let test = Test::BeyondBaseline { op: Op::Above, allowed };
+            (format!("error_rate {up} baseline + {n}%"), "error_rate", test)
+        }
+        13 => {
+            let test = Test::BeyondConstant { op, limit: value };
+            (format!("traffic {op} {n}/s"), "traffic", test)
+        }
         10 => {
             let test = Test::BeyondConstant { op, limit: value * 0.01 };
             (format!("pool {op} {n}%"), "pool", test)
@@ -549,7 +568,8 @@ fn random_clause(random: &mut StdRng) -> (String, &'static str, Test) {
         11 => {
             let factor = format!("0.{n:02}");
             let margin = factor.parse().expect("a number");
-            let test = Test::BeyondBaseline { op: Op::Below, margin };
+            let allowed = Allowed::Times(margin);
+            let test = Test::BeyondBaseline { op: Op::Below, allowed };
             (format!("hits < {factor}x baseline"), "hits", test)
         }
         0 => {
@@ -565,7 +585,8 @@ fn random_clause(random: &mut StdRng) -> (String, &'static str, Test) {
             (format!("p95_latency {up} {n}ms"), "p95_latency", test)
         }
         2 => {
-            let test = Test::BeyondBaseline { op: Op::Above, margin: value };
+            let allowed = Allowed::Times(value);
+            let test = Test::BeyondBaseline { op: Op::Above, allowed };
             (format!("error_rate {up} {n}x baseline"), "error_rate", test)
         }
         3 => {
