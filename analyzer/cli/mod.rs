@@ -28,6 +28,7 @@ pub mod replay;
 pub mod run;
 pub mod serve;
 pub mod simulate;
+pub mod test;
 
 /// All is well, or promote.
 pub const PROMOTE: u8 = 0;
@@ -82,6 +83,8 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     /// Say how long a rule file needs at given traffic.
     Plan(plan::PlanArgs),
+    /// Run the tests of rule files.
+    Test(test::TestArgs),
     /// Check rule files and say what they hold.
     Check(check::CheckArgs),
 }
@@ -130,6 +133,7 @@ pub fn main() -> ExitCode {
         Command::Record(args) => record::main(&args),
         Command::Simulate(args) => simulate::main(&args),
         Command::Plan(args) => plan::main(&args),
+        Command::Test(args) => test::main(&args),
         Command::Check(args) => check::main(&args),
     };
     match result {

@@ -1,5 +1,5 @@
 //! Quantiles of classic histograms: the point estimate, and evidence that the canary's quantile is
-//! beyond a multiple of the baseline's.
+//! beyond a multiple of the baseline's, or that plus an amount.
 //!
 //! The estimate interpolates inside a bucket exactly as the metrics servers' `histogram_quantile`
 //! does.
@@ -7,7 +7,9 @@
 //! The evidence goes by the share of requests slower than a bucket edge `x`. If the canary's
 //! latencies are at most `factor` times the baseline's, that share is at most
 //! `m_x = tail_b(x / factor) / tail_b(x)` times the baseline's, by [`super::tail`] from what the
-//! baseline showed before the present look. An alternative says that at one edge it is `rho` times
+//! baseline showed before the present look. With an amount it is `tail_b(x - amount)`, or that of the
+//! same proportion. That the canary's quantile falls short is that the baseline's is beyond the
+//! canary's: the arms change places. An alternative says that at one edge it is `rho` times
 //! the baseline's, for `rho` in `m_x` times [`EFFECTS`]. All alternatives at all edges share one
 //! wealth ([`super::stakes`]); an edge joins as soon as the baseline has shown enough beyond it.
 //!
@@ -30,6 +32,7 @@ use std::sync::Arc;
 use super::{
     calibration::SignalCalibration,
     observation::Histogram,
+    rule::Allowed,
     stakes::{Odds, Stakes},
     tail::Tail,
 };
@@ -71,11 +74,11 @@ pub fn estimate(q: f64, edges: &[f64], counts: &[f64]) -> Option<f64> {
     edges.last().copied()
 }
 
-/// Evidence that a quantile of the canary exceeds `factor` times the baseline's.
+/// Evidence that a quantile of the canary exceeds what is allowed beside the baseline's.
 #[derive(Clone, Debug)]
 pub struct QuantileEvidence {
     q: f64,
-    factor: f64,
+    allowed: Allowed,
     past: Option<Past>,
     edges: Vec<f64>,
     /// One alternative per edge and effect, effects innermost.
@@ -93,10 +96,11 @@ struct Past {
 }
 
 impl QuantileEvidence {
-    /// For the quantile `q`, in 0..1; `factor` is at least 1.
-    pub fn new(q: f64, factor: f64) -> Self {
+    /// For the quantile `q`, in 0..1; `allowed` is a multiple of at least 1, or an amount of at
+    /// least 0.
+    pub fn new(q: f64, allowed: Allowed) -> Self {
         let (edges, stakes) = (Vec::new(), Stakes::default());
-        Self { q, factor, past: None, edges, stakes, noise: 1.0 }
+        Self { q, allowed, past: None, edges, stakes, noise: 1.0 }
     }
 
     /// ln of the e-value now.
@@ -164,7 +168,7 @@ impl QuantileEvidence {
             let at_edge = both.zip(self.past.as_ref()).and_then(|((canary, baseline), past)| {
                 let index = edge_index(&past.edges, edge)?;
                 let tail = past.tail();
-                let (share, margin) = tail.margin(index, self.factor)?;
+                let (share, margin) = tail.margin(index, self.q, self.allowed)?;
                 let counts =
                     SlowCounts::of(canary, edge)?.beside(SlowCounts::of(baseline, edge)?)?;
                 let noise = noise.times(tail.noise_share(index, self.q));

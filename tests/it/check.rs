@@ -122,6 +122,30 @@ fn a_directory_stands_for_its_rule_files() {
     assert!(err.contains("and at most 1000 are read"), "{err}");
 }
 
+/// A file of tests is read with the rule file beside it, and not run.
+#[test]
+fn a_file_of_tests_is_read_as_such() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let write = |name: &str, text: &str| {
+        fs::write(folder.path().join(name), text).expect("it can be written");
+    };
+    let rules = fs::read_to_string(repository("tests/cases/check_example.yaml")).expect("text");
+    let good =
+        "tests:\n  - { name: fine, canary: { app: up }, expect: { verdict: inconclusive } }\n";
+    for (name, rules, tests, code, said) in [
+        ("good", rules.as_str(), good, check::GOOD, "good.test.yaml: good: 1 test of "),
+        ("signal", &rules, &good.replace("app", "ap"), check::FAULTY, "did you mean `app`?"),
+        ("faulty", "version: 2", good, check::FAULTY, "has faults; check that first"),
+        ("shape", &rules, "tests: 5", check::FAULTY, "shape.test.yaml: 1 fault"),
+    ] {
+        write(&format!("{name}.yaml"), rules);
+        write(&format!("{name}.test.yaml"), tests);
+        let file = folder.path().join(format!("{name}.test.yaml"));
+        let (found, out, err) = checked(&[file], Options::default());
+        assert!(found == code && (out.clone() + &err).contains(said), "{name}: {out}{err}");
+    }
+}
+
 #[test]
 fn no_more_is_read_than_a_rule_file_may_have() {
     let folder = tempfile::tempdir().expect("a folder can be made");

@@ -11,8 +11,8 @@ use rollgate::{
     engine::{
         observation::Health,
         rule::{
-            Better, Bound, Clause, Condition, HealthHold, Observe, Op, Otherwise, Promote, Scope,
-            SignalKind, Test,
+            Allowed, Better, Bound, Clause, Condition, HealthHold, Observe, Op, Otherwise, Promote,
+            Scope, SignalKind, Test,
         },
     },
     rulefile,
@@ -100,8 +100,9 @@ fn the_page_shows_margins_and_steps_that_are_good() {
     let text = fs::read_to_string(repository("rules/README.md")).expect("the page is there");
     let (file, _) = readme();
     let (head, _) = file.split_once("promote:").expect("it promotes");
-    let blocks: Vec<&str> = text.split("```yaml\n").skip(2).collect();
-    assert_eq!(blocks.len(), 3);
+    let promotes = |block: &&str| block.split("```").next().is_some_and(|b| b.contains("promote:"));
+    let blocks: Vec<&str> = text.split("```yaml\n").skip(2).filter(promotes).collect();
+    assert_eq!(blocks.len(), 2);
     let read = |block: &str| {
         let (block, _) = block.split_once("```").expect("it ends");
         let file = rulefile::load("README.md", &format!("{head}{block}"));
@@ -116,8 +117,10 @@ fn the_page_shows_margins_and_steps_that_are_good() {
     assert_eq!((stepped.promote.after.as_secs(), stepped.promote.deadline.as_secs()), (4500, 9000));
     assert_eq!(stepped.signals[0].margin.map(|margin| margin.factor), Some(1.5));
     assert!(stepped.signals[4].margin.is_none(), "no rule compares it");
-    let (signals, _) = head.split_once("rules:").expect("it has rules");
-    let (allows, _) = blocks[2].split_once("```").expect("it ends");
+    let (signals, _) = file.split_once("rules:").expect("it has rules");
+    let (_, section) = text.split_once("\n## Lints\n").expect("it has a section");
+    let (_, block) = section.split_once("```yaml\n").expect("it holds an example");
+    let (allows, _) = block.split_once("```").expect("it ends");
     let text = format!("{signals}{allows}promote: {{ after: 15m }}\n");
     let allowing = rulefile::load("README.md", &text).unwrap_or_else(|faults| panic!("{faults}"));
     let warned = |lint| allowing.warnings.iter().any(|warning| warning.lint == Some(lint));
@@ -169,13 +172,23 @@ fn each_form_becomes_the_test_it_stands_for() {
     check("error_rate <= 25%", Test::BeyondConstant { op: Op::AtMost, limit: 0.25 });
     check("p95_latency >= 1m30s", Test::BeyondConstant { op: Op::AtLeast, limit: 90.0 });
     check("traffic > 7200/h", Test::BeyondConstant { op: Op::Above, limit: 2.0 });
-    check("error_rate > 1.5x baseline", Test::BeyondBaseline { op: Op::Above, margin: 1.5 });
-    check("p95_latency >= 1 x baseline", Test::BeyondBaseline { op: Op::Above, margin: 1.0 });
-    let below = |margin| Test::BeyondBaseline { op: Op::Below, margin };
+    let above = |allowed| Test::BeyondBaseline { op: Op::Above, allowed };
+    check("error_rate > baseline + 1%", above(Allowed::Plus(0.01)));
+    check("p95_latency >= baseline + 100ms", above(Allowed::Plus(0.1)));
+    check("memory > baseline + 1MB", above(Allowed::Plus(1e6)));
+    let lower = |amount| Test::BeyondBaseline { op: Op::Below, allowed: Allowed::Plus(amount) };
+    check("hits < baseline - 5%", lower(-0.05));
+    check("traffic <= baseline - 60/min", lower(-1.0));
+    check("p95_latency < baseline - 20ms", lower(-0.02));
+    check("p95_latency < 100ms", Test::BeyondConstant { op: Op::Below, limit: 0.1 });
+    check("traffic <= 10/s", Test::BeyondConstant { op: Op::AtMost, limit: 10.0 });
+    check("error_rate > 1.5x baseline", above(Allowed::Times(1.5)));
+    check("p95_latency >= 1 x baseline", above(Allowed::Times(1.0)));
+    let below = |margin| Test::BeyondBaseline { op: Op::Below, allowed: Allowed::Times(margin) };
     check("hits < 0.9x baseline", below(0.9));
     check("hits <= 1x baseline", below(1.0));
     check("traffic < 0.5x baseline", below(0.5));
-    check("memory > 1.1x baseline", Test::BeyondBaseline { op: Op::Above, margin: 1.1 });
+    check("memory > 1.1x baseline", above(Allowed::Times(1.1)));
     check("memory > 2GB", Test::BeyondConstant { op: Op::Above, limit: 2e9 });
     check("pool <= 5%", Test::BeyondConstant { op: Op::AtMost, limit: 0.05 });
     check("queue > -5", Test::BeyondConstant { op: Op::Above, limit: -5.0 });
@@ -530,7 +543,7 @@ fn random_clause(random: &mut StdRng) -> (String, &'static str, Test) {
     let hold = Duration::from_secs(random.random_range(1..900));
     let held = rulefile::duration_text(hold);
     let status = [Health::Up, Health::Degraded, Health::Down][random.random_range(0..3)];
-    match random.random_range(0..12) {
+    match random.random_range(0..14) {
         9 => {
             let bound = Bound::BaselinePlus(value * 1e6 / 60.0);
             (
@@ -539,6 +552,15 @@ fn random_clause(random: &mut StdRng) -> (String, &'static str, Test) {
                 Test::Slope { op, bound },
             )
         }
+        12 => {
+            let allowed = Allowed::Plus(value * 0.01);
+            let test = Test::BeyondBaseline { op: Op::Above, allowed };
+            (format!("error_rate {up} baseline + {n}%"), "error_rate", test)
+        }
+        13 => {
+            let test = Test::BeyondConstant { op, limit: value };
+            (format!("traffic {op} {n}/s"), "traffic", test)
+        }
         10 => {
             let test = Test::BeyondConstant { op, limit: value * 0.01 };
             (format!("pool {op} {n}%"), "pool", test)
@@ -546,7 +568,8 @@ fn random_clause(random: &mut StdRng) -> (String, &'static str, Test) {
         11 => {
             let factor = format!("0.{n:02}");
             let margin = factor.parse().expect("a number");
-            let test = Test::BeyondBaseline { op: Op::Below, margin };
+            let allowed = Allowed::Times(margin);
+            let test = Test::BeyondBaseline { op: Op::Below, allowed };
             (format!("hits < {factor}x baseline"), "hits", test)
         }
         0 => {
@@ -562,7 +585,8 @@ fn random_clause(random: &mut StdRng) -> (String, &'static str, Test) {
             (format!("p95_latency {up} {n}ms"), "p95_latency", test)
         }
         2 => {
-            let test = Test::BeyondBaseline { op: Op::Above, margin: value };
+            let allowed = Allowed::Times(value);
+            let test = Test::BeyondBaseline { op: Op::Above, allowed };
             (format!("error_rate {up} {n}x baseline"), "error_rate", test)
         }
         3 => {
