@@ -140,13 +140,21 @@ impl Fault {
 /// A fault while the file is still being read: bytes instead of lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Complaint {
-    pub(super) lint: Option<&'static str>,
+    /// Of a warning only; apart, since complaints are returned where warnings never are.
+    pub(super) warning: Option<Box<Warning>>,
     pub(super) span: Range<usize>,
     pub(super) message: String,
-    pub(super) means: Option<String>,
     pub(super) expected: String,
     pub(super) hint: Option<String>,
     pub(super) secret: bool,
+}
+
+/// What a warning says beyond what a fault does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Warning {
+    pub(super) lint: &'static str,
+    /// What comes of it for a release.
+    pub(super) means: String,
 }
 
 impl Complaint {
@@ -156,10 +164,9 @@ impl Complaint {
         expected: impl Into<String>,
     ) -> Self {
         Self {
-            lint: None,
+            warning: None,
             span,
             message: message.into(),
-            means: None,
             expected: expected.into(),
             hint: None,
             secret: false,
@@ -240,8 +247,10 @@ impl Complaints {
             let end = floor_boundary(text, complaint.span.end).max(start);
             let mut behind = counted.clone();
             behind.advance(text, end);
+            let warning = complaint.warning.map(|warning| *warning);
+            let (lint, means) = warning.map(|warning| (warning.lint, warning.means)).unzip();
             Fault {
-                lint: complaint.lint,
+                lint,
                 file: file.to_owned(),
                 line: counted.line + 1,
                 column: counted.column(text),
@@ -249,7 +258,7 @@ impl Complaints {
                 end_column: behind.column(text),
                 span: start..end,
                 message: complaint.message,
-                means: complaint.means,
+                means,
                 expected: complaint.expected,
                 hint: complaint.hint,
                 secret: complaint.secret,
@@ -340,7 +349,9 @@ pub(super) fn excerpt(text: &str) -> String {
 }
 
 fn line_at(text: &str, offset: usize) -> (usize, &str) {
-    let start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
+    // A byte order mark is no character of the first line.
+    let first = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8().min(offset) } else { 0 };
+    let start = text[..offset].rfind('\n').map_or(first, |newline| newline + 1);
     let end = text[offset..].find('\n').map_or(text.len(), |newline| offset + newline);
     (start, text[start..end].trim_end_matches('\r'))
 }

@@ -35,7 +35,8 @@ pub(in crate::rulefile) fn read(node: &Node, out: &mut Complaints) -> Vec<Allowe
 }
 
 fn read_name(node: &Node) -> Result<Allowed, Complaint> {
-    let scalar = table::text(node, "the name of a lint")?;
+    let scalar = table::text(node, "the name of a lint")
+        .map_err(|complaint| complaint.hint("`allow: NAME`, or `allow: [NAME, NAME]`"))?;
     let name = scalar.text.trim();
     if let Some(lint) = ALL.iter().find(|lint| lint.name == name) {
         return Ok(Allowed { lint, span: scalar.span.clone() });
@@ -62,7 +63,7 @@ pub(super) fn sift(subject: &Subject, findings: Vec<Finding>) -> Complaints {
     let mut sift = |finding: Finding, of_rules: &mut Vec<Vec<(Allowed, bool)>>| {
         let of_rule = finding.rule.and_then(|rule| of_rules.get_mut(rule));
         let mut lists = of_rule.into_iter().flatten().chain(&mut of_file);
-        match lists.find(|(allowed, _)| Some(allowed.lint.name) == finding.complaint.lint) {
+        match lists.find(|(allowed, _)| allowed.lint.name == finding.lint.name) {
             Some((_, used)) => *used = true,
             None => out.push(finding.complaint),
         }

@@ -38,7 +38,7 @@ mod warmup_outlasts_hold;
 use std::ops::Range;
 
 pub(super) use self::subject::Subject;
-use super::fault::{Complaint, Complaints};
+use super::fault::{Complaint, Complaints, Warning};
 
 /// One thing that is warned of.
 pub struct Lint {
@@ -120,6 +120,7 @@ impl Findings {
 
 /// One warning, and the rule that may allow it.
 struct Finding {
+    lint: &'static Lint,
     rule: Option<usize>,
     complaint: Complaint,
 }
@@ -134,11 +135,10 @@ impl Finding {
         expected: String,
     ) -> Self {
         let complaint = Complaint {
-            lint: Some(lint.name),
-            means: Some(means),
+            warning: Some(Box::new(Warning { lint: lint.name, means })),
             ..Complaint::new(span, message, expected)
         };
-        Self { rule, complaint }
+        Self { lint, rule, complaint }
     }
 }
 
