@@ -29,6 +29,7 @@ mod grafana;
 mod history;
 mod house;
 mod kill;
+mod language;
 mod page;
 mod peers;
 mod protobuf;
