@@ -30,6 +30,7 @@ mod grafana;
 mod history;
 mod house;
 mod kill;
+mod language;
 mod lints;
 mod page;
 mod peers;
