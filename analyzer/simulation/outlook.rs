@@ -211,7 +211,7 @@ impl Eye<'_> {
                     let faults = LATENCY_FACTORS.into_iter();
                     faults.for_each(|factor| add(FaultKind::Latency { factor }));
                 }
-                SignalPlan::Health => add(GONE),
+                SignalPlan::Health | SignalPlan::Up => add(GONE),
                 SignalPlan::Restarts => add(RESTART),
                 SignalPlan::Level { .. } | SignalPlan::Throughput => {}
             }
@@ -309,7 +309,7 @@ impl Eye<'_> {
                 }
                 about(self.until_slower(clause.signal, Allowed::Times(margin), asked))
             }
-            (SignalPlan::Level { .. }, _) => Wait::Unknown,
+            (SignalPlan::Level { .. } | SignalPlan::Up, _) => Wait::Unknown,
             _ => Wait::Never,
         }
     }
@@ -519,6 +519,7 @@ impl Eye<'_> {
             SignalPlan::Throughput
             | SignalPlan::Excess
             | SignalPlan::Level { .. }
+            | SignalPlan::Up
             | SignalPlan::Health
             | SignalPlan::Restarts => Wait::Unknown,
         }

@@ -230,6 +230,7 @@ fn worse_by(rules: &RuleSet, signal: usize, factor: f64, truth: &Truth) -> Optio
         | SignalPlan::Succeeding
         | SignalPlan::Throughput
         | SignalPlan::Excess
+        | SignalPlan::Up
         | SignalPlan::Health
         | SignalPlan::Restarts => None,
     }
@@ -272,7 +273,7 @@ fn faults(rules: &RuleSet) -> Vec<FaultKind> {
             },
         }));
     }
-    if has(|plan| matches!(plan, SignalPlan::Health | SignalPlan::Restarts)) {
+    if has(|plan| matches!(plan, SignalPlan::Up | SignalPlan::Health | SignalPlan::Restarts)) {
         faults.push(CRASH);
     }
     faults

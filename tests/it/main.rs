@@ -1,6 +1,7 @@
 //! Every test of the product that needs more than one module, in one binary.
 #![allow(clippy::unwrap_used, reason = "a test that fails to set up should stop at once")]
 
+mod answers;
 mod api;
 mod architecture;
 mod bad_input;
@@ -31,6 +32,7 @@ mod grafana;
 mod history;
 mod house;
 mod kill;
+mod language;
 mod lints;
 mod page;
 mod peers;

@@ -1,7 +1,7 @@
 //! The rule files that ship, and the tables of `rules/README.md` that say how five runbooks became
 //! five of them: each row is true of its file, and neither a rule nor a trigger is left out.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use rollgate::{
     engine::rule::Action,
@@ -188,6 +188,44 @@ fn rows(file: &str) -> Vec<Row> {
         Row { sections, says, becomes: becomes.to_owned() }
     })
     .collect()
+}
+
+/// Every rule file of the directory, and not their tests.
+fn shipped() -> Vec<String> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules");
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
+    let names = entries.map(|name| name.into_string().unwrap());
+    names.filter(|name| name.ends_with(".yaml") && !name.ends_with(".test.yaml")).collect()
+}
+
+#[test]
+fn the_rule_files_that_ship_are_good_and_free_of_warnings() {
+    let shipped = shipped();
+    assert!(shipped.len() >= 7, "{shipped:?}");
+    let page = read("rules/README.md");
+    for file in shipped {
+        let warnings = load(&file).warnings;
+        assert!(warnings.is_empty(), "{file}: {warnings:?}");
+        assert!(page.contains(&format!("| `{file}` |")), "the page does not tell of {file}");
+    }
+}
+
+/// As CI runs them: every rule is driven to firing and to clear.
+#[test]
+fn the_rule_files_that_ship_do_what_their_tests_say() {
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules");
+    for file in shipped() {
+        let tests = rules.join(file.replace(".yaml", ".test.yaml"));
+        assert!(tests.exists(), "{file} has no tests");
+    }
+    let command = Command::new(env!("CARGO_BIN_EXE_rollgate"))
+        .args(["test", "--require-coverage"])
+        .arg(&rules)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&command.stdout);
+    let faults = String::from_utf8_lossy(&command.stderr);
+    assert!(command.status.success(), "{said}{faults}");
 }
 
 #[test]
