@@ -203,6 +203,7 @@ impl<'t> Watch<'t> {
             reason: report.reason.clone(),
             timeline: self.verdicts.iter().map(turn).collect(),
             failures,
+            end: *report,
             seen: self.seen,
         }
     }

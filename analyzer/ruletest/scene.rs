@@ -19,6 +19,7 @@ use crate::{
         test_file::{ArmScript, InstanceScript, Script, Series, Shown, Test, Values, value_at},
     },
     signal::{
+        answer::AnswerNumber,
         carry::Carry,
         reduce::Reducer,
         sample::{Gathered, InstanceReading, Labels, Probe, ProbeAnswer, Sample},
@@ -184,20 +185,38 @@ impl<'t> Scene<'t> {
     fn told(&self, arm: Arm, signal: usize, time: Duration) -> Option<(Reading, Vec<Part>)> {
         let reads = &self.specs[signal].reads;
         let script = self.arm(arm);
-        // Health was probed, or is a dependency, which has no baseline.
-        if script.instances.is_empty() || matches!(reads, Reads::Health(_)) {
+        // Health was probed, and a dependency has no baseline.
+        let is_probed = match reads {
+            Reads::Health(_) => true,
+            Reads::Answer { of: HealthTarget::Url(_), .. } => arm == Arm::Baseline,
+            _ => false,
+        };
+        if script.instances.is_empty() || is_probed {
             return None;
         }
-        let told = |instance: &InstanceScript| instance.signals.contains_key(&signal);
+        let told = |instance: &'t InstanceScript| self.script(instance, signal).is_some();
         if !script.instances.iter().any(told) {
             let has_series = script.instances.iter().any(|instance| !instance.series.is_empty());
-            let has_own = has_series && !matches!(reads, Reads::Promql(_));
-            return if has_own { None } else { Some((Err(self.unsaid(signal)), Vec::new())) };
+            let is_read = match reads {
+                // Who answers shows in the gaps.
+                Reads::Up => true,
+                Reads::Promql(_) | Reads::Answer { .. } => false,
+                Reads::Ratio { .. }
+                | Reads::Counter(_)
+                | Reads::Histogram { .. }
+                | Reads::Gauge { .. }
+                | Reads::Health(_)
+                | Reads::Restarts(_) => has_series,
+            };
+            return if is_read { None } else { Some((Err(self.unsaid(signal)), Vec::new())) };
         }
         let mut readings = Vec::new();
         for (index, instance) in script.instances.iter().enumerate() {
-            let Some(script) = instance.signals.get(&signal) else { continue };
-            let reading = if has_gap(instance, time) {
+            let Some(script) = self.script(instance, signal) else { continue };
+            let is_answer = matches!(reads, Reads::Answer { .. } | Reads::Promql(_));
+            let reading = if has_gap(instance, time) && matches!(reads, Reads::Up) {
+                Ok(Value::Level(0.0))
+            } else if has_gap(instance, time) && !is_answer {
                 Err(Missing::new(Why::ScrapeFailed, format!("{}: {}", instance.name, gap().detail)))
             } else {
                 self.reading(signal, script, &instance.name, time)
@@ -221,6 +240,20 @@ impl<'t> Scene<'t> {
         Some((joined(readings, reads), parts))
     }
 
+    /// What an instance shows of a signal. How long a health endpoint takes is said beside its status.
+    fn script(&self, instance: &'t InstanceScript, signal: usize) -> Option<&'t Script> {
+        let own = instance.signals.get(&signal);
+        let of_health = || {
+            let Reads::Answer { of, number: AnswerNumber::Latency, .. } = &self.specs[signal].reads
+            else {
+                return None;
+            };
+            let is_it = |spec: &SignalSpec| matches!(&spec.reads, Reads::Health(at) if at == of);
+            instance.signals.get(&self.specs.iter().position(is_it)?)
+        };
+        own.or_else(of_health).map(Arc::as_ref)
+    }
+
     fn unsaid(&self, signal: usize) -> Missing {
         let signal = &self.file.rules.signals[signal];
         // What a service may do without is not there unless it is shown.
@@ -236,7 +269,9 @@ impl<'t> Scene<'t> {
         match shown {
             Shown::Missing(why) => Err(Missing::new(why, format!("{name}: the test says so"))),
             Shown::Level(level) => Ok(Value::Level(level)),
-            Shown::Health { status, latency_secs } => Ok(Value::Health { status, latency_secs }),
+            Shown::Health { latency_secs, .. } => latency_secs.map(Value::Level).ok_or_else(|| {
+                Missing::new(Why::NotObserved, "the test does not say how long, as in `up@20ms`")
+            }),
             Shown::Share { .. } | Shown::Events(_) | Shown::Latency { .. } if self.look == 0 => {
                 match kind {
                     SignalKind::Restarts => Ok(Value::Restarts(0)),

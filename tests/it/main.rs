@@ -1,6 +1,7 @@
 //! Every test of the product that needs more than one module, in one binary.
 #![allow(clippy::unwrap_used, reason = "a test that fails to set up should stop at once")]
 
+mod agreement;
 mod api;
 mod architecture;
 mod bad_input;
@@ -33,6 +34,7 @@ mod peers;
 mod protobuf;
 mod recorder;
 mod recordings;
+mod rule_tests;
 mod rules;
 mod service;
 mod signal;
