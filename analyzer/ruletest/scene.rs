@@ -223,17 +223,19 @@ impl<'t> Scene<'t> {
             };
             readings.push((arm, index, instance.name.as_str(), reading));
         }
+        // As the reducer has it: counts are taken apart to find which instance of the canary is bad.
+        let has_parts = match reads {
+            Reads::Gauge { .. } | Reads::Answer { .. } => true,
+            Reads::Ratio { .. } | Reads::Counter(_) | Reads::Histogram { .. } | Reads::Up => {
+                arm == Arm::Canary && readings.len() > 1
+            }
+            Reads::Health(_) | Reads::Restarts(_) | Reads::Promql(_) => false,
+        };
         let parts = readings.iter().filter_map(|(arm, index, name, reading)| {
-            let value = reading.clone().ok()?;
-            let is_part = match value {
-                Value::Share { .. } | Value::Events { .. } | Value::Histogram(_) => true,
-                Value::Level(_) | Value::Native(_) => true,
-                Value::Health { .. } | Value::Restarts(_) => false,
-            };
+            let value = reading.clone().ok().filter(|_| has_parts)?;
             let started = self.lives.get(&(*arm, *index)).copied();
             let started = started.or(Some(Time(-(BORN_BEFORE.as_millis() as i64))));
-            let name = Arc::from(*name);
-            is_part.then_some(Part { kind: PartKind::Instance, name, started, value })
+            Some(Part { kind: PartKind::Instance, name: Arc::from(*name), started, value })
         });
         let parts = parts.collect();
         let readings = readings.into_iter().map(|(.., reading)| reading).collect();

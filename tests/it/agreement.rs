@@ -35,8 +35,8 @@ use super::house::{House, arm};
 /// When recordings begin, in unix seconds.
 const T0: i64 = 1_795_000_000;
 
-/// Looks are a second apart, give or take; a hold is half a second less than it lasts, so that the clock's
-/// jitter moves no look over its end.
+/// Looks are a second apart, give or take, and a replay's begin half a second late: no time that is asked
+/// for lies near a look of any of them.
 const RULES: &str = "\
 version: 1
 service: shop
@@ -49,7 +49,7 @@ rules:
   - { when: error_rate > 2x baseline, then: rollback }
   - { when: jobs > 40, then: rollback }
   - { when: depth > 100 for 3500ms, then: investigate }
-promote: { after: 11500ms, deadline: 19500ms }
+promote: { after: 11700ms, deadline: 19700ms }
 ";
 
 const TESTS: &str = "\
