@@ -4,12 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     outcome::{Failure, Outcome, RuleTurns, Seen, Turn},
-    scene::Scene,
+    scene::{BEGIN, Scene},
 };
 use crate::{
     engine::{
         analysis::Analysis,
-        observation::Time,
         verdict::{State, Step},
     },
     report::{build, shape::Report},
@@ -23,7 +22,7 @@ use crate::{
 pub fn run(test: &Test, file: &RuleFile) -> Outcome {
     let rules = Arc::new(file.rules.clone());
     let mut scene = Scene::new(test, file);
-    let mut analysis = Analysis::new(rules, Time(0));
+    let mut analysis = Analysis::new(rules, BEGIN);
     let mut watch = Watch::new(test, file);
     loop {
         let step = analysis.step(&scene.observe());

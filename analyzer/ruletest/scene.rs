@@ -27,10 +27,16 @@ use crate::{
     },
 };
 
+/// When the analysis begins: any time that leaves room for processes to have begun before.
+pub const BEGIN: Time = Time(1_700_000_000_000);
+
+/// What the name of a series ends in whose values are times. A test gives them from its beginning on.
+const START_TIME: &str = "_start_time_seconds";
+
 /// When processes began of which the test does not say it, before the analysis.
 const BORN_BEFORE: Duration = Duration::from_secs(3600);
 
-/// One test's looks. The analysis begins at the Unix epoch, as in Prometheus' own unit tests.
+/// One test's looks.
 pub struct Scene<'t> {
     test: &'t Test,
     file: &'t RuleFile,
@@ -73,7 +79,7 @@ impl<'t> Scene<'t> {
     pub fn gather(&mut self) -> Gathered {
         let time = self.time();
         Gathered {
-            at: Time(0).after(time),
+            at: BEGIN.after(time),
             canary: self.instances(Arm::Canary, time),
             baseline: self.instances(Arm::Baseline, time),
             dependencies: self.dependencies(time),
@@ -115,7 +121,7 @@ impl<'t> Scene<'t> {
             let samples = self.samples(arm, index, instance, time);
             readings.push(InstanceReading {
                 instance: instance.name.as_str().into(),
-                at: Time(0).after(time),
+                at: BEGIN.after(time),
                 samples: if has_gap(instance, time) { Err(gap()) } else { Ok(samples) },
                 refused: None,
                 probes: self.probes(instance, time),
@@ -160,10 +166,12 @@ impl<'t> Scene<'t> {
         for (number, series) in instance.series.iter().enumerate() {
             let Series { name, labels, values } = &**series;
             match values {
-                Values::Listed(items) => samples.extend(
-                    value_at(items, self.look)
-                        .map(|value| Sample::number(name.as_str().into(), labels.clone(), value)),
-                ),
+                Values::Listed(items) => {
+                    let from = if name.ends_with(START_TIME) { BEGIN.as_secs_f64() } else { 0.0 };
+                    let sample =
+                        |value| Sample::number(name.as_str().into(), labels.clone(), from + value);
+                    samples.extend(value_at(items, self.look).map(sample));
+                }
                 Values::Histogram { signal, script } => {
                     let Some(shape) = &self.shapes[*signal] else { continue };
                     let counted = self.counted.entry((arm, index, number)).or_default();
@@ -234,7 +242,7 @@ impl<'t> Scene<'t> {
         let parts = readings.iter().filter_map(|(arm, index, name, reading)| {
             let value = reading.clone().ok().filter(|_| has_parts)?;
             let started = self.lives.get(&(*arm, *index)).copied();
-            let started = started.or(Some(Time(-(BORN_BEFORE.as_millis() as i64))));
+            let started = started.or(Some(Time(BEGIN.0 - BORN_BEFORE.as_millis() as i64)));
             Some(Part { kind: PartKind::Instance, name: Arc::from(*name), started, value })
         });
         let parts = parts.collect();
@@ -311,7 +319,7 @@ impl<'t> Scene<'t> {
                     && matches!(script.count_at(time), Shown::Events(lives) if lives > 0.0)
             });
             if restarted && self.look > 0 {
-                self.lives.insert((arm, index), Time(0).after(time));
+                self.lives.insert((arm, index), BEGIN.after(time));
             }
         }
     }
