@@ -1,6 +1,7 @@
 //! Every test of the product that needs more than one module, in one binary.
 #![allow(clippy::unwrap_used, reason = "a test that fails to set up should stop at once")]
 
+mod agreement;
 mod answers;
 mod api;
 mod architecture;
@@ -41,6 +42,7 @@ mod recorder;
 mod recordings;
 mod reload;
 mod replay;
+mod rule_tests;
 mod rules;
 mod runbooks;
 mod service;
