@@ -34,6 +34,7 @@ mod peers;
 mod protobuf;
 mod recorder;
 mod recordings;
+mod rule_weights;
 mod rules;
 mod service;
 mod signal;
