@@ -466,7 +466,8 @@ impl Suspects {
         let beyond = slower(&latencies.counts);
         let tail = Tail::new(&latencies.edges, &beyond, latencies.counts.iter().sum());
         for (index, &edge) in latencies.edges.iter().enumerate() {
-            let margin = tail.margin(index, q, self.bound).filter(|_| tail.is_usable(index));
+            let is_usable = tail.is_usable(index, q, self.bound);
+            let margin = tail.margin(index, q, self.bound).filter(|_| is_usable);
             let Some((_, allowed)) = margin else { continue };
             let [canary, baseline] = [canary, baseline].map(|counts| Tally {
                 events: counts.iter().skip(index + 1).sum(),

@@ -8,7 +8,7 @@
 //! latencies are at most `factor` times the baseline's, that share is at most
 //! `m_x = tail_b(x / factor) / tail_b(x)` times the baseline's, by [`super::tail`] from what the
 //! baseline showed before the present look. With an amount it is `tail_b(x - amount)`, or that of the
-//! same proportion. That the canary's quantile falls short is that the baseline's is beyond the
+//! same proportion, whichever is more; and stakes go where that is exceeded, not where arms differ. That the canary's quantile falls short is that the baseline's is beyond the
 //! canary's: the arms change places. An alternative says that at one edge it is `rho` times
 //! the baseline's, for `rho` in `m_x` times [`EFFECTS`]. All alternatives at all edges share one
 //! wealth ([`super::stakes`]); an edge joins as soon as the baseline has shown enough beyond it.
@@ -148,7 +148,10 @@ impl QuantileEvidence {
         let tail = past.tail();
         for (index, &edge) in past.edges.iter().enumerate() {
             let is_new = self.edges.len() < EDGES_MAX && !self.edges.contains(&edge);
-            if is_new && tail.is_usable(index) && edge_index(&canary.edges, edge).is_some() {
+            if is_new
+                && tail.is_usable(index, self.q, self.allowed)
+                && edge_index(&canary.edges, edge).is_some()
+            {
                 self.edges.push(edge);
                 self.stakes.join(EFFECTS.len());
             }
@@ -177,7 +180,9 @@ impl QuantileEvidence {
             if let (Some(at_edge), true) = (&at_edge, leading == Some(number)) {
                 self.noise = at_edge.noise;
             }
-            odds.extend(at_edge.map_or([Odds::default(); EFFECTS.len()], |it| it.odds()));
+            odds.extend(
+                at_edge.map_or([Odds::default(); EFFECTS.len()], |it| it.odds(self.allowed)),
+            );
         }
         self.stakes.step(&odds, secs);
     }
@@ -262,11 +267,18 @@ struct AtEdge {
 }
 
 impl AtEdge {
-    fn odds(&self) -> [Odds; EFFECTS.len()] {
+    fn odds(&self, allowed: Allowed) -> [Odds; EFFECTS.len()] {
         let (null, equal) = (self.log_likelihood(self.margin), self.log_likelihood(1.0));
         EFFECTS.map(|effect| {
             let log = self.log_likelihood((self.margin * effect).min(SLOW_SHARE_MAX / self.share));
-            let odds = Odds { null: (log - null) / self.noise, equal: log - equal };
+            let null = (log - null) / self.noise;
+            let equal = match allowed {
+                Allowed::Times(_) => log - equal,
+                // An amount allows so much more at one edge than at another that a canary may be far
+                // from equal at the first and beyond the null at the second alone: there is the stake.
+                Allowed::Plus(_) => null,
+            };
+            let odds = Odds { null, equal };
             // Counts beyond what a double can tell apart say nothing.
             if odds.null.is_finite() && odds.equal.is_finite() { odds } else { Odds::default() }
         })

@@ -45,9 +45,18 @@ impl<'a> Tail<'a> {
         Self { edges, beyond, total }
     }
 
-    /// Whether enough has been seen to judge at edge number `index`.
-    pub fn is_usable(&self, index: usize) -> bool {
-        self.is_known(index) && self.edges[index] > 0.0 && TAIL_SHARES.contains(&self.share(index))
+    /// Whether enough has been seen to judge at edge number `index` how far the quantile `q` is from
+    /// what is `allowed`. By an amount an edge far beyond the quantile may tell most: it is looked at
+    /// where a canary that is just allowed would have slow requests enough.
+    pub fn is_usable(&self, index: usize, q: f64, allowed: Allowed) -> bool {
+        if !self.is_known(index) || self.edges[index] <= 0.0 {
+            return false;
+        }
+        let share = match allowed {
+            Allowed::Times(_) => self.share(index),
+            Allowed::Plus(_) => self.share_allowed(index, q, allowed).min(*TAIL_SHARES.end()),
+        };
+        self.share(index) <= *TAIL_SHARES.end() && TAIL_SHARES.contains(&share)
     }
 
     fn is_known(&self, index: usize) -> bool {
@@ -65,7 +74,13 @@ impl<'a> Tail<'a> {
         if !self.is_known(index) {
             return None;
         }
-        let (share, edge) = (self.share(index), self.edges[index]);
+        let (share, allowed) = (self.share(index), self.share_allowed(index, q, allowed));
+        (allowed <= ALLOWED_SHARE_MAX).then_some((share, allowed / share))
+    }
+
+    /// The share of requests beyond an edge that a canary is allowed.
+    fn share_allowed(&self, index: usize, q: f64, allowed: Allowed) -> f64 {
+        let edge = self.edges[index];
         let before = match allowed {
             Allowed::Times(factor) => edge / factor,
             Allowed::Plus(amount) => {
@@ -74,8 +89,7 @@ impl<'a> Tail<'a> {
                 in_proportion.min(edge - amount)
             }
         };
-        let allowed = self.share_beyond(before).max(share);
-        (allowed <= ALLOWED_SHARE_MAX).then_some((share, allowed / share))
+        self.share_beyond(before).max(self.share(index))
     }
 
     /// Noise intensity of the share beyond an edge, as a multiple of that of the share beyond the

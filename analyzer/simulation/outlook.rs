@@ -26,6 +26,7 @@ use crate::engine::{
         Action, Allowed, Bound, Clause, Condition, HealthHold, Margin, Op, RuleSet, SignalKind,
         Test,
     },
+    tail::EDGE_EVENTS_MIN,
 };
 
 /// How long something takes.
@@ -333,10 +334,25 @@ impl Eye<'_> {
             // As the engine allows it: all by that much slower, or all in proportion.
             Allowed::Plus(amount) => (edge - amount).min(edge * usual / (usual + amount)),
         };
-        let edges: Vec<f64> = usable_edges(law).collect();
+        let beyond = |edge: f64| 1.0 - law.below(edge.max(0.0));
+        let edges: Vec<f64> = match allowed {
+            Allowed::Times(_) => usable_edges(law).collect(),
+            // By an amount an edge counts by what is allowed there, once it has been learnt.
+            Allowed::Plus(_) => {
+                let learnt = self.assumed.traffic.baseline_rps
+                    * self.scale
+                    * self.rules.promote.after.as_secs_f64();
+                let is_usable = |edge: &f64| {
+                    beyond(*edge) <= 0.4
+                        && beyond(bound(*edge)) >= 0.005
+                        && beyond(*edge) * learnt >= EDGE_EVENTS_MIN
+                };
+                EDGES.into_iter().filter(is_usable).collect()
+            }
+        };
         let nats = edges.iter().map(|edge| {
-            let slow = 1.0 - law.below(*edge);
-            let of = |before: f64| (1.0 - law.below(before.max(0.0))) / slow;
+            let slow = beyond(*edge);
+            let of = |before: f64| beyond(before) / slow;
             self.edge_nats(signal, slow, of(edge / factor), of(bound(*edge)))
         });
         time_at(nats.fold(0.0, f64::max), self.price(asked.alpha, edges.len().max(1)))

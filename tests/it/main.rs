@@ -43,6 +43,7 @@ mod recordings;
 mod reload;
 mod replay;
 mod rule_tests;
+mod rule_weights;
 mod rules;
 mod runbooks;
 mod service;
