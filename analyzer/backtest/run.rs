@@ -28,7 +28,7 @@ use crate::{
         rule::Baseline,
     },
     service::{
-        lag::{self, Lag, Question, back},
+        lag::{self, Question, back},
         past::{HISTORY, began},
     },
     signal::past::{PastLook, Stretch},
@@ -223,7 +223,7 @@ impl Backtest {
             canary: matchers.clone(),
             baseline: Some(matchers.clone()),
             started: *started,
-            ended: Some(until),
+            ended: None,
         };
         if !beside {
             *how = How::Itself;
@@ -263,41 +263,30 @@ impl Backtest {
         let before = Stretch { after: back(started, HISTORY), until: started };
         let whole = Stretch { after: before.after, until };
         let canary_work = self.archivist.fetch(&canary, &past.specs, during);
-        let compared = past.rules.needs_baseline();
-        let (canary, against, looks) = match (past.rules.baseline, &baseline) {
+        let fetched = match (past.rules.baseline, &baseline) {
             (Baseline::Concurrent, Some(baseline)) => {
                 let baseline_work = self.archivist.fetch(baseline, &past.specs, whole);
-                let (canary, mut baseline) = future::try_join(canary_work, baseline_work).await?;
-                let nothing = baseline.resolution().is_none() && compared;
-                let looks = past_looks(&mut baseline, past, before);
-                let against = if nothing {
-                    let why = "the server has no samples of the old version in that time";
-                    Against::Nothing(why.to_owned())
-                } else {
-                    Against::Beside(baseline)
-                };
-                (canary, against, looks)
+                let (canary, baseline) = future::try_join(canary_work, baseline_work).await?;
+                Fetched::Beside { canary, baseline }
             }
             (Baseline::Concurrent, None) => {
                 let own = self.archivist.fetch(&canary, &past.specs, before);
-                let (canary, mut own) = future::try_join(canary_work, own).await?;
-                let why = "the release names no baseline".to_owned();
-                (canary, Against::Nothing(why), past_looks(&mut own, past, before))
+                let (canary, own) = future::try_join(canary_work, own).await?;
+                Fetched::Alone { canary, own }
             }
             (Baseline::Before | Baseline::Offset(_), _) => {
                 let of = baseline.as_deref().unwrap_or(&canary);
                 let lagged = self.lagged(past, of, before, avoid);
                 let (canary, (against, looks)) = future::try_join(canary_work, lagged).await?;
-                (canary, against, looks)
+                Fetched::Lagged { canary, against, looks }
             }
         };
-        let mut looks = looks;
-        looks.retain(|look| !avoid.iter().any(|avoid| avoid.holds(look.at)));
-        let material = Material { canary, against, past: looks };
-        let (past, during) = (past.clone(), During { started, until });
+        let (past, avoid) = (past.clone(), avoid.to_vec());
         let work = move || {
             let begun = Instant::now();
-            let judged = judge(&past, material, during);
+            let mut material = fetched.material(&past, before);
+            material.past.retain(|look| !avoid.iter().any(|avoid| avoid.holds(look.at)));
+            let judged = judge(&past, material, During { started, until });
             (judged, begun.elapsed().as_secs_f64())
         };
         let judged = tokio::task::spawn_blocking(work).await;
@@ -339,6 +328,38 @@ impl Backtest {
         let mut before = past_looks(&mut archive, past, Stretch { until, ..older });
         before.append(&mut looks);
         Ok((Against::Before(Box::new(archive), lag), before))
+    }
+}
+
+/// The samples of one case.
+enum Fetched {
+    Beside { canary: Archive, baseline: Archive },
+    Alone { canary: Archive, own: Archive },
+    Lagged { canary: Archive, against: Against, looks: Vec<PastLook> },
+}
+
+impl Fetched {
+    /// What is judged; noise is measured on the stretch `before` the release.
+    fn material(self, past: &PastRules, before: Stretch) -> Material {
+        match self {
+            Fetched::Beside { canary, mut baseline } => {
+                let looks = past_looks(&mut baseline, past, before);
+                let is_absent = baseline.resolution().is_none() && past.rules.needs_baseline();
+                let why = "the server has no samples of the old version in that time";
+                let against = match is_absent {
+                    true => Against::Nothing(why.to_owned()),
+                    false => Against::Beside(baseline),
+                };
+                Material { canary, against, past: looks }
+            }
+            Fetched::Alone { canary, mut own } => {
+                let against = Against::Nothing("the release names no baseline".to_owned());
+                Material { canary, against, past: past_looks(&mut own, past, before) }
+            }
+            Fetched::Lagged { canary, against, looks } => {
+                Material { canary, against, past: looks }
+            }
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{report::shape::Report, rulefile, source::exposition::Format};
 
 pub mod assume;
+pub mod backtest;
 pub mod check;
 pub mod demo;
 pub mod display;
@@ -76,6 +77,8 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     /// Say how long a rule file needs at given traffic.
     Plan(plan::PlanArgs),
+    /// Judge past releases that a metrics server recorded, and times without any.
+    Backtest(backtest::BacktestArgs),
     /// Check rule files and say what they hold.
     Check {
         /// Rule files.
@@ -127,6 +130,7 @@ pub fn main() -> ExitCode {
         Command::Record(args) => record::main(&args),
         Command::Simulate(args) => simulate::main(&args),
         Command::Plan(args) => plan::main(&args),
+        Command::Backtest(args) => backtest::main(&args),
         Command::Check { files } => {
             let colour = match io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
             {
