@@ -7,10 +7,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{
-    placebo::Quiet,
-    releases::Release,
-};
+use super::{placebo::Quiet, releases::Release};
 use crate::{
     engine::observation::Time, service::lag::back, signal::past::Stretch, source::archive::Presence,
 };
@@ -46,7 +43,8 @@ impl Discovery {
     /// The labels that tell one service from another.
     fn service<'a>(&self, presence: &'a Presence) -> Vec<(&'a str, &'a str)> {
         let labels = presence.labels.iter();
-        let others = labels.filter(|(label, _)| **label != self.version_label && *label != "__name__");
+        let others =
+            labels.filter(|(label, _)| **label != self.version_label && *label != "__name__");
         others.map(|(label, value)| (label.as_str(), value.as_str())).collect()
     }
 
@@ -182,7 +180,8 @@ fn of_service(
         .collect();
     for (place, version) in versions.iter().enumerate() {
         let Some(life) = version.first().filter(began_inside) else { continue };
-        let just_before = Stretch { after: back(life.after, ABSENCE), until: life.after.after(step) };
+        let just_before =
+            Stretch { after: back(life.after, ABSENCE), until: life.after.after(step) };
         let old: Vec<&Version> = versions
             .iter()
             .enumerate()
@@ -283,7 +282,8 @@ mod tests {
 
     #[test]
     fn a_new_value_beside_the_old_is_a_release() {
-        let found = find(&[seen("v1", &[(0, 600)]), seen("v2", &[(100, 130)]), seen("v3", &[(300, 600)])]);
+        let found =
+            find(&[seen("v1", &[(0, 600)]), seen("v2", &[(100, 130)]), seen("v3", &[(300, 600)])]);
         let shown: Vec<_> = found
             .releases
             .iter()
@@ -301,8 +301,7 @@ mod tests {
 
     #[test]
     fn a_replacement_is_a_release_and_a_return_is_none() {
-        let found =
-            find(&[seen("v1", &[(0, 100), (200, 600)]), seen("v2", &[(103, 198)])]);
+        let found = find(&[seen("v1", &[(0, 100), (200, 600)]), seen("v2", &[(103, 198)])]);
         assert_eq!(found.releases.len(), 1);
         let release = &found.releases[0];
         assert_eq!((&*release.version, release.started), ("v2", Time(102 * MINUTE)));
@@ -313,7 +312,8 @@ mod tests {
 
     #[test]
     fn the_next_release_ends_the_one_before_and_both_old_ones_are_its_baseline() {
-        let found = find(&[seen("v1", &[(0, 600)]), seen("v2", &[(100, 600)]), seen("v.3", &[(110, 600)])]);
+        let found =
+            find(&[seen("v1", &[(0, 600)]), seen("v2", &[(100, 600)]), seen("v.3", &[(110, 600)])]);
         assert_eq!(found.releases[0].ended, Some(Time(109 * MINUTE)));
         let baseline = found.releases[1].baseline.as_deref();
         assert_eq!(baseline, Some("job=\"shop\",version=~\"v1|v2\""));

@@ -130,8 +130,7 @@ pub struct Lines {
 /// Reads looks at a stretch of an arm's past, oldest first, as they are read before a live release.
 pub fn past_looks(archive: &mut Archive, past: &PastRules, stretch: Stretch) -> Vec<PastLook> {
     let step = archive.step(history::STEP);
-    let mut reducer =
-        Reducer::new(past.specs.clone(), past.rules.observe.warmup, Carry::default());
+    let mut reducer = Reducer::new(past.specs.clone(), past.rules.observe.warmup, Carry::default());
     let mut looks = Vec::new();
     let (mut last, mut at) = (stretch.after, stretch.after.after(step));
     while at <= stretch.until {

@@ -208,7 +208,9 @@ mod tests {
 
     #[test]
     fn verdicts_are_held_against_what_is_known() {
-        let bad = |secs: Option<i64>| Some(Known::Bad { since: secs.map(|s| Time(1_000_000 + s * 1000)) });
+        let bad = |secs: Option<i64>| {
+            Some(Known::Bad { since: secs.map(|s| Time(1_000_000 + s * 1000)) })
+        };
         let check = |known, verdict, expected| {
             assert_eq!(agreement(&release(known), &judged(verdict, 120.0)), expected, "{known:?}");
         };

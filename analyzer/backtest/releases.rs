@@ -196,7 +196,8 @@ pub fn read(file_name: &str, text: &str, service: &str) -> Result<Vec<Release>, 
         let stream = serde_json::Deserializer::from_str(text).into_iter::<Checked>();
         stream.collect::<Result<_, _>>().map_err(|fault| named(fault.to_string()))?
     } else if text.lines().any(|line| line.starts_with("releases:")) {
-        let whole: Whole = serde_saphyr::from_str(text).map_err(|fault| named(fault.to_string()))?;
+        let whole: Whole =
+            serde_saphyr::from_str(text).map_err(|fault| named(fault.to_string()))?;
         whole.releases
     } else {
         serde_saphyr::from_str(text).map_err(|fault| named(fault.to_string()))?

@@ -105,7 +105,11 @@ fn answered(condition: &Condition, is_answered: &impl Fn(&Clause) -> bool) -> Op
         Condition::Or(parts) => {
             let mut kept: Vec<Condition> =
                 parts.iter().filter_map(|part| answered(part, is_answered)).collect();
-            if kept.len() == 1 { kept.pop() } else { (!kept.is_empty()).then_some(Condition::Or(kept)) }
+            if kept.len() == 1 {
+                kept.pop()
+            } else {
+                (!kept.is_empty()).then_some(Condition::Or(kept))
+            }
         }
     }
 }
@@ -139,11 +143,7 @@ mod tests {
         check("app is down for 3 checks and errors > 5%", &[], true);
         check("latency(app) > 1s for 1m", &[], true);
         check("not app is up", &[], true);
-        check(
-            "errors > 5% or errors > 9% or not app is up",
-            &["errors > 5%", "errors > 9%"],
-            true,
-        );
+        check("errors > 5% or errors > 9% or not app is up", &["errors > 5%", "errors > 9%"], true);
     }
 
     #[test]

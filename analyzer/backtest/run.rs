@@ -4,10 +4,7 @@
 //! costs the case its name, and after [`GIVE_UP_AFTER`] of them in a row it is not asked any more.
 
 use std::{
-    sync::{
-
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -18,7 +15,7 @@ use super::{
     discover::{self, Discovery, without},
     judging::{Against, During, Judged, Material, judge, past_looks},
     outcome::{How, Outcome, Placebo},
-    placebo::{Quiet, Window, busy, halves, of_instances},
+    placebo::{Quiet, Window, busy, halves, of_instances, quiet_before},
     releases::{Known, RELEASES_MAX, Release},
     rules::PastRules,
 };
@@ -65,6 +62,8 @@ struct Arms {
     baseline: Option<String>,
     started: Time,
     ended: Option<Time>,
+    /// Whether it says nothing without a past that noise is measured on.
+    needs_past: bool,
 }
 
 impl Backtest {
@@ -96,10 +95,12 @@ impl Backtest {
             }
         }
         let deadline = self.past.rules.promote.deadline;
+        let lead = self.lead();
         let quiet = found.alone.into_iter().flat_map(|quiet| {
             let of_it = found.releases.iter().filter(|release| release.service == quiet.service);
             let taken = of_it.map(|release| busy(release, deadline)).collect();
             let Quiet { service, matchers, stretch } = quiet;
+            let stretch = Stretch { after: stretch.after.after(lead), ..stretch };
             without(stretch, taken).into_iter().map(move |stretch| Quiet {
                 service: service.clone(),
                 matchers: matchers.clone(),
@@ -108,6 +109,17 @@ impl Backtest {
         });
         let quiet = quiet.collect();
         Ok((found.releases, quiet))
+    }
+
+    /// The times between releases that a file names.
+    pub fn quiet(&self, releases: &[Release]) -> Vec<Quiet> {
+        let span = Stretch { after: self.span.after.after(self.lead()), ..self.span };
+        quiet_before(releases, span, self.past.rules.promote.deadline)
+    }
+
+    /// What a window has to have behind it: noise is measured there, and it may be the baseline.
+    fn lead(&self) -> Duration {
+        HISTORY.max(self.past.rules.promote.deadline)
     }
 
     /// How long a window without a release is.
@@ -133,6 +145,7 @@ impl Backtest {
                 baseline: release.baseline.clone(),
                 started: release.started,
                 ended: release.ended,
+                needs_past: false,
             };
             let avoid = avoid.iter().filter(|(service, bad)| {
                 *service == release.service && bad.after != release.started
@@ -179,9 +192,9 @@ impl Backtest {
         match release.known? {
             Known::Good => None,
             Known::Bad { .. } => {
-                let over = release.ended.unwrap_or_else(|| {
-                    release.started.after(self.past.rules.promote.deadline)
-                });
+                let over = release
+                    .ended
+                    .unwrap_or_else(|| release.started.after(self.past.rules.promote.deadline));
                 let stretch = Stretch { after: release.started, until: over.after(SETTLING) };
                 Some((release.service.clone(), stretch))
             }
@@ -224,6 +237,7 @@ impl Backtest {
             baseline: Some(matchers.clone()),
             started: *started,
             ended: None,
+            needs_past: true,
         };
         if !beside {
             *how = How::Itself;
@@ -250,7 +264,7 @@ impl Backtest {
         arms: Arms,
         avoid: &[Stretch],
     ) -> Result<(Judged, f64), Missing> {
-        let Arms { canary, baseline, started, ended } = arms;
+        let Arms { canary, baseline, started, ended, needs_past } = arms;
         let most = past.rules.promote.deadline + past.rules.observe.interval * 2;
         // Where targets are scraped seldom, the look at the deadline is late.
         let until = started.after(most + LATE_LOOK).min(self.span.until);
@@ -286,7 +300,10 @@ impl Backtest {
             let begun = Instant::now();
             let mut material = fetched.material(&past, before);
             material.past.retain(|look| !avoid.iter().any(|avoid| avoid.holds(look.at)));
-            let judged = judge(&past, material, During { started, until });
+            let judged = match needs_past && material.past.is_empty() {
+                true => Err("nothing is known of the service before".to_owned()),
+                false => judge(&past, material, During { started, until }),
+            };
             (judged, begun.elapsed().as_secs_f64())
         };
         let judged = tokio::task::spawn_blocking(work).await;
@@ -356,9 +373,7 @@ impl Fetched {
                 let against = Against::Nothing("the release names no baseline".to_owned());
                 Material { canary, against, past: past_looks(&mut own, past, before) }
             }
-            Fetched::Lagged { canary, against, looks } => {
-                Material { canary, against, past: looks }
-            }
+            Fetched::Lagged { canary, against, looks } => Material { canary, against, past: looks },
         }
     }
 }
@@ -375,4 +390,3 @@ fn split(result: Result<(Judged, f64), String>) -> (Result<Judged, String>, f64)
         Err(why) => (Err(why), 0.0),
     }
 }
-

@@ -67,7 +67,7 @@ pub fn curves(text: &str, x: &Scale, y: &Scale, curves: &[Curve], marks: Marks<'
             r#"<path class="limit" d="M{at:.1} {TOP}V{}"/><text class="limit-text" x="{:.1}" y="{:.1}" text-anchor="{side}">{}</text>"#,
             HEIGHT - BOTTOM,
             at + gap,
-            HEIGHT - BOTTOM - 8.0,
+            TOP + 0.3 * (HEIGHT - TOP - BOTTOM),
             escape(meaning)
         );
     }

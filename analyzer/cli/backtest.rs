@@ -29,7 +29,7 @@ use crate::{
     backtest::{
         discover::Discovery,
         outcome::Outcome,
-        placebo::{Quiet, Window, quiet_before, windows},
+        placebo::{Quiet, Window, windows},
         releases::{self, FILE_BYTES_MAX, Release},
         rules::PastRules,
         run::Backtest,
@@ -237,8 +237,7 @@ impl BacktestArgs {
 async fn run(args: &BacktestArgs, backtest: &Backtest, how: Source) -> anyhow::Result<u8> {
     let (releases, quiet) = match how {
         Source::File(releases) => {
-            let deadline = backtest.past.rules.promote.deadline;
-            let quiet = quiet_before(&releases, backtest.span, deadline);
+            let quiet = backtest.quiet(&releases);
             (releases, quiet)
         }
         Source::Found(how) => match backtest.discover(&how).await {
@@ -299,8 +298,7 @@ fn read_releases(path: &Path) -> anyhow::Result<String> {
         |error: io::Error| UsageError(format!("{} cannot be read: {error}", path.display()));
     let bytes = fs::metadata(path).map_err(unreadable)?.len();
     if bytes > FILE_BYTES_MAX as u64 {
-        let fault =
-            format!("{}: {bytes} bytes, at most {FILE_BYTES_MAX} are read", path.display());
+        let fault = format!("{}: {bytes} bytes, at most {FILE_BYTES_MAX} are read", path.display());
         return Err(UsageError(fault).into());
     }
     Ok(fs::read_to_string(path).map_err(unreadable)?)

@@ -216,9 +216,7 @@ impl Archivist {
         mut take: impl FnMut(usize, Result<Vec<LongSeries>, Missing>) -> Result<(), Missing>,
     ) -> Result<(), Missing> {
         let mut answers = stream::iter(questions)
-            .map(|(slot, query, at)| async move {
-                (slot, self.ask(&query, When::At(at)).await)
-            })
+            .map(|(slot, query, at)| async move { (slot, self.ask(&query, When::At(at)).await) })
             .buffered(QUESTIONS_AT_ONCE);
         while let Some((slot, answer)) = answers.next().await {
             take(slot, answer)?;

@@ -3,6 +3,7 @@
 
 mod api;
 mod architecture;
+mod backtest;
 mod bad_input;
 mod browser;
 mod deliver;
@@ -29,6 +30,7 @@ mod history;
 mod house;
 mod kill;
 mod page;
+mod past_world;
 mod peers;
 mod protobuf;
 mod recorder;

@@ -24,6 +24,12 @@ const NOT_JUDGED: usize = 4;
 /// Releases that are drawn; all are in the table.
 const DRAWN_MAX: usize = 24;
 
+/// Column of what is known of a release.
+const KNOWN: usize = 4;
+
+/// Bytes are drawn in this unit.
+const MIB: f64 = 1024.0 * 1024.0;
+
 /// The whole page.
 pub fn page(found: &Backtested) -> String {
     let mut about_lines = vec![format!("Rules for {}, tried on the past.", found.service)];
@@ -49,7 +55,15 @@ pub fn page(found: &Backtested) -> String {
     if !found.releases.is_empty() {
         page.heading("The releases");
         let rows: Vec<Vec<String>> = found.releases.iter().map(row).collect();
-        let columns = ["release", "started (UTC)", "verdict", "after", "known", "what decided"];
+        let mut columns =
+            vec!["release", "started (UTC)", "verdict", "after", "known", "what decided"];
+        let mut rows = rows;
+        if rows.iter().all(|row| row[KNOWN].is_empty()) {
+            columns.remove(KNOWN);
+            for row in &mut rows {
+                row.remove(KNOWN);
+            }
+        }
         page.table(&columns, &rows, true);
         one_by_one(&mut page, found);
     }
@@ -121,7 +135,8 @@ fn figures(found: &Backtested) -> Vec<Figure> {
 fn endings(found: &Backtested) -> Plot {
     let mut rows = Vec::new();
     let total = found.releases.len();
-    let of = |count: usize, total: usize| if total == 0 { 0.0 } else { count as f64 / total as f64 };
+    let of =
+        |count: usize, total: usize| if total == 0 { 0.0 } else { count as f64 / total as f64 };
     if total > 0 {
         let verdicts = found.verdicts;
         rows.push(Shares {
@@ -207,9 +222,8 @@ fn times(found: &Backtested) -> Option<Plot> {
     }
     rows.push(row("to a promotion", secs_to(found, "promote")));
     let ends = || rows.iter().filter_map(|row| row.at);
-    let (low, high) = ends().fold((f64::INFINITY, 1.0_f64), |(low, high), at| {
-        (low.min(at[0]), high.max(at[4]))
-    });
+    let (low, high) =
+        ends().fold((f64::INFINITY, 1.0_f64), |(low, high), at| (low.min(at[0]), high.max(at[4])));
     if !low.is_finite() {
         return None;
     }
@@ -219,9 +233,10 @@ fn times(found: &Backtested) -> Option<Plot> {
         title: title.to_owned(),
         svg: plot::spreads(title, &x, &rows),
         legend: Vec::new(),
-        caption: "The upright mark is the middle one, the bar holds half of them, the thin line nine \
+        caption:
+            "The upright mark is the middle one, the bar holds half of them, the thin line nine \
                   in ten. Each step to the right is a multiple of the time."
-            .to_owned(),
+                .to_owned(),
     })
 }
 
@@ -253,9 +268,8 @@ fn name(release: &ReleaseShape) -> String {
 
 /// Each release by itself: what both versions were like, and the evidence.
 fn one_by_one(page: &mut Page, found: &Backtested) {
-    let drawn = |release: &&ReleaseShape| {
-        release.result.as_ref().is_some_and(|result| result.looks > 0)
-    };
+    let drawn =
+        |release: &&ReleaseShape| release.result.as_ref().is_some_and(|result| result.looks > 0);
     let mut releases: Vec<&ReleaseShape> = found.releases.iter().filter(drawn).collect();
     let all = releases.len();
     // What surprises comes first, then what was rolled back.
@@ -288,7 +302,8 @@ fn one_by_one(page: &mut Page, found: &Backtested) {
 fn of_release(release: &ReleaseShape, result: &ResultShape) -> Vec<Plot> {
     let ends = result.evidence.iter().map(|point| point[0]).chain(result.after_secs);
     let longest = ends.fold(1.0, f64::max);
-    let x = linear_time("since the release began", longest);
+    // A little room behind the verdict.
+    let x = linear_time("since the release began", longest * 1.03);
     let decision = result.after_secs.map(|secs| (secs, verdict_words(result)));
     let mut plots: Vec<Plot> =
         shown(result).into_iter().map(|lines| signal(release, lines, &x, decision)).collect();
@@ -301,9 +316,10 @@ fn of_release(release: &ReleaseShape, result: &ResultShape) -> Vec<Plot> {
             svg: plot::curves(&title, &x, &y, &[curve], marks),
             title: "Evidence against it".to_owned(),
             legend: Vec::new(),
-            caption: "The strongest rule by evidence, as a share of what it needs to roll back. Rules \
+            caption:
+                "The strongest rule by evidence, as a share of what it needs to roll back. Rules \
                       with `for` and counts are not in it."
-                .to_owned(),
+                    .to_owned(),
         });
     }
     plots
@@ -332,15 +348,20 @@ fn signal(
     x: &Scale,
     decision: Option<(f64, &str)>,
 ) -> Plot {
-    let values = || lines.canary.iter().chain(&lines.baseline).map(|point| point[1]);
-    let y = from_zero("", values().fold(0.0, f64::max), |value| {
-        format::cell(value, &lines.unit)
+    let (axis, per) = if lines.unit == "bytes" { ("MiB", MIB) } else { ("", 1.0) };
+    let values = || lines.canary.iter().chain(&lines.baseline).map(|point| point[1] / per);
+    let y = from_zero("", values().fold(0.0, f64::max), |value| match axis {
+        "" => format::cell(value, &lines.unit).replace(' ', ""),
+        _ => format::quantity(value, "number"),
     });
     let title = format!("{}: {}", name(release), lines.name);
-    let curves = [
-        Curve { kind: 1, points: lines.canary.clone(), dots: false },
-        Curve { kind: 0, points: lines.baseline.clone(), dots: false },
-    ];
+    let curve = |kind: usize, points: &[[f64; 2]]| Curve {
+        kind,
+        points: points.iter().map(|[secs, value]| [*secs, value / per]).collect(),
+        // One point makes no line.
+        dots: points.len() == 1,
+    };
+    let curves = [curve(1, &lines.canary), curve(0, &lines.baseline)];
     let marks = Marks { across: None, down: decision };
     let mut legend = vec![(Key::Line(1), "new version".to_owned())];
     if !lines.baseline.is_empty() {
@@ -348,7 +369,10 @@ fn signal(
     }
     Plot {
         svg: plot::curves(&title, x, &y, &curves, marks),
-        title: lines.name.clone(),
+        title: match axis {
+            "" => lines.name.clone(),
+            axis => format!("{} in {axis}", lines.name),
+        },
         legend,
         caption: "Over the rule file's window, at each look until the verdict.".to_owned(),
     }

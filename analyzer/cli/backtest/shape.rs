@@ -311,10 +311,7 @@ fn judged_release(of: &Release, result: &Result<Judged, String>) -> ReleaseShape
         delay_secs: match agreement {
             Some(Agreement::Found(secs)) => Some(secs),
             Some(
-                Agreement::Missed
-                | Agreement::FalseAlarm
-                | Agreement::Right
-                | Agreement::Undecided,
+                Agreement::Missed | Agreement::FalseAlarm | Agreement::Right | Agreement::Undecided,
             )
             | None => None,
         },
@@ -371,7 +368,8 @@ fn rounded(points: Vec<[f64; 2]>) -> Vec<[f64; 2]> {
 fn placebo(outcome: &Outcome, stated: f64) -> PlaceboShape {
     let share = |ending| share(outcome.placebo_share(ending));
     let rolled_back = outcome.placebo_share(Ending::Rollback);
-    let judged = || outcome.placebos.iter().filter_map(|one| Some((one, one.result.as_ref().ok()?)));
+    let judged =
+        || outcome.placebos.iter().filter_map(|one| Some((one, one.result.as_ref().ok()?)));
     let mut faults = outcome.placebos.iter().filter_map(|one| one.result.as_ref().err());
     let first_fault = faults.next().cloned();
     PlaceboShape {

@@ -81,9 +81,8 @@ fn prose(text: &str, columns: usize, tone: Tone) -> Vec<Line> {
 
 fn releases(releases: &[ReleaseShape], columns: usize) -> Vec<Line> {
     let name = |release: &ReleaseShape| clean(&format!("{} {}", release.service, release.version));
-    let widest = |texts: &mut dyn Iterator<Item = String>| {
-        texts.map(|text| width(&text)).max().unwrap_or(0)
-    };
+    let widest =
+        |texts: &mut dyn Iterator<Item = String>| texts.map(|text| width(&text)).max().unwrap_or(0);
     let names = widest(&mut releases.iter().map(name)).clamp(7, NAME_MAX) + 1;
     let knowns = widest(&mut releases.iter().map(known)).min(KNOWN_MAX);
     let fixed = 1 + names + MOMENT + VERDICT + AFTER + 2 + knowns + 2;

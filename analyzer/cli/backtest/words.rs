@@ -91,15 +91,14 @@ pub fn conclusions(found: &Backtested) -> Vec<String> {
 fn scored(found: &Backtested) -> Option<String> {
     let score = found.score?;
     let bad = score.found + score.missed;
-    let delays: Vec<f64> =
-        found.releases.iter().filter_map(|release| release.delay_secs).collect();
+    let delays: Vec<f64> = found.releases.iter().filter_map(|release| release.delay_secs).collect();
     let mut delays = delays;
     delays.sort_by(f64::total_cmp);
     let mut parts = Vec::new();
     if bad > 0 {
-        let within = delays.get(delays.len() / 2).map_or(String::new(), |median| {
-            format!(", half within {}", format::duration(*median))
-        });
+        let within = delays
+            .get(delays.len() / 2)
+            .map_or(String::new(), |median| format!(", half within {}", format::duration(*median)));
         parts.push(format!("{} of {bad} bad ones were found{within}", score.found));
     }
     parts.push(match score.false_alarms {
