@@ -240,13 +240,19 @@ async fn run(args: &BacktestArgs, backtest: &Backtest, how: Source) -> anyhow::R
             let quiet = backtest.quiet(&releases);
             (releases, quiet)
         }
-        Source::Found(how) => match backtest.discover(&how).await {
-            Ok(found) => found,
-            Err(why) => {
-                eprintln!("error: releases cannot be looked for: {why}");
-                return Ok(FAILURE);
+        Source::Found(how) => {
+            let found = tokio::select! {
+                () = backtest.stop.cancelled() => Err("interrupted".to_owned()),
+                found = backtest.discover(&how) => found,
+            };
+            match found {
+                Ok(found) => found,
+                Err(why) => {
+                    eprintln!("error: releases cannot be looked for: {why}");
+                    return Ok(FAILURE);
+                }
             }
-        },
+        }
     };
     let (color, columns) = display::stdout_style();
     let mut out = io::stdout().lock();

@@ -44,16 +44,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("chart", &[]),
     (
         "backtest",
-        &[
-            "engine",
-            "signal",
-            "rulefile",
-            "telemetry",
-            "report",
-            "source",
-            "service",
-            "simulation",
-        ],
+        &["engine", "signal", "rulefile", "telemetry", "report", "source", "service", "simulation"],
     ),
     (
         "cli",

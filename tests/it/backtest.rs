@@ -196,7 +196,7 @@ async fn planted_releases_are_found_and_judged_as_planted() {
     assert_eq!(placebo["rolled_back"]["count"], 0, "{placebo}");
 }
 
-/// A server that answers every question by what is made of its form.
+/// A server that answers every question by what is made of its form; a status of 0 is no answer.
 async fn server(
     answer: impl Fn(&str, &str) -> (u16, String) + Clone + Send + Sync + 'static,
 ) -> String {
@@ -207,6 +207,9 @@ async fn server(
             let query = form.query_pairs().find(|(name, _)| name == "query");
             let query = query.map(|(_, query)| query.into_owned()).unwrap_or_default();
             let (status, body) = answer(path, &query);
+            if status == 0 {
+                std::future::pending::<()>().await;
+            }
             (StatusCode::from_u16(status).unwrap(), body).into_response()
         })
     };
@@ -288,6 +291,42 @@ async fn a_server_that_was_only_busy_is_asked_again() {
     let (stdout, stderr) = text(&output);
     assert!(stdout.contains("There was no release in that time."), "{stdout}{stderr}");
     assert_eq!((output.status.code(), asked.load(Ordering::SeqCst)), (Some(1), 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interruption_ends_with_what_is_done() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    // The first release has no samples; of the others nothing ever comes.
+    let url = server(move |_, query| {
+        count.fetch_add(1, Ordering::SeqCst);
+        let status = if query.contains("first") { 200 } else { 0 };
+        (status, "{\"status\":\"success\",\"data\":{\"result\":[]}}".to_owned())
+    })
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("releases.yaml");
+    let start = began_secs() + WORLD_SECS - 7200;
+    let entry = |version: &str| format!("- {{ start: {start}, canary: 'v=\"{version}\"' }}\n");
+    std::fs::write(&file, entry("first") + &entry("second")).unwrap();
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/rules/recommended.yaml");
+    let child = std::process::Command::new(env!("CARGO_BIN_EXE_rollgate"))
+        .args(["backtest", "--rules", rules, "--prometheus", &url, "--json", "--releases"])
+        .arg(&file)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    super::house::eventually("the releases are asked for", async || {
+        (asked.load(Ordering::SeqCst) >= 4).then_some(())
+    })
+    .await;
+    let id = child.id().to_string();
+    let sent = std::process::Command::new("sh").args(["-c", "kill -INT $0", &id]).status();
+    assert!(sent.unwrap().success());
+    let output = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
+    let judged: Json = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &judged["interrupted"]), (Some(1), &true.into()));
+    assert!(judged["releases"].as_array().unwrap().len() <= 1, "{judged}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
