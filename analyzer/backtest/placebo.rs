@@ -129,7 +129,7 @@ mod tests {
         };
         assert_eq!(found(200), [0, 30, 100, 130]);
         assert_eq!(found(2), [0, 100]);
-        assert_eq!(found(0), []);
+        assert_eq!(found(0), Vec::<i64>::new());
         assert_eq!(windows(&all, Duration::ZERO, 9), []);
     }
 

@@ -78,13 +78,6 @@ pub fn conclusions(found: &Backtested) -> Vec<String> {
     if found.interrupted {
         sentences.push("It was interrupted: this is what was done by then.".to_owned());
     }
-    if let Some(per_second) = found.judged_hours_per_second {
-        sentences.push(format!(
-            "{} release hours judged, {} in a second on one core.",
-            format::quantity(found.judged_hours, "number"),
-            format::quantity(per_second, "number")
-        ));
-    }
     sentences
 }
 
