@@ -17,6 +17,7 @@ use crate::{
 };
 
 pub mod assume;
+pub mod backtest;
 pub mod check;
 pub mod demo;
 pub mod display;
@@ -85,6 +86,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Run the tests of rule files.
     Test(test::TestArgs),
+    /// Judge past releases that a metrics server recorded, and times without any.
+    Backtest(backtest::BacktestArgs),
     /// Check rule files and say what they hold.
     Check(check::CheckArgs),
 }
@@ -134,6 +137,7 @@ pub fn main() -> ExitCode {
         Command::Simulate(args) => simulate::main(&args),
         Command::Plan(args) => plan::main(&args),
         Command::Test(args) => test::main(&args),
+        Command::Backtest(args) => backtest::main(&args),
         Command::Check(args) => check::main(&args),
     };
     match result {
