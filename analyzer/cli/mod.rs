@@ -9,12 +9,13 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::{report::shape::Report, rulefile, source::exposition::Format};
 
 pub mod assume;
 pub mod check;
+pub mod completions;
 pub mod demo;
 pub mod display;
 pub mod plan;
@@ -22,6 +23,7 @@ mod progress;
 pub mod record;
 pub mod replay;
 pub mod run;
+pub mod schema;
 pub mod serve;
 pub mod simulate;
 
@@ -82,6 +84,10 @@ enum Command {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Print the JSON Schema of rule files, for editors.
+    Schema(schema::SchemaArgs),
+    /// Print a script that completes commands and options in your shell.
+    Completions(completions::CompletionsArgs),
 }
 
 /// How a verdict is printed.
@@ -135,6 +141,8 @@ pub fn main() -> ExitCode {
             };
             check::check(&files, colour, &mut io::stdout(), &mut io::stderr())
         }
+        Command::Schema(args) => schema::main(&args),
+        Command::Completions(args) => completions::main(&args, Cli::command()),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -13,8 +13,12 @@
 
 mod condition;
 mod fault;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+pub mod json_schema;
 mod literal;
 mod meaning;
+mod promql;
 mod release;
 mod rules;
 mod schema;

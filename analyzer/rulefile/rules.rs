@@ -19,11 +19,15 @@ use crate::engine::rule::{Action, Condition, Rule};
 /// Rules in one file: each is judged at every look.
 pub(super) const MAX_RULES: usize = 64;
 /// Longest reason and runbook link.
-const MAX_REASON_BYTES: usize = 500;
+pub(super) const MAX_REASON_BYTES: usize = 500;
 /// Longest `after` and `until`.
 const MAX_WAKING: Duration = Duration::from_secs(14 * 24 * 3600);
 
-static RULE: Shape = Shape {
+/// What a rule leads to.
+pub(super) const THEN: [(&str, Action); 3] =
+    [("rollback", Action::Rollback), ("investigate", Action::Investigate), ("ok", Action::Ok)];
+
+pub(super) static RULE: Shape = Shape {
     what: "a rule",
     keys: &["when", "then", "reason", "runbook", "after", "until"],
     unbuilt: &[],
@@ -80,17 +84,7 @@ impl Reader<'_, '_> {
         let until = self.waking("until");
         self.check_waking(after, until);
         let condition = when.and_then(|node| self.condition(node, after, until));
-        let then = then.and_then(|node| {
-            self.out.keep(table::choice(
-                node,
-                "`then`",
-                &[
-                    ("rollback", Action::Rollback),
-                    ("investigate", Action::Investigate),
-                    ("ok", Action::Ok),
-                ],
-            ))
-        });
+        let then = then.and_then(|node| self.out.keep(table::choice(node, "`then`", &THEN)));
         let reason = self.reason();
         let (text, when) = condition?;
         Some(Rule { text, when, then: then?, reason, after, until })
