@@ -2,7 +2,9 @@
 //!
 //! The way of a file: `tree` reads YAML into nodes that know their place; `schema` reads the
 //! top keys, `signals` and `selector` the signals, `release` when a release goes on, `rules` the
-//! rules, whose conditions `token` cuts, `condition` parses and `meaning` checks against the signals;
+//! rules, whose conditions `token` cuts, `condition` parses (with `field_path` for paths into a health
+//! answer) and `meaning` checks against the signals; `answers` makes signals of what is asked of such
+//! an answer;
 //! `literal` holds numbers with units, `units` which of them fit which signal, and `fault` what a
 //! person is told. A form of the language that is not built is refused by its name: nothing in a file
 //! is ever ignored.
@@ -11,8 +13,10 @@
 //! bounded by the `MAX_*` limits of these modules; no input panics. Anchors, aliases, tags and
 //! several documents in a file are deliberately not part of the language.
 
+mod answers;
 mod condition;
 mod fault;
+mod field_path;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod json_schema;

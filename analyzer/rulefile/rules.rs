@@ -10,7 +10,7 @@ use super::{
     fault::{Complaint, Complaints, excerpt},
     literal::{self, Dimension, duration_text},
     meaning,
-    signals::Known,
+    signals::Signals,
     table::{self, Shape, Table},
     tree::{Kind, Node, QUOTE_HINT, Scalar},
 };
@@ -39,7 +39,7 @@ pub(super) static RULE: Shape = Shape {
 pub(super) fn read(
     source: &str,
     node: &Node,
-    signals: &[Known],
+    signals: &mut Signals,
     deadline: Option<Duration>,
     out: &mut Complaints,
 ) -> Vec<Rule> {
@@ -64,7 +64,7 @@ pub(super) fn read(
     let mut rules = Vec::new();
     for item in items.iter().take(MAX_RULES) {
         if let Some(table) = Table::read(item, &RULE, out) {
-            rules.extend(Reader { source, table, signals, deadline, out }.rule());
+            rules.extend(Reader { source, table, signals: &mut *signals, deadline, out }.rule());
         }
     }
     rules
@@ -73,7 +73,7 @@ pub(super) fn read(
 struct Reader<'t, 'o> {
     source: &'t str,
     table: Table<'t>,
-    signals: &'t [Known],
+    signals: &'o mut Signals,
     deadline: Option<Duration>,
     out: &'o mut Complaints,
 }

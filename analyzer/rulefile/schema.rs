@@ -9,7 +9,7 @@ use super::{
     fault::{Complaint, Complaints, excerpt},
     literal::{self, Dimension, duration_text},
     meaning, release, rules,
-    signals::{self, Known},
+    signals::{self, Known, Signals},
     table::{self, Shape, Table},
     tree::{self, Kind, Node},
 };
@@ -88,10 +88,11 @@ pub(super) fn read(
         Some(node) => out.keep(release::baseline(node)),
     };
     let signals = table.need("signals", "signals: { app: { health: /health } }", out);
-    let (known, specs) = signals.map(|node| signals::read(source, node, out)).unwrap_or_default();
+    let mut signals = signals.map(|node| signals::read(source, node, out)).unwrap_or_default();
     let deadline = release.as_ref().map(|(promote, _)| promote.deadline);
     let rules = table.need("rules", "rules: [{ when: app is down, then: rollback }]", out);
-    let rules = rules.map(|node| rules::read(source, node, &known, deadline, out));
+    let rules = rules.map(|node| rules::read(source, node, &mut signals, deadline, out));
+    let Signals { known, specs, .. } = signals;
     let mut signals: Vec<Signal> = known
         .iter()
         .filter_map(|known| {
