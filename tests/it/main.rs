@@ -34,6 +34,7 @@ mod protobuf;
 mod recorder;
 mod recordings;
 mod rules;
+mod schema;
 mod service;
 mod signal;
 mod simulate;

@@ -78,7 +78,7 @@ fn wrong_files_are_refused_in_the_words_beside_them() {
 }
 
 /// The example file of `rules/README.md`, and a rule for each condition of its table.
-fn readme() -> (String, Vec<String>) {
+pub(crate) fn readme() -> (String, Vec<String>) {
     let text = fs::read_to_string(repository("rules/README.md")).expect("the page is there");
     let (_, rest) = text.split_once("```yaml\n").expect("it holds an example");
     let (file, _) = rest.split_once("```").expect("the example ends");
@@ -132,7 +132,7 @@ fn the_page_shows_margins_and_steps_that_are_good() {
 }
 
 /// The example file with one condition in place of its own.
-fn with_condition(condition: &str) -> String {
+pub(crate) fn with_condition(condition: &str) -> String {
     let (file, _) = readme();
     file.replace("error_rate > 1.5x baseline", &format!("'{condition}'"))
 }
@@ -502,7 +502,11 @@ fn printed_conditions_are_read_back() {
     }
 }
 
-fn random_condition(random: &mut StdRng, signals: &[String], depth: u32) -> (String, Condition) {
+pub(crate) fn random_condition(
+    random: &mut StdRng,
+    signals: &[String],
+    depth: u32,
+) -> (String, Condition) {
     let kind = if depth == 0 { 0 } else { random.random_range(0..5) };
     if kind < 2 {
         let (text, name, test) = random_clause(random);
@@ -601,7 +605,7 @@ fn random_clause(random: &mut StdRng) -> (String, &'static str, Test) {
 }
 
 /// The seed of a random test: given by `SEED`, or new, and printed for when the test fails.
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let given = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or_else(rand::random);
     println!("SEED={seed}");

@@ -15,8 +15,8 @@ pub(crate) mod value;
 use serde_json::{Value, json};
 
 use self::value::{
-    AMOUNT, DURATION, Examples, NAME, NUMBER, choice, duration, free_text, matching, object, share,
-    with_default,
+    AMOUNT, DURATION, Examples, NAME, NUMBER, choice, duration, free_text, matching, number,
+    object, share, with_default,
 };
 use super::{
     condition, release, rules,
@@ -144,7 +144,8 @@ fn rule() -> Value {
     let mut when = matching(
         "When the rule fires. `X > 5% for 2m`: over the limit at every look for so long. \
          `X > 5%` and `X > 1.5x baseline`: there is evidence of it. `app is down for 3 checks`, \
-         `restarts >= 1`, `slope(memory) > baseline + 1MB/min`; joined by `and`, `or`, `not` and \
+         `restarts >= 1`, `slope(memory) > baseline + 1MB/min`, \
+         `field(app, queue.length) > 100`; joined by `and`, `or`, `not` and \
          parentheses.",
         &format!("^{}$", value::condition()),
         &[
@@ -184,6 +185,18 @@ fn rule() -> Value {
         ),
         ("after", asleep("The rule is asleep before this time since the analysis began.")),
         ("until", asleep("The rule is asleep from this time on.")),
+        (
+            "weight",
+            with_default(
+                number(
+                    "How much of `false_rollback_rate` the rule's evidence gets, beside the other \
+                     rules.",
+                    json!({ "exclusiveMinimum": 0, "maximum": rules::WEIGHT_MAX }),
+                    &["3"],
+                ),
+                1,
+            ),
+        ),
     ];
     object("A rule: a condition and what it leads to.", &["when", "then"], keys)
 }

@@ -73,6 +73,13 @@ fn kinds() -> Vec<(&'static str, Value)> {
             ),
         ),
         (
+            "up",
+            json!({
+                "description": "The share of the instances whose scrape answers: 0 when none does.",
+                "enum": [true, "true"],
+            }),
+        ),
+        (
             "promql",
             matching(
                 "A whole expression for a metrics server; `$arm` stands for the arm's labels.",

@@ -77,6 +77,13 @@ pub(crate) fn share(words: &str, bounds: Value, examples: Examples<'_>) -> Value
     with_examples(schema, examples)
 }
 
+/// A plain number, which `bounds` hold.
+pub(crate) fn number(words: &str, bounds: Value, examples: Examples<'_>) -> Value {
+    let mut schema = share(words, bounds, examples);
+    schema["pattern"] = format!(r"^\s*{NUMBER}\s*$").into();
+    schema
+}
+
 /// One word of several.
 pub(crate) fn choice(words: &str, choices: impl IntoIterator<Item = &'static str>) -> Value {
     let choices: Vec<&str> = choices.into_iter().collect();
@@ -98,7 +105,11 @@ fn with_examples(mut schema: Value, examples: Examples<'_>) -> Value {
 
 /// The condition language, but for whether parentheses come in pairs and signals are known.
 pub(crate) fn condition() -> String {
-    let value = format!(r"{NAME}(\s*\(\s*{NAME}\s*\))?");
+    let step = r#"([A-Za-z0-9_-]+|"([^"\\]|\\["\\])+")"#;
+    let path = format!(r"({step}|\[[0-9]+\])(\.{step}|\[[0-9]+\])*");
+    let quantity =
+        format!(r"({NAME}|latency\s*\(\s*{NAME}\s*\)|field\s*\(\s*{NAME}\s*,\s*{path}\s*\))");
+    let value = format!(r"({quantity}|slope\s*\(\s*{quantity}\s*\))");
     let bound = format!(r"(-?\s*{AMOUNT}|{NUMBER}\s*x\s*baseline|baseline\s*[+-]\s*{AMOUNT})");
     let length = format!(r"({NUMBER}\s*checks?|{DURATION})");
     let asked = format!(r"(\s*[<>]=?\s*{bound}|\s+is\s+(up|degraded|down))");
