@@ -5,7 +5,6 @@
 
 use std::{
     io::{self, IsTerminal, Write},
-    path::PathBuf,
     process::ExitCode,
 };
 
@@ -79,11 +78,7 @@ enum Command {
     /// Say how long a rule file needs at given traffic.
     Plan(plan::PlanArgs),
     /// Check rule files and say what they hold.
-    Check {
-        /// Rule files.
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
-    },
+    Check(check::CheckArgs),
     /// Print the JSON Schema of rule files, for editors.
     Schema(schema::SchemaArgs),
     /// Print a script that completes commands and options in your shell.
@@ -133,14 +128,7 @@ pub fn main() -> ExitCode {
         Command::Record(args) => record::main(&args),
         Command::Simulate(args) => simulate::main(&args),
         Command::Plan(args) => plan::main(&args),
-        Command::Check { files } => {
-            let colour = match io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
-            {
-                true => check::Colour::Styled,
-                false => check::Colour::Plain,
-            };
-            check::check(&files, colour, &mut io::stdout(), &mut io::stderr())
-        }
+        Command::Check(args) => check::main(&args),
         Command::Schema(args) => schema::main(&args),
         Command::Completions(args) => completions::main(&args, Cli::command()),
     };

@@ -6,7 +6,7 @@
 //! answer) and `meaning` checks against the signals; `answers` makes signals of what is asked of such
 //! an answer;
 //! `literal` holds numbers with units, `units` which of them fit which signal, and `fault` what a
-//! person is told. A form of the language that is not built is refused by its name: nothing in a file
+//! person is told; `lint` warns of what can be judged and is hardly meant. A form of the language that is not built is refused by its name: nothing in a file
 //! is ever ignored.
 //!
 //! Invariants: text in, values out, no I/O; the time and memory a hostile file can cost are
@@ -20,6 +20,7 @@ mod field_path;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod json_schema;
+pub mod lint;
 mod literal;
 mod meaning;
 mod promql;
@@ -30,6 +31,7 @@ mod selector;
 mod signals;
 mod table;
 mod token;
+mod traffic;
 mod tree;
 mod units;
 
@@ -41,6 +43,7 @@ use self::fault::{Complaint, Complaints};
 pub use self::{
     fault::{Fault, Faults},
     literal::duration_text,
+    traffic::{StatedTraffic, TRAFFIC_RPS_MAX},
 };
 use crate::{engine::rule::RuleSet, signal::spec::SignalSpec};
 
@@ -58,6 +61,13 @@ pub struct RuleFile {
     pub text: String,
     /// SHA-256 of the text, in lower-case hexadecimal: the version of the rules in a verdict.
     pub sha256: String,
+    /// What the file says of the service's traffic.
+    pub traffic: Option<StatedTraffic>,
+    /// What should not stay as it is, though it can be judged: what the lints found and the file
+    /// does not allow. In the order of places.
+    pub warnings: Vec<Fault>,
+    /// How many more warnings there were than are kept.
+    pub warnings_unlisted: usize,
 }
 
 /// Reads a rule file. `file_name` only appears in faults.
@@ -66,8 +76,20 @@ pub struct RuleFile {
 /// Every fault of the file at once, in the order of their places. A YAML syntax fault hides what
 /// comes after it, since nothing behind it can be read with confidence.
 pub fn load(file_name: &str, text: &str) -> Result<RuleFile, Faults> {
+    load_at(file_name, text, None)
+}
+
+/// [`load`], with the lints told of this traffic in the place of what the file states.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_at(
+    file_name: &str,
+    text: &str,
+    traffic: Option<StatedTraffic>,
+) -> Result<RuleFile, Faults> {
+    let mut complaints = Complaints::default();
     if text.len() > MAX_FILE_BYTES {
-        let mut complaints = Complaints::default();
         complaints.push(
             Complaint::new(
                 0..0,
@@ -78,20 +100,29 @@ pub fn load(file_name: &str, text: &str) -> Result<RuleFile, Faults> {
         );
         return Err(complaints.into_faults(file_name, ""));
     }
-    let mut complaints = Complaints::default();
-    let read = match tree::parse(text) {
-        Ok(root) => schema::read(text, &root, &mut complaints),
-        Err(complaint) => {
-            complaints.push(complaint);
-            None
-        }
+    let root = complaints.keep(tree::parse(text));
+    let read = root.as_ref().and_then(|root| schema::read(text, root, &mut complaints));
+    let (Some(root), Some(read), true) = (root, read, complaints.is_empty()) else {
+        return Err(complaints.into_faults(file_name, text));
     };
-    match read {
-        Some((rules, specs)) if complaints.is_empty() => {
-            Ok(RuleFile { rules, specs, text: text.to_owned(), sha256: sha256_hex(text) })
-        }
-        Some(_) | None => Err(complaints.into_faults(file_name, text)),
-    }
+    let schema::Read { rules, specs, traffic: stated } = read;
+    let subject = lint::Subject {
+        source: text,
+        root: &root,
+        rules: &rules,
+        specs: &specs,
+        traffic: traffic.or(stated),
+    };
+    let (warnings, warnings_unlisted) = lint::run(&subject).placed(file_name, text);
+    Ok(RuleFile {
+        rules,
+        specs,
+        text: text.to_owned(),
+        sha256: sha256_hex(text),
+        traffic: stated,
+        warnings,
+        warnings_unlisted,
+    })
 }
 
 fn sha256_hex(text: &str) -> String {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{
     condition::{self, Length, Tree},
     fault::{Complaint, Complaints, excerpt},
+    lint,
     literal::{self, Dimension, duration_text},
     meaning,
     signals::Signals,
@@ -31,7 +32,7 @@ pub(super) const THEN: [(&str, Action); 3] =
 
 pub(super) static RULE: Shape = Shape {
     what: "a rule",
-    keys: &["when", "then", "reason", "runbook", "after", "until", "weight"],
+    keys: &["when", "then", "reason", "runbook", "after", "until", "weight", "allow"],
     unbuilt: &[],
 };
 
@@ -88,6 +89,9 @@ impl Reader<'_, '_> {
         let condition = when.and_then(|node| self.condition(node, after, until));
         let then = then.and_then(|node| self.out.keep(table::choice(node, "`then`", &THEN)));
         let reason = self.reason();
+        if let Some(node) = self.table.get("allow") {
+            lint::allow::read(node, self.out);
+        }
         let (text, when) = condition?;
         let weight = self.weight(&when);
         Some(Rule { text, when, then: then?, reason, after, until, weight })

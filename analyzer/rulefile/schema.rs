@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use super::{
     fault::{Complaint, Complaints, excerpt},
+    lint,
     literal::{self, Dimension, duration_text},
     meaning, release, rules,
     signals::{self, Known, Signals},
     table::{self, Shape, Table},
+    traffic::{self, StatedTraffic},
     tree::{self, Kind, Node},
 };
 use crate::{
@@ -41,17 +43,25 @@ pub(super) static FILE: Shape = Shape {
         "promote",
         "steps",
         "baseline",
+        "allow",
     ],
     unbuilt: &[],
 };
-pub(super) static OBSERVE: Shape =
-    Shape { what: "`observe`", keys: &["interval", "window", "warmup"], unbuilt: &[] };
+pub(super) static OBSERVE: Shape = Shape {
+    what: "`observe`",
+    keys: &["interval", "window", "warmup", "traffic", "baseline_traffic"],
+    unbuilt: &[],
+};
+
+/// What a whole file says.
+pub(super) struct Read {
+    pub(super) rules: RuleSet,
+    pub(super) specs: Vec<SignalSpec>,
+    pub(super) traffic: Option<StatedTraffic>,
+}
+
 /// Reads the whole file. What is returned is complete only when nothing was complained about.
-pub(super) fn read(
-    source: &str,
-    root: &Node,
-    out: &mut Complaints,
-) -> Option<(RuleSet, Vec<SignalSpec>)> {
+pub(super) fn read(source: &str, root: &Node, out: &mut Complaints) -> Option<Read> {
     if matches!(&root.kind, Kind::Scalar(scalar) if scalar.text.trim().is_empty()) {
         out.push(tree::empty_file(root.span.clone()));
         return None;
@@ -66,6 +76,10 @@ pub(super) fn read(
         out.keep(table::text(node, "`description`"));
     }
     let observe = read_observe(source, table.get("observe"), out);
+    let traffic = traffic::read(source, table.get("observe"), table.get("steps").is_some(), out);
+    if let Some(node) = table.get("allow") {
+        lint::allow::read(node, out);
+    }
     let false_rollback_rate = match table.get("false_rollback_rate") {
         None => Some(FALSE_ROLLBACK_RATE),
         Some(node) => out.keep(chance(
@@ -119,7 +133,7 @@ pub(super) fn read(
         steps,
         baseline: baseline?,
     };
-    Some((set, specs))
+    Some(Read { rules: set, specs, traffic })
 }
 
 fn check_version(node: &Node) -> Result<(), Complaint> {
