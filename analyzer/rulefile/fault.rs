@@ -340,7 +340,9 @@ pub(super) fn excerpt(text: &str) -> String {
 }
 
 fn line_at(text: &str, offset: usize) -> (usize, &str) {
-    let start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
+    // A byte order mark is no character of the first line.
+    let first = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8().min(offset) } else { 0 };
+    let start = text[..offset].rfind('\n').map_or(first, |newline| newline + 1);
     let end = text[offset..].find('\n').map_or(text.len(), |newline| offset + newline);
     (start, text[start..end].trim_end_matches('\r'))
 }

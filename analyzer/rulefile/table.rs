@@ -141,6 +141,10 @@ fn unknown_key(key: &Scalar, shape: &Shape) -> Complaint {
         format!("one of {}", list(shape.keys)),
     )
     .hint_if(did_you_mean(&key.text, shape.keys.iter().copied()));
+    if key.text == "<<" {
+        return complaint
+            .hint("YAML's merge keys are not read: write every value where it is used");
+    }
     if complaint.hint.is_none() && !key.text.chars().all(|c| c.is_alphanumeric() || c == '_') {
         return complaint.hint(QUOTE_HINT);
     }

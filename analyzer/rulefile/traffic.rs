@@ -72,9 +72,11 @@ pub(super) fn read(
 fn read_rate(source: &str, node: &Node, key: &str) -> Result<f64, Complaint> {
     let scalar = table::text(node, &format!("`{key}`"))?;
     let expected = "requests a second, a minute or an hour, such as `20/s` or `300/min`";
-    let literal = literal::parse(&scalar.text).map_err(|complaint| Complaint {
-        expected: expected.to_owned(),
-        ..complaint.moved(|span| scalar.place(source, span))
+    let literal = literal::parse(&scalar.text).map_err(|complaint| {
+        let rps = scalar.text.trim().strip_suffix("rps").map(str::trim_end);
+        let hint = rps.map(|amount| format!("write `{}/s`", excerpt(amount)));
+        let complaint = complaint.moved(|span| scalar.place(source, span)).hint_if(hint);
+        Complaint { expected: expected.to_owned(), ..complaint }
     })?;
     let fits = literal.value > 0.0 && literal.value <= TRAFFIC_RPS_MAX;
     if literal.dimension == Dimension::PerSecond && fits {

@@ -185,7 +185,10 @@ impl<'s> Builder<'s> {
         match event {
             Event::Scalar(text, style, ..) => {
                 let span = self.scalar_range(range, style);
-                let scalar = Scalar { text: text.into_owned(), span: span.clone() };
+                // A value left out is told as YAML's null, which nobody wrote.
+                let is_written = !span.is_empty();
+                let text = if is_written { text.into_owned() } else { String::new() };
+                let scalar = Scalar { text, span: span.clone() };
                 Ok(Node { span, kind: Kind::Scalar(scalar) })
             }
             Event::SequenceStart(..) => self.list(range.start, depth),
@@ -256,6 +259,8 @@ impl<'s> Builder<'s> {
         let line = &self.source[line_start..line_end];
         let hint = if line[..line.len() - line.trim_start().len()].contains('\t') {
             "indent with spaces: YAML does not allow tabs".to_owned()
+        } else if self.source[at..].starts_with(|c: char| c.is_control()) {
+            "delete this character: it cannot be seen, and means nothing in a rule file".to_owned()
         } else if error.info().contains("flow") {
             format!("is a `{{` or `[` before this never closed? if not: {QUOTE_HINT}")
         } else {

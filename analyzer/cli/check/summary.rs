@@ -39,7 +39,10 @@ pub fn table(name: &str, file: &RuleFile, columns: usize) -> Vec<Line> {
     let rows: Vec<[String; 3]> = rows.collect();
     lines.extend(matrix(["rule", "leads to", "decided by"], rows, columns));
     lines.push(Line::default());
-    for sentence in [watching(rules), promotion(rules)] {
+    for sentence in [watching(rules), chance(rules), promotion(rules)] {
+        if sentence.is_empty() {
+            continue;
+        }
         let room = columns.saturating_sub(2).min(PROSE_WIDTH_MAX);
         let wrapped = wrap(&clean(&sentence), room, usize::MAX);
         lines.extend(wrapped.into_iter().map(|line| Line::of(format!("  {line}"), Tone::Plain)));
@@ -132,6 +135,28 @@ fn watching(rules: &RuleSet) -> String {
     )
 }
 
+/// What the shares of the rules by evidence come to.
+fn chance(rules: &RuleSet) -> String {
+    let mut clauses = rules.rules.iter().flat_map(|rule| rule.when.clauses());
+    match clauses.any(|clause| clause.test.is_evidence()) {
+        true => format!(
+            "Rules by evidence share a chance of {} that a healthy release makes one of them fire.",
+            percent(rules.false_rollback_rate)
+        ),
+        false => String::new(),
+    }
+}
+
+/// A share in percent, with two digits that count.
+fn percent(share: f64) -> String {
+    let percent = share * 100.0;
+    let decimals = (1 - percent.log10().floor() as i32).clamp(0, 9) as usize;
+    let text = format!("{percent:.decimals$}");
+    let text =
+        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text} %")
+}
+
 fn promotion(rules: &RuleSet) -> String {
     let otherwise = match rules.promote.otherwise {
         Otherwise::Hold => "is held",
@@ -163,8 +188,7 @@ fn decided_by(rules: &RuleSet, rule: &Rule) -> String {
     let clauses = rule.when.clauses();
     let evidence = clauses.iter().filter(|clause| clause.test.is_evidence()).count();
     if evidence > 0 {
-        let share = rules.alpha(rule) * evidence as f64;
-        ways.push(format!("evidence, {} of chance", quantity(share, "share")));
+        ways.push(format!("evidence at {}", percent(rules.alpha(rule) * evidence as f64)));
     }
     let looks = |hold: Duration| format!("every look for {}", duration_text(hold));
     for clause in clauses {

@@ -50,7 +50,7 @@ fn look(subject: &Subject, found: &mut Findings) {
                     index,
                     placed[number].ask.clone(),
                     format!("`{name}` is good when it is {side}, and this acts when it is {side}"),
-                    "a release that is better than the old version is held against it",
+                    "what is good about a release counts against it",
                     format!("`{sign}` here, or `{otherwise}` beside the definition of `{name}`"),
                 );
             }

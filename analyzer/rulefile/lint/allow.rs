@@ -35,7 +35,8 @@ pub(in crate::rulefile) fn read(node: &Node, out: &mut Complaints) -> Vec<Allowe
 }
 
 fn read_name(node: &Node) -> Result<Allowed, Complaint> {
-    let scalar = table::text(node, "the name of a lint")?;
+    let scalar = table::text(node, "the name of a lint")
+        .map_err(|complaint| complaint.hint("`allow: NAME`, or `allow: [NAME, NAME]`"))?;
     let name = scalar.text.trim();
     if let Some(lint) = ALL.iter().find(|lint| lint.name == name) {
         return Ok(Allowed { lint, span: scalar.span.clone() });

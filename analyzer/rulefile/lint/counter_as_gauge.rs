@@ -20,7 +20,7 @@ fn look(subject: &Subject, found: &mut Findings) {
             found.warn(
                 subject.selector(index, "gauge", name),
                 format!("`{name}` is named as a counter, and `gauge` reads its level"),
-                "the old version is always far ahead, whatever the new one does",
+                "its level says how old a process is, and the old version is far ahead",
                 format!("`rate: {name}`, `count: {name}`, or two of them as a `ratio`"),
             );
         }

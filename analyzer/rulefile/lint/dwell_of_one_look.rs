@@ -9,7 +9,7 @@ use crate::{
 pub(super) static LINT: Lint = Lint {
     name: "dwell-of-one-look",
     what: "a `for` that is shorter than `observe.interval`",
-    why: "Nobody looks in between: it takes two looks in any case, or one where it is `for 0s`.",
+    why: "Nobody looks in between: it takes two looks in any case.",
     needs_traffic: false,
     look,
 };
@@ -28,10 +28,6 @@ fn look(subject: &Subject, found: &mut Findings) {
                 | Test::Counted { .. } => continue,
             };
             if hold < interval {
-                let means = match hold.is_zero() {
-                    true => "one look decides, whatever chance put into it".to_owned(),
-                    false => format!("it takes two looks, which is {}", duration_text(interval)),
-                };
                 found.warn_rule(
                     index,
                     placed.hold,
@@ -40,7 +36,7 @@ fn look(subject: &Subject, found: &mut Findings) {
                         duration_text(hold),
                         duration_text(interval)
                     ),
-                    means,
+                    format!("it takes two looks, which is {}", duration_text(interval)),
                     format!("`for {}` at least", duration_text(2 * interval)),
                 );
             }

@@ -15,17 +15,16 @@ pub(super) static LINT: Lint = Lint {
 fn look(subject: &Subject, found: &mut Findings) {
     for (index, selector, key) in subject.selectors() {
         for matcher in &selector.matchers {
-            let (sign, value) = match &matcher.test {
-                MatchTest::Equal(value) => ("=", value),
-                MatchTest::NotEqual(value) => ("!=", value),
+            let (sign, meant, value, means) = match &matcher.test {
+                MatchTest::Equal(value) => ("=", "=~", value, "nothing is ever counted"),
+                MatchTest::NotEqual(value) => ("!=", "!~", value, "nothing is left out"),
                 MatchTest::Regex(..) | MatchTest::NotRegex(..) => continue,
             };
             if is_pattern(value) {
-                let meant = if sign == "=" { "=~" } else { "!~" };
                 found.warn(
                     subject.selector(index, key, value),
                     format!("`{sign}` compares with the very text `{value}`"),
-                    "no series has such a label, and nothing is ever counted",
+                    format!("no series has such a label, and {means}"),
                     format!("`{}{meant}\"{value}\"` for a pattern", matcher.label),
                 );
             }

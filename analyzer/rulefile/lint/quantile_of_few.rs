@@ -1,5 +1,7 @@
 //! A quantile over a window that holds hardly a request beyond it.
 
+use std::time::Duration;
+
 use super::{Findings, Lint, Subject, reckon::rate_text};
 use crate::{
     engine::rule::{Action, SignalKind, Test},
@@ -35,6 +37,7 @@ fn look(subject: &Subject, found: &mut Findings) {
             let seen = rps * window.as_secs_f64();
             if seen * (1.0 - q) < BEYOND_MIN {
                 let secs = (BEYOND_MIN / (1.0 - q) / rps).ceil();
+                let enough = duration_text(Duration::from_secs(secs as u64));
                 found.warn_rule(
                     index,
                     placed.span,
@@ -46,7 +49,7 @@ fn look(subject: &Subject, found: &mut Findings) {
                         seen * (1.0 - q)
                     ),
                     "one slow request decides, not the service",
-                    format!("a window of {secs:.0}s, a lower quantile, or evidence: without `for`"),
+                    format!("a window of {enough}, a lower quantile, or evidence: without `for`"),
                 );
             }
         }
