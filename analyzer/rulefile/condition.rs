@@ -276,6 +276,7 @@ impl<'t> Descent<'t> {
                     EXPECTED_VALUE,
                 );
                 Err(match nearest(function, ["slope", "latency", "field"]) {
+                    Some("slope") if function == "slope" => complaint,
                     Some(near) => complaint.hint(format!("did you mean `{near}`?")),
                     None => complaint
                         .hint("what is measured is said under `signals:`; rules name signals only"),

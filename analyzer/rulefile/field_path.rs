@@ -76,6 +76,7 @@ impl Reader<'_> {
 
     fn complain(&self, expected: &str) -> Complaint {
         let found = match self.peek() {
+            Some(c) if c.is_whitespace() => "found a blank".to_owned(),
             Some(c) => format!("found `{}`", excerpt(&c.to_string())),
             None => "the condition ends here".to_owned(),
         };
@@ -206,8 +207,9 @@ mod tests {
     fn what_is_no_path_is_refused_at_its_place() {
         let check = |text: &str, place: Range<usize>, part: &str| {
             let fault = read(text).expect_err(text);
-            assert_eq!(fault.span, place, "{text}: {fault:?}");
-            let words = format!("{} {} {:?}", fault.message, fault.expected, fault.hint);
+            assert_eq!(fault.span, place, "{text}: {}", fault.message);
+            let hint = fault.hint.unwrap_or_default();
+            let words = format!("{} {} {hint}", fault.message, fault.expected);
             assert!(words.contains(part), "{text}: {words}");
         };
         check("", 0..0, "ends here");

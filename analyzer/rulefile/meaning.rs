@@ -12,7 +12,7 @@ use super::{
     condition::{self, Ask, Bound as Written, Clause as WrittenClause, Length, Tree, Value},
     fault::{Complaint, did_you_mean, excerpt},
     literal::{Dimension, Literal},
-    signals::Signals,
+    signals::{Scale, Signals},
     table,
     units::Units,
 };
@@ -191,6 +191,12 @@ impl Reader<'_> {
                 },
                 format!("`{name} is down for 3 checks`, or `latency({name}) > 500ms for 1m`"),
             ),
+            (SignalKind::Gauge { .. }, Value::Slope, _) if self.units.scale == Scale::Instances => {
+                at_signal(
+                    format!("`{name}` counts instances, and a few of them have no slope"),
+                    format!("a limit, such as `{name} < 100% for 1m`"),
+                )
+            }
             (
                 SignalKind::Gauge { .. },
                 Value::Slope,
@@ -203,7 +209,8 @@ impl Reader<'_> {
             )),
             (_, Value::Slope, _) => at_signal(
                 format!("`{name}` is not a level, and only a level has a slope"),
-                "a `gauge:` or a `promql:` signal inside `slope(...)`".to_owned(),
+                "a `gauge:`, a `promql:` or a number of a health answer inside `slope(...)`"
+                    .to_owned(),
             ),
             (_, Value::Itself, Ask::Is { .. }) => at_signal(
                 format!("`{name}` is not a health signal: it has a number, not a status"),
@@ -334,6 +341,7 @@ impl Reader<'_> {
     fn beyond_constant(&self, asked: &Comparison, literal: Literal) -> Result<Test, Complaint> {
         let limit = self.units.in_unit(literal, &asked.span)?;
         if let SignalKind::Gauge { .. } = self.units.kind {
+            self.possible(asked.op, limit, &asked.span)?;
             return Ok(Test::BeyondConstant { op: asked.op, limit });
         }
         let downward = match asked.op {
@@ -450,15 +458,16 @@ impl Reader<'_> {
 
     /// Refuses limits that could never or would always be exceeded.
     fn possible(&self, op: Op, limit: f64, span: &Range<usize>) -> Result<(), Complaint> {
+        let bounded = self.units.is_bounded();
         let never_negative = match self.units.kind {
             SignalKind::Ratio { .. } | SignalKind::Rate | SignalKind::Quantile { .. } => true,
-            // A level, or an expression, may be below zero.
-            SignalKind::Gauge { .. } => false,
+            // Another level, or an expression, may be below zero.
+            SignalKind::Gauge { .. } => bounded,
             SignalKind::Count | SignalKind::Restarts | SignalKind::Health => true,
         };
-        let ratio = matches!(self.units.kind, SignalKind::Ratio { .. });
         let complain = |message: &str| {
-            let expected = if ratio { "a share between 0% and 100%" } else { "a limit above zero" };
+            let expected =
+                if bounded { "a share between 0% and 100%" } else { "a limit above zero" };
             Err(Complaint::new(span.clone(), message, expected))
         };
         if never_negative && limit < 0.0 {
@@ -471,10 +480,10 @@ impl Reader<'_> {
             Op::Below if never_negative && limit == 0.0 => {
                 complain("it is never below zero: this can never fire")
             }
-            Op::Above if ratio && limit >= 1.0 => {
+            Op::Above if bounded && limit >= 1.0 => {
                 complain("it is never above 100%: this can never fire")
             }
-            Op::AtMost if ratio && limit >= 1.0 => {
+            Op::AtMost if bounded && limit >= 1.0 => {
                 complain("it is always at most 100%: this fires for every release")
             }
             Op::Above | Op::AtLeast | Op::Below | Op::AtMost => Ok(()),

@@ -1,13 +1,13 @@
 //! Rule files: YAML text in, typed rules out, or every fault of the file with its place and a hint.
 //!
 //! The way of a file: `tree` reads YAML into nodes that know their place; `schema` reads the
-//! top keys, `signals` and `selector` the signals, `release` when a release goes on, `rules` the
-//! rules, whose conditions `token` cuts, `condition` parses (with `field_path` for paths into a health
-//! answer) and `meaning` checks against the signals; `answers` makes signals of what is asked of such
-//! an answer;
-//! `literal` holds numbers with units, `units` which of them fit which signal, and `fault` what a
-//! person is told; `lint` warns of what can be judged and is hardly meant. A form of the language that is not built is refused by its name: nothing in a file
-//! is ever ignored.
+//! top keys, `signals`, `selector` and `health_target` the signals, `release` when a release goes on,
+//! `rules` the rules, whose conditions `token` cuts, `condition` parses (with `field_path` for paths
+//! into a health answer) and `meaning` checks against the signals; `answers` makes signals of what is
+//! asked of a health answer; `literal` holds numbers with units, `units` which of them fit which
+//! signal, and `fault` what a person is told; `lint` warns of what can be judged and is hardly meant;
+//! `json_schema` tells editors the shape. A form of the language that is not built is refused by
+//! its name: nothing in a file is ever ignored.
 //!
 //! Invariants: text in, values out, no I/O; the time and memory a hostile file can cost are
 //! bounded by the `MAX_*` limits of these modules; no input panics. Anchors, aliases, tags and
@@ -19,6 +19,7 @@ mod fault;
 mod field_path;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod health_target;
 pub mod json_schema;
 pub mod lint;
 mod literal;

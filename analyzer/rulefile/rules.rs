@@ -237,10 +237,20 @@ fn too_long(tree: &Tree, awake: Duration, out: &mut Vec<Complaint>) {
     }
 }
 
-/// `when: >` begins a folded block in YAML, and its operator is lost without a word.
+/// `when: >` begins a folded block in YAML, and its operator is lost without a word; inside braces a
+/// comma ends the text.
 fn block_hint(complaint: Complaint, scalar: &Scalar, source: &str) -> Complaint {
     if source[..scalar.span.start].trim_end().ends_with(['>', '|']) {
         return complaint.hint(QUOTE_HINT);
+    }
+    let quoted = source[scalar.span.start..].starts_with(['\'', '"'])
+        || source[..scalar.span.start].ends_with(['\'', '"']);
+    let cut = scalar.text.contains("field(") && !scalar.text.contains(',');
+    if !quoted && cut && source[scalar.span.end..].trim_start().starts_with(',') {
+        return complaint.hint(
+            "inside `{ }` a comma ends the text: put the condition in single quotes, `when: \
+             'field(app, active_connections) > 100'`",
+        );
     }
     complaint
 }

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use super::{
     fault::{Complaint, Complaints, excerpt},
+    health_target,
     literal::{self, Dimension},
     selector::{self, Budget},
     table::{self, Shape, Table},
@@ -22,8 +23,6 @@ use crate::{
 pub(super) const MAX_SIGNALS: usize = 64;
 /// Longest signal name: it appears in every finding.
 const MAX_NAME_BYTES: usize = 64;
-/// Longest health path or URL.
-const MAX_TARGET_BYTES: usize = 1024;
 /// Share of events below which a comparison never fires, unless the file says otherwise.
 const FLOOR_DEFAULT: f64 = 0.001;
 
@@ -77,6 +76,8 @@ pub(super) static SIGNAL: Shape = Shape {
 pub(super) enum Scale {
     /// A share of 1.
     Share,
+    /// The share of an arm's instances, never beyond 0 to 1.
+    Instances,
     /// Events a second.
     PerSecond,
     /// Whole numbers.
@@ -102,7 +103,7 @@ impl Scale {
     /// The unit that surfaces write the signal's numbers in.
     pub(super) fn unit(self) -> Unit {
         match self {
-            Scale::Share => Unit::Share,
+            Scale::Share | Scale::Instances => Unit::Share,
             Scale::PerSecond => Unit::PerSecond,
             Scale::Count => Unit::Count,
             Scale::Time { unit_secs: 1.0 } => Unit::Seconds,
@@ -375,7 +376,7 @@ impl<'t> Definition<'t, '_> {
     }
 
     fn health(&mut self, value: &'t Node) -> Option<Defined> {
-        let target = table::text(value, "`health`").and_then(health_target);
+        let target = table::text(value, "`health`").and_then(health_target::read);
         let reads = Reads::Health(self.out.keep(target)?);
         Some(Defined { kind: SignalKind::Health, scale: Scale::Health, reads })
     }
@@ -395,7 +396,7 @@ impl<'t> Definition<'t, '_> {
             return None;
         }
         let kind = SignalKind::Gauge { limit: None };
-        Some(Defined { kind, scale: Scale::Share, reads: Reads::Up })
+        Some(Defined { kind, scale: Scale::Instances, reads: Reads::Up })
     }
 
     fn promql(&mut self, value: &'t Node) -> Option<Defined> {
@@ -527,44 +528,5 @@ fn common_scale(of: &Selection, span: Range<usize>, unnamed: Scale) -> Result<Sc
             "alternatives whose names end in the same unit",
         )
         .hint("make two signals of them: a limit cannot hold in both units")),
-    }
-}
-
-fn health_target(scalar: &Scalar) -> Result<HealthTarget, Complaint> {
-    let text = scalar.text.trim();
-    let complain = |message: String| {
-        Complaint::new(
-            scalar.span.clone(),
-            message,
-            "a path such as `/health`, asked of every instance, or a whole URL such as \
-             `http://auth:3001/health`, asked once",
-        )
-    };
-    if text.len() > MAX_TARGET_BYTES || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err(complain("a health endpoint with blanks, or a very long one".to_owned()));
-    }
-    if text.starts_with('/') && !text.starts_with("//") {
-        return Ok(HealthTarget::Path(text.to_owned()));
-    }
-    if text.contains('@') {
-        return Err(complain("a health endpoint with a user or a password in it".to_owned())
-            .hint("a rule file is shown in verdicts: keep secrets out of it")
-            .secret());
-    }
-    let absolute = text.starts_with("http://") || text.starts_with("https://");
-    let url = reqwest::Url::parse(text).ok().filter(|_| absolute);
-    match url {
-        Some(_) => Ok(HealthTarget::Url(text.to_owned())),
-        None => {
-            let meant = if text.contains("://") {
-                None
-            } else if text.contains(':') || text.contains('.') {
-                Some(format!("http://{text}"))
-            } else {
-                Some(format!("/{text}"))
-            };
-            let hint = meant.map(|meant| format!("did you mean `{}`?", excerpt(&meant)));
-            Err(complain(format!("the health endpoint `{}`", excerpt(text))).hint_if(hint))
-        }
     }
 }

@@ -29,15 +29,20 @@ impl Units<'_> {
         let Literal { value, dimension } = literal;
         let name = self.name;
         let fit = match (self.scale, dimension) {
-            (Scale::Share, Dimension::Share | Dimension::Plain)
-                if value.abs() > 1.0 && matches!(self.kind, SignalKind::Ratio { .. }) =>
+            (Scale::Share | Scale::Instances, Dimension::Share | Dimension::Plain)
+                if value.abs() > 1.0 && self.is_bounded() =>
             {
                 let message = format!("`{name}` is a share, never above 100%");
                 let percent = dimension == Dimension::Plain && value.abs() <= 100.0;
-                let hint = percent.then(|| format!("did you mean `{value}%`?"));
+                let hint = match self.scale {
+                    Scale::Instances => {
+                        Some(format!("`{name} < 100%`: fewer than all instances are up"))
+                    }
+                    _ => percent.then(|| format!("did you mean `{value}%`?")),
+                };
                 return Err(self.unit(span, message).hint_if(hint));
             }
-            (Scale::Share, Dimension::Share | Dimension::Plain) => true,
+            (Scale::Share | Scale::Instances, Dimension::Share | Dimension::Plain) => true,
             (Scale::PerSecond, Dimension::PerSecond) => true,
             (Scale::Count | Scale::Plain, Dimension::Plain) => true,
             (Scale::Time { unit_secs }, Dimension::Time) => return Ok(value / unit_secs),
@@ -61,6 +66,11 @@ impl Units<'_> {
         }
         let complaint = self.unit(span, format!("`{name}` is held against {}", words(dimension)));
         Err(complaint.hint_if(self.unit_hint(dimension, literal::short(value))))
+    }
+
+    /// Whether its numbers lie between 0 and 1, whatever happens.
+    pub(super) fn is_bounded(&self) -> bool {
+        matches!(self.kind, SignalKind::Ratio { .. }) || self.scale == Scale::Instances
     }
 
     /// The literal as a change of the signal in a second, in its own unit.
@@ -126,15 +136,19 @@ impl Units<'_> {
             Scale::PerSecond if plain => {
                 Some(format!("a rate has a time: write `{value}/s` or `{value}/min`"))
             }
+            Scale::Plain if found == Dimension::Share => {
+                let percent = literal::short(value * 100.0);
+                Some(format!("write `{percent}` of a number in percent, `{value}` of a share"))
+            }
             Scale::Plain if found == Dimension::Bytes || found == Dimension::Time => Some(
-                "the unit is read off the metric's name (`_bytes`, `_seconds`), and this one has \
-                 none"
+                "the unit is read off the name (`_bytes`, `_seconds`), and this one has none"
                     .to_owned(),
             ),
             Scale::Count if found == Dimension::PerSecond => {
                 Some("for a pace, define a `rate:` signal of the same counter".to_owned())
             }
             Scale::Share
+            | Scale::Instances
             | Scale::PerSecond
             | Scale::Count
             | Scale::Time { .. }
@@ -148,7 +162,7 @@ impl Units<'_> {
 
     fn unit_words(&self) -> &'static str {
         match self.scale {
-            Scale::Share => "a percentage",
+            Scale::Share | Scale::Instances => "a percentage",
             Scale::PerSecond => "a rate",
             Scale::Count => "a whole number",
             Scale::Time { .. } => "a time",
@@ -163,6 +177,7 @@ impl Units<'_> {
     pub(super) fn literal(&self) -> &'static str {
         match self.scale {
             Scale::Share => "5%",
+            Scale::Instances => "100%",
             Scale::PerSecond => "10/s",
             Scale::Count => "1",
             Scale::Time { .. } => "200ms",
@@ -177,6 +192,7 @@ impl Units<'_> {
         match self.kind {
             SignalKind::Count | SignalKind::Restarts => ">= 1".to_owned(),
             SignalKind::Health => "is down".to_owned(),
+            SignalKind::Gauge { .. } if self.scale == Scale::Instances => "< 100%".to_owned(),
             SignalKind::Ratio { .. }
             | SignalKind::Rate
             | SignalKind::Quantile { .. }

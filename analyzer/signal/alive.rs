@@ -55,7 +55,7 @@ pub(super) fn answer_piece(
     warm: bool,
 ) -> Result<Piece, Missing> {
     let told = reading.levels.iter().find(|level| level.signal == signal);
-    let unasked = || Missing::new(Why::NotObserved, "its health was not asked");
+    let unasked = || Missing::new(Why::NotObserved, "no health answer was asked for");
     let level = told.ok_or_else(unasked)?.value.clone()?;
     if warm { Ok(Piece::Level(level)) } else { Err(too_young()) }
 }

@@ -104,13 +104,13 @@ impl Reducer {
     /// signals, numbers of a dependency's health answer): it exposes nothing and is no instance of
     /// anything.
     fn is_pseudo(&self, reading: &InstanceReading) -> bool {
-        let asked_once = |signal: usize| match self.specs.get(signal).map(|spec| &spec.reads) {
-            Some(Reads::Promql(_)) => true,
-            Some(Reads::Answer { of: HealthTarget::Url(_), .. }) => true,
+        // An instance's own: a metrics server's word on it, numbers of its health answer.
+        let is_its_own = |signal: usize| match self.specs.get(signal).map(|spec| &spec.reads) {
+            Some(Reads::Up | Reads::Answer { of: HealthTarget::Path(_), .. }) => true,
             Some(_) | None => false,
         };
         !reading.levels.is_empty()
-            && reading.levels.iter().all(|level| asked_once(level.signal))
+            && !reading.levels.iter().any(|level| is_its_own(level.signal))
             && reading.samples.as_ref().is_ok_and(Vec::is_empty)
     }
 

@@ -38,7 +38,8 @@ impl SignalSpec {
         }
     }
 
-    fn health(&self) -> Option<&HealthTarget> {
+    /// Which endpoint this health signal asks.
+    pub fn health(&self) -> Option<&HealthTarget> {
         match &self.reads {
             Reads::Health(target) => Some(target),
             Reads::Ratio { .. }
@@ -236,6 +237,25 @@ impl fmt::Display for Matcher {
         let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
         write!(f, "{}{op}\"{value}\"", self.label)
     }
+}
+
+/// The numbers that are read of the answer to the health signal at `health`, each with its signal.
+/// Of health signals that ask the same endpoint the first serves.
+pub fn answer_numbers(specs: &[SignalSpec], health: usize) -> Vec<(usize, &AnswerNumber)> {
+    let target = specs.get(health).and_then(SignalSpec::health);
+    let first = specs.iter().position(|spec| spec.health().is_some() && spec.health() == target);
+    if first != Some(health) {
+        return Vec::new();
+    }
+    let read = |(signal, spec)| match spec {
+        &SignalSpec { reads: Reads::Answer { ref of, ref number, .. }, .. }
+            if Some(of) == target =>
+        {
+            Some((signal, number))
+        }
+        _ => None,
+    };
+    specs.iter().enumerate().filter_map(read).collect()
 }
 
 /// The gauge that tells when a process began; read of every target, for warm-up.

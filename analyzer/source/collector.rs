@@ -16,7 +16,7 @@ use futures_util::future::{BoxFuture, join_all};
 use super::{
     client::Client,
     exposition::Wanted,
-    health,
+    health::{self, Question},
     history::{self, PastArm},
     limits::SourceLimits,
     prometheus::PrometheusServer,
@@ -34,7 +34,8 @@ use crate::{
     telemetry::Telemetry,
 };
 
-/// Name of the pseudo-instance that carries the answers of `promql:` signals.
+/// Name of the pseudo-instance that carries what is asked once for an arm: answers of `promql:`
+/// signals, numbers of a dependency's health answer.
 pub const PROMQL_INSTANCE: &str = "promql";
 
 /// Where the samples of one arm come from.
@@ -133,7 +134,7 @@ impl Collector {
 
     async fn gather_all(&self, now: Time) -> Gathered {
         let begun = Instant::now();
-        let (canary, baseline, dependencies, selected) = tokio::join!(
+        let (canary, baseline, (dependencies, numbers), selected) = tokio::join!(
             self.scraped_arm(Some(&self.options.canary), now),
             self.scraped_arm(self.options.baseline.as_ref(), now),
             self.dependencies(),
@@ -146,6 +147,7 @@ impl Collector {
             baseline: baseline.or(selected_baseline).unwrap_or_default(),
             dependencies,
         };
+        gathered.canary.extend(pseudo_instance(now, numbers));
         if self.probes_selected_instances() {
             let left = self.options.timeout.saturating_sub(begun.elapsed());
             tokio::join!(
@@ -193,28 +195,27 @@ impl Collector {
         };
         let unknown = Dialect::default();
         let dialect = self.dialects.get(target.name()).unwrap_or(&unknown);
-        let paths = self.health_paths().map(|(signal, path)| async move {
+        let paths = self.health_paths().map(|(question, path)| async move {
             let url = target.health_url(path);
-            let answer = health::probe(&self.client, &url, bounds, &self.telemetry).await;
-            Probe { signal, answer }
+            health::probe(&self.client, &url, question, bounds, &self.telemetry).await
         });
-        let (scraped, probes) = tokio::join!(
+        let (scraped, answers) = tokio::join!(
             scrape::scrape(&self.client, (target, dialect), keep, bounds, &self.telemetry),
             join_all(paths),
         );
-        InstanceReading { probes, ..scrape::reading(target.name().clone(), now, scraped) }
+        let (probes, levels) = unzip(answers);
+        InstanceReading { probes, levels, ..scrape::reading(target.name().clone(), now, scraped) }
     }
 
-    async fn dependencies(&self) -> Vec<Probe> {
+    /// What is asked once, and the numbers of those answers.
+    async fn dependencies(&self) -> (Vec<Probe>, Vec<Level>) {
         let bounds = (&self.options.limits, self.options.timeout);
         let asked = self.options.specs.iter().enumerate().filter_map(|(signal, spec)| {
-            let url = spec.health_url()?;
-            Some(async move {
-                let answer = health::probe_url(&self.client, url, bounds, &self.telemetry);
-                Probe { signal, answer: answer.await }
-            })
+            let (url, question) = (spec.health_url()?, self.question(signal));
+            let (client, telemetry) = (&self.client, &self.telemetry);
+            Some(async move { health::probe_url(client, url, question, bounds, telemetry).await })
         });
-        join_all(asked).await
+        unzip(join_all(asked).await)
     }
 
     /// The readings of the arms that a metrics server knows, canary first.
@@ -272,32 +273,47 @@ impl Collector {
                     format!("{}: beyond the limit of {limit} probed instances", reading.instance);
                 Err(Missing::new(Why::NotObserved, detail))
             };
-            let probes = self.health_paths().map(|(signal, path)| {
+            let answers = self.health_paths().map(|(question, path)| {
                 let target = target.clone();
                 async move {
-                    let answer = match target {
+                    match target {
                         Ok(target) => {
                             let url = target.health_url(path);
-                            health::probe(&self.client, &url, bounds, &self.telemetry).await
+                            health::probe(&self.client, &url, question, bounds, &self.telemetry)
+                                .await
                         }
-                        Err(missing) => Err(missing),
-                    };
-                    Probe { signal, answer }
+                        Err(missing) => question.unasked(&missing),
+                    }
                 }
             });
-            reading.probes = join_all(probes).await;
+            let (probes, levels) = unzip(join_all(answers).await);
+            reading.probes = probes;
+            reading.levels.extend(levels);
         });
         join_all(asked).await;
     }
 
-    fn health_paths(&self) -> impl Iterator<Item = (usize, &str)> {
+    /// What every instance is asked, with its path.
+    fn health_paths(&self) -> impl Iterator<Item = (Question<'_>, &str)> {
         let specs = self.options.specs.iter().enumerate();
-        specs.filter_map(|(signal, spec)| Some((signal, spec.health_path()?)))
+        specs.filter_map(|(signal, spec)| {
+            let path = spec.health_path()?;
+            Some((self.question(signal), path))
+        })
+    }
+
+    fn question(&self, signal: usize) -> Question<'_> {
+        Question { signal, numbers: spec::answer_numbers(&self.options.specs, signal) }
     }
 
     fn promql_signals(&self) -> impl Iterator<Item = (usize, &str)> {
         promql_signals(&self.options.specs)
     }
+}
+
+fn unzip(answers: Vec<(Probe, Vec<Level>)>) -> (Vec<Probe>, Vec<Level>) {
+    let (probes, levels): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
+    (probes, levels.into_iter().flatten().collect())
 }
 
 /// The `promql:` signals among the specs.

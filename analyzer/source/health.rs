@@ -11,12 +11,16 @@ use reqwest::Url;
 use super::{
     client::{Bound, Client, FetchError},
     health_body::{BodySays, read_body},
+    health_number::{self, Heard},
     limits::SourceLimits,
     target::{authority, parse_url},
 };
 use crate::{
     engine::observation::{Health, Missing, Why},
-    signal::sample::ProbeAnswer,
+    signal::{
+        answer::AnswerNumber,
+        sample::{Level, Probe, ProbeAnswer},
+    },
     telemetry::Telemetry,
 };
 
@@ -34,26 +38,47 @@ pub struct Said<'a> {
     pub body: &'a [u8],
 }
 
+/// What is asked of an endpoint: its status, and numbers of its answer.
+#[derive(Clone, Debug)]
+pub(super) struct Question<'a> {
+    /// Index of the health signal.
+    pub signal: usize,
+    /// Indices of the signals that are numbers of the answer.
+    pub numbers: Vec<(usize, &'a AnswerNumber)>,
+}
+
+impl Question<'_> {
+    /// Nothing could be asked.
+    pub(super) fn unasked(&self, missing: &Missing) -> (Probe, Vec<Level>) {
+        let probe = Probe { signal: self.signal, answer: Err(missing.clone()) };
+        (probe, health_number::all_missing(&self.numbers, missing))
+    }
+}
+
 /// Asks one endpoint.
 pub(super) async fn probe(
     client: &Client,
     url: &Url,
+    question: Question<'_>,
     (limits, timeout): (&SourceLimits, Duration),
     telemetry: &Telemetry,
-) -> Result<ProbeAnswer, Missing> {
+) -> (Probe, Vec<Level>) {
     let endpoint = format!("{}{}", authority(url), url.path());
     let bound = Bound { time: timeout, bytes: limits.health_bytes_max };
-    let outcome = match client.bounded_get(url, ACCEPT_HEALTH, bound).await {
+    let (outcome, levels) = match client.bounded_get(url, ACCEPT_HEALTH, bound).await {
         Ok(answer) => {
             let content_type = answer.content_type.as_deref();
             let said = Said { status: answer.status, content_type, body: &answer.body };
-            judge(said).map(|(status, detail)| ProbeAnswer {
-                status,
-                latency_secs: Some(answer.elapsed.as_secs_f64()),
-                detail,
-            })
+            let latency_secs = Some(answer.elapsed.as_secs_f64());
+            let outcome =
+                judge(said).map(|(status, detail)| ProbeAnswer { status, latency_secs, detail });
+            let heard = Heard { endpoint: &endpoint, said, latency_secs };
+            (outcome, health_number::read(&question.numbers, heard))
         }
-        Err(error) => unanswered(&error),
+        Err(error) => {
+            let missing = Missing::new(Why::ScrapeFailed, format!("{endpoint}: {error}"));
+            (unanswered(&error), health_number::all_missing(&question.numbers, &missing))
+        }
     };
     let outcome =
         outcome.map_err(|words| Missing::new(Why::UnclearHealth, format!("{endpoint}: {words}")));
@@ -61,19 +86,20 @@ pub(super) async fn probe(
         Ok(answer) => telemetry.probed(&endpoint, Ok((answer.status, &answer.detail))),
         Err(missing) => telemetry.probed(&endpoint, Err(missing)),
     }
-    outcome
+    (Probe { signal: question.signal, answer: outcome }, levels)
 }
 
 /// Asks an endpoint given by its absolute URL.
 pub(super) async fn probe_url(
     client: &Client,
     url: &str,
+    question: Question<'_>,
     bounds: (&SourceLimits, Duration),
     telemetry: &Telemetry,
-) -> Result<ProbeAnswer, Missing> {
+) -> (Probe, Vec<Level>) {
     match parse_url(url) {
-        Ok(url) => probe(client, &url, bounds, telemetry).await,
-        Err(error) => Err(Missing::new(Why::UnclearHealth, error.to_string())),
+        Ok(url) => probe(client, &url, question, bounds, telemetry).await,
+        Err(error) => question.unasked(&Missing::new(Why::UnclearHealth, error.to_string())),
     }
 }
 
@@ -98,6 +124,9 @@ fn unanswered(error: &FetchError) -> Result<ProbeAnswer, String> {
 /// # Errors
 /// In words, when the answer does not say.
 pub fn judge(said: Said<'_>) -> Result<(Health, String), String> {
+    if let Some(words) = of_somebody_else(said.status) {
+        return Err(words);
+    }
     let body = read_body(said.content_type, said.body);
     match said.status {
         200..=299 => match body {
@@ -105,15 +134,6 @@ pub fn judge(said: Said<'_>) -> Result<(Health, String), String> {
             BodySays::Status(status, detail) => Ok((status, detail)),
             BodySays::Unclear(words) => Err(format!("status {} and {words}", said.status)),
         },
-        300..=399 => Err(format!(
-            "found status {} (a redirect), expected an answer; hint: give the final path",
-            said.status
-        )),
-        status @ (401 | 403 | 407) => Err(format!(
-            "found status {status}: an auth wall answered; hint: let this host ask without \
-             credentials"
-        )),
-        429 => Err("found status 429: a rate limiter answered; hint: look less often".to_owned()),
         404 => Ok((Health::Down, "status 404: is there such a path?".to_owned())),
         status => Ok((
             Health::Down,
@@ -127,6 +147,21 @@ pub fn judge(said: Said<'_>) -> Result<(Health, String), String> {
                 }
             },
         )),
+    }
+}
+
+/// Why an answer of this status is not the endpoint's own word, when it is not.
+pub(super) fn of_somebody_else(status: u16) -> Option<String> {
+    match status {
+        300..=399 => Some(format!(
+            "found status {status} (a redirect), expected an answer; hint: give the final path"
+        )),
+        401 | 403 | 407 => Some(format!(
+            "found status {status}: an auth wall answered; hint: let this host ask without \
+             credentials"
+        )),
+        429 => Some("found status 429: a rate limiter answered; hint: look less often".to_owned()),
+        _ => None,
     }
 }
 

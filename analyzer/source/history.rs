@@ -13,6 +13,7 @@ use std::{
 use futures_util::{StreamExt, stream};
 
 use super::{
+    collector::PROMQL_INSTANCE,
     prometheus::PrometheusServer,
     prometheus_answer::{Data, LongSeries, Newest, POINTS_KEPT, Point, Series},
     selector_arm::{Book, Look, Plan, QUERIES_AT_ONCE, SelectorArm, plan, readings, scrape_gap},
@@ -84,7 +85,9 @@ pub async fn read(
             let mut seen = readings(&selector, &plan, &[], &book, look);
             // An instance of which nothing is left in the window had ended by then.
             seen.retain(|one| {
-                !one.levels.is_empty() || one.samples.as_ref().map_or(true, |all| !all.is_empty())
+                one.levels.iter().any(|level| level.value.is_ok())
+                    || &*one.instance == PROMQL_INSTANCE
+                    || one.samples.as_ref().map_or(true, |all| !all.is_empty())
             });
             each(at, seen);
             looks += 1;

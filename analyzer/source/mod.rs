@@ -9,6 +9,7 @@ mod excerpt;
 pub mod exposition;
 pub mod health;
 pub mod health_body;
+mod health_number;
 pub mod history;
 pub mod limits;
 pub mod prometheus;

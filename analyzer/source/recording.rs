@@ -9,7 +9,8 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use super::{
     excerpt::excerpt,
     exposition::{self, Format, Wanted},
-    health::{self, Said},
+    health::{self, Question, Said},
+    health_number::{self, Heard},
     recording_file::{
         FileLimits, HealthRow, Role, RowFormat, ScrapeRow, read_meta, read_rows, rows_path,
     },
@@ -18,7 +19,7 @@ use super::{
 use crate::{
     engine::observation::{Health, Missing, Time, Why},
     signal::{
-        sample::{Gathered, InstanceReading, Probe, ProbeAnswer},
+        sample::{Gathered, InstanceReading, Level, Probe, ProbeAnswer},
         spec::{self, HealthTarget, Reads, SignalSpec},
     },
 };
@@ -158,26 +159,32 @@ impl Recording {
                     row.map_or(look.now, |row| row.at),
                     scraped(instance, row, look),
                 );
-                let probes = self.probes(role, instance, look);
-                InstanceReading { probes, ..reading }
+                let (probes, levels) = self.probes(role, instance, look);
+                InstanceReading { probes, levels, ..reading }
             })
             .collect()
     }
 
-    fn probes(&self, role: Role, instance: &Arc<str>, look: Look<'_>) -> Vec<Probe> {
-        let mut probes = Vec::new();
+    fn probes(&self, role: Role, instance: &Arc<str>, look: Look<'_>) -> (Vec<Probe>, Vec<Level>) {
+        let (mut probes, mut levels) = (Vec::new(), Vec::new());
         for (signal, spec) in look.keep.specs.iter().enumerate() {
             let Some(path) = spec.health_path() else { continue };
-            let answer = match self.probes.get(&(role, instance.clone(), Arc::from(path))) {
+            let question =
+                Question { signal, numbers: spec::answer_numbers(look.keep.specs, signal) };
+            let rows = self.probes.get(&(role, instance.clone(), Arc::from(path)));
+            let row = rows.map(|rows| newest(rows, |row| row.at, look));
+            let (probe, numbers) = match row {
                 None => {
                     let detail = format!("the recording has no probes of {path}");
-                    Err(Missing::new(Why::NotObserved, detail))
+                    question.unasked(&Missing::new(Why::NotObserved, detail))
                 }
-                Some(rows) => answered(instance, path, newest(rows, |row| row.at, look), look),
+                Some(None) => question.unasked(&stale(instance, &format!("probe of {path}"), look)),
+                Some(Some(row)) => answered(&format!("{instance}{path}"), row, &question),
             };
-            probes.push(Probe { signal, answer });
+            probes.push(probe);
+            levels.extend(numbers);
         }
-        probes
+        (probes, levels)
     }
 
     fn dependencies(&self, specs: &[SignalSpec]) -> Vec<Probe> {
@@ -223,16 +230,14 @@ fn scraped(
     samples_of(exposed, look.keep).map_err(|words| failed(&words))
 }
 
-fn answered(
-    instance: &str,
-    path: &str,
-    row: Option<&Asked>,
-    look: Look<'_>,
-) -> Result<ProbeAnswer, Missing> {
-    let Some(row) = row else { return Err(stale(instance, &format!("probe of {path}"), look)) };
-    match &row.answer {
+fn answered(endpoint: &str, row: &Asked, question: &Question<'_>) -> (Probe, Vec<Level>) {
+    let latency_secs = row.latency_secs;
+    let (answer, levels) = match &row.answer {
         Err(error) => {
-            Ok(ProbeAnswer { status: Health::Down, latency_secs: None, detail: error.clone() })
+            let missing = Missing::new(Why::ScrapeFailed, format!("{endpoint}: {error}"));
+            let (status, detail) = (Health::Down, error.clone());
+            let answer = Ok(ProbeAnswer { status, latency_secs: None, detail });
+            (answer, health_number::all_missing(&question.numbers, &missing))
         }
         Ok(recorded) => {
             let said = Said {
@@ -240,15 +245,15 @@ fn answered(
                 content_type: recorded.content_type.as_deref(),
                 body: recorded.body.as_bytes(),
             };
-            let latency_secs = row.latency_secs;
-            match health::judge(said) {
+            let answer = match health::judge(said) {
                 Ok((status, detail)) => Ok(ProbeAnswer { status, latency_secs, detail }),
-                Err(words) => {
-                    Err(Missing::new(Why::UnclearHealth, format!("{instance}{path}: {words}")))
-                }
-            }
+                Err(words) => Err(Missing::new(Why::UnclearHealth, format!("{endpoint}: {words}"))),
+            };
+            let heard = Heard { endpoint, said, latency_secs };
+            (answer, health_number::read(&question.numbers, heard))
         }
-    }
+    };
+    (Probe { signal: question.signal, answer }, levels)
 }
 
 fn stale(instance: &str, what: &str, look: Look<'_>) -> Missing {

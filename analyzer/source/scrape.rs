@@ -114,8 +114,12 @@ pub(super) async fn scrape(
 ) -> Result<Scraped, Missing> {
     let bound = Bound { time: timeout, bytes: limits.body_bytes_max };
     let outcome = match client.bounded_get(target.metrics_url(), dialect.accept(), bound).await {
-        Ok(answer) => samples_of_answer(&answer, keep).inspect_err(|_| dialect.unlearn(&answer)),
-        Err(error) => Err(fetch_words(&error)),
+        Ok(answer) => samples_of_answer(&answer, keep)
+            .inspect_err(|_| dialect.unlearn(&answer))
+            .map_err(|words| (Why::ScrapeFailed, words)),
+        // What fails on our side says nothing of the target: it is not down.
+        Err(error @ FetchError::Ours { .. }) => Err((Why::NotObserved, fetch_words(&error))),
+        Err(error) => Err((Why::ScrapeFailed, fetch_words(&error))),
     };
     match outcome {
         Ok((scraped, elapsed, bytes)) => {
@@ -126,8 +130,8 @@ pub(super) async fn scrape(
                 .scrape_read(target.name(), ScrapeFacts { bytes, samples, refused_lines, elapsed });
             Ok(scraped)
         }
-        Err(words) => {
-            let missing = Missing::new(Why::ScrapeFailed, format!("{}: {words}", target.name()));
+        Err((why, words)) => {
+            let missing = Missing::new(why, format!("{}: {words}", target.name()));
             telemetry.scrape_failed(target.name(), &missing);
             Err(missing)
         }

@@ -39,6 +39,9 @@ const STALE_INTERVALS: u32 = 3;
 /// And than this: a server that scrapes each second may be busy for some.
 const STALE_AGE_MIN: Duration = Duration::from_secs(5);
 
+/// The series by which a metrics server says whether its scrape of an instance was answered.
+const UP: &str = "up";
+
 /// One arm.
 pub(super) struct SelectorArm {
     pub server: Arc<PrometheusServer>,
@@ -119,6 +122,8 @@ impl Book {
 pub(super) struct Plan {
     pub samples: Vec<Planned>,
     pub levels: Vec<(usize, usize)>,
+    /// The signals that ask which instances are up, and the answer that tells it.
+    up: Option<(Vec<usize>, usize)>,
     /// How far back samples are asked for.
     pub range_secs: u64,
     server: Arc<PrometheusServer>,
@@ -163,12 +168,22 @@ pub(super) fn plan(
     if samples.iter().all(|planned| planned.answer != answer) {
         samples.push(Planned { answer, metric: PROCESS_START_TIME.to_owned(), native: None });
     }
+    let up: Vec<usize> = specs
+        .iter()
+        .enumerate()
+        .filter_map(|(signal, spec)| matches!(spec.reads, Reads::Up).then_some(signal))
+        .collect();
+    let up = (!up.is_empty()).then(|| {
+        let selector = Selector { name: UP.to_owned(), matchers: Vec::new() };
+        let series = series_text(&selector, "", matchers);
+        (up, book.index_of(&arm.server, format!("{series}[{range}s]")))
+    });
     let levels = promql_signals(specs)
         .map(|(signal, expression)| {
             (signal, book.index_of(&arm.server, expression.replace("$arm", matchers)))
         })
         .collect();
-    Plan { samples, levels, range_secs: range, server: arm.server.clone() }
+    Plan { samples, levels, up, range_secs: range, server: arm.server.clone() }
 }
 
 struct Wanted<'a> {
@@ -280,6 +295,12 @@ pub(super) fn readings(
             }
         }
     }
+    if let Some((_, answer)) = plan.up {
+        for series in book.answers[answer].iter().flat_map(Data::series) {
+            let name = series.metric.get("instance").map_or(&*nameless, String::as_str);
+            instances.entry(name).or_default().up = Some(series);
+        }
+    }
     if instances.is_empty() {
         // The arm has no series at all, or it could not be asked: one reading says so.
         instances.insert(&nameless, Instance::default());
@@ -295,6 +316,18 @@ pub(super) fn readings(
                 let detail =
                     format!("{name}: beyond the limit of {INSTANCES_PER_ARM_MAX} instances an arm");
                 reading.samples = Err(Missing::new(Why::NotObserved, detail));
+            }
+            if let Some((signals, answer)) = &plan.up {
+                let up = match &book.answers[*answer] {
+                    Ok(_) => instance.up(name, &nameless, plan.server.range(), look.now),
+                    Err(missing) => Err(missing.clone()),
+                };
+                if let (Ok(0.0), Ok(_)) = (&up, &reading.samples) {
+                    let detail = format!("{name}: the metrics server cannot scrape it (`up` is 0)");
+                    reading.samples = Err(Missing::new(Why::ScrapeFailed, detail));
+                }
+                let level = |signal: &usize| Level { signal: *signal, value: up.clone() };
+                reading.levels = signals.iter().map(level).collect();
             }
             reading
         })
@@ -312,6 +345,8 @@ pub(super) fn readings(
 struct Instance<'a> {
     /// Each with its question and its metric.
     series: Vec<(usize, &'a str, &'a Series)>,
+    /// Whether its scrapes were answered.
+    up: Option<&'a Series>,
 }
 
 impl<'a> Instance<'a> {
@@ -334,6 +369,25 @@ impl<'a> Instance<'a> {
             probes: Vec::new(),
             levels: Vec::new(),
         }
+    }
+
+    /// 1 when the server's last scrape of it was answered, 0 when it was not. A server that does not
+    /// try any more says nothing.
+    fn up(&self, name: &str, arm: &str, range: Duration, now: Time) -> Result<f64, Missing> {
+        let last = self.up.and_then(|series| Some((series, series.values.0.last()?)));
+        let Some((series, last)) = last else {
+            let detail = format!(
+                "{name}: no {UP}{arm}; hint: `up` has the target's own labels only, not those of \
+                 its metrics"
+            );
+            return Err(Missing::new(Why::AbsentSeries, detail));
+        };
+        let gap = scrape_gap(&series.times()).map(i64::unsigned_abs).map(Duration::from_millis);
+        let (age, gap) = (now.since(Time(last.at_ms)), gap.unwrap_or(range / STALE_INTERVALS));
+        if age > (gap * STALE_INTERVALS).max(STALE_AGE_MIN) {
+            return Err(Missing::new(Why::Stale, stale_words(name, age, gap)));
+        }
+        Ok(if last.value > 0.0 { 1.0 } else { 0.0 })
     }
 
     fn samples(

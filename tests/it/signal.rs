@@ -3,7 +3,8 @@
 //! A look is written `seconds`, then instances separated by `|`, each `name: items` with items
 //! separated by `;`. An item is a sample (`m{a="b"} 3`), `!` (the scrape failed), `@9` (the samples
 //! are from second 9), `~m 3 0 -20:7` (a native histogram), `?up` (what the health endpoint said, `?unclear` for an answer that cannot
-//! be understood) or `=0.5` (an answer of a metrics server). A reading is written in one line.
+//! be understood), `=0.5` (an answer of a metrics server, or a number of a health answer; `=absent` for
+//! none) or `-` (it was never asked). A reading is written in one line.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,6 +15,7 @@ use rollgate::{
         observation::{Health, Missing, Reading, Time, Value, Why},
     },
     signal::{
+        answer::AnswerNumber,
         carry::Carry,
         reduce::Reducer,
         sample::{Gathered, InstanceReading, Labels, Level, Probe, ProbeAnswer, Sample},
@@ -21,6 +23,7 @@ use rollgate::{
     },
 };
 
+mod alive;
 mod counters;
 mod natives;
 mod parts;
@@ -80,6 +83,15 @@ fn specs(text: &str) -> Arc<[SignalSpec]> {
         "health" => Reads::Health(HealthTarget::Path("/health".to_owned())),
         "dependency" => Reads::Health(HealthTarget::Url("http://other/health".to_owned())),
         "promql" => Reads::Promql("up".to_owned()),
+        "up" => Reads::Up,
+        "field" | "least" | "far" => Reads::Answer {
+            of: match kind {
+                "far" => HealthTarget::Url("http://other/health".to_owned()),
+                _ => HealthTarget::Path("/health".to_owned()),
+            },
+            number: AnswerNumber::Latency,
+            reduce: if kind == "least" { Reduce::Min } else { Reduce::Max },
+        },
         kind => panic!("no such signal: {kind}"),
     };
     Arc::new([SignalSpec { name: "signal".to_owned(), reads }])
@@ -139,9 +151,11 @@ fn instance(text: &str, now: Time) -> InstanceReading {
             b'@' => reading.at = at(item[1..].parse().unwrap()),
             b'?' => reading.probes.push(probe(&item[1..])),
             b'=' => {
-                let value = Ok(item[1..].parse().unwrap());
+                let absent = || Missing::new(Why::AbsentSeries, item);
+                let value = item[1..].parse().map_err(|_| absent());
                 reading.levels.push(Level { signal: 0, value });
             }
+            b'-' => reading.samples = Err(Missing::new(Why::Stale, "not asked any more")),
             b'~' => reading.samples.as_mut().unwrap().push(native(&item[1..])),
             _ => reading.samples.as_mut().unwrap().push(sample(item)),
         }

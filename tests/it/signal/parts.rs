@@ -176,3 +176,22 @@ fn the_largest_parts_are_kept_and_names_are_bounded() {
     let [routes, _] = last_parts(&specs("ratio req / req"), &[(&body(0), ""), (&body(3), "")]);
     assert_eq!(routes.len(), 1);
 }
+
+#[test]
+fn which_instances_are_up_is_kept_where_there_are_several() {
+    let up = ["instance i: level 0", "instance k: level 1"];
+    check("up", &[("k: x 1 | i: x 1", "a: | b: "), ("k: x 2 | i: !", "a: | b: ")], &up, &[]);
+    check("up", &[("i: x 1", "a: x 1"), ("i: !", "a: !")], &[], &[]);
+}
+
+#[test]
+fn numbers_of_health_answers_are_kept_process_by_process() {
+    let start = |secs: f64| format!("{PROCESS_START_TIME} {}", BEGIN_SECS + secs);
+    check(
+        "field",
+        &[(&format!("i: {}; =5", start(-60.0)), "b: =3"), ("i: !; =6", "b: =4")],
+        &["instance i since -60000: level 6"],
+        &["instance b: level 4"],
+    );
+    check("far", &[("promql: =5", "b: x 1")], &[], &[]);
+}
