@@ -9,11 +9,13 @@ use clap::Args;
 use super::{UsageError, load_rules, parse_duration};
 use crate::{
     engine::rule::RuleSet,
+    rulefile::{StatedTraffic, TRAFFIC_RPS_MAX},
     simulation::{LatencyLaw, NoiseModel, Traffic, Truth, questions::Assumed},
 };
 
-/// Requests a second that an arm may be said to get.
-pub const TRAFFIC_RPS_MAX: f64 = 100_000.0;
+/// Why a baseline has no traffic of its own.
+pub const STEPS_DIVIDE: &str = "--baseline-traffic does not go with a rule file that has `steps`: \
+     --traffic is then what the whole service gets, and the steps divide it";
 
 /// Longest history that is simulated.
 pub const HISTORY_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -34,10 +36,11 @@ pub struct Assumptions {
     /// Rule file.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Requests that the canary gets: 50rps, 50/s, 3000/min. With `steps`, the whole service.
+    /// Requests that the canary gets: 50rps, 50/s, 3000/min; what the rule file states unless given.
+    /// With `steps`, the whole service.
     #[arg(long, value_name = "RATE", value_parser = parse_traffic)]
-    pub traffic: f64,
-    /// Requests that the baseline gets; the same as the canary unless given.
+    pub traffic: Option<f64>,
+    /// Requests that the baseline gets; the same as the canary unless given or stated.
     #[arg(long, value_name = "RATE", value_parser = parse_traffic)]
     pub baseline_traffic: Option<f64>,
     /// Share of requests that fail on a healthy version.
@@ -67,7 +70,8 @@ impl Assumptions {
     /// The rules, and what is taken to be true of the service.
     pub fn read(&self) -> anyhow::Result<(RuleSet, Assumed)> {
         let hold_secs = self.hold.map(|hold| hold.as_secs_f64());
-        let rules = load_rules(&self.file, hold_secs)?.rules;
+        let file = load_rules(&self.file, hold_secs)?;
+        let rules = file.rules;
         let (sigma, tau_secs) = self.noise;
         let spread = match LatencyLaw::default() {
             LatencyLaw::LogNormal { spread, .. } => spread,
@@ -75,7 +79,7 @@ impl Assumptions {
         };
         let latency = LatencyLaw::LogNormal { median_secs: self.latency.as_secs_f64(), spread };
         let assumed = Assumed {
-            traffic: self.split(&rules)?,
+            traffic: self.split(&rules, file.traffic)?,
             truth: Truth { error_share: self.errors, latency, ..Truth::default() },
             noise: NoiseModel {
                 latency_sigma: LATENCY_NOISE * sigma,
@@ -87,22 +91,30 @@ impl Assumptions {
         Ok((rules, assumed))
     }
 
-    /// Who gets how much at the beginning.
-    fn split(&self, rules: &RuleSet) -> anyhow::Result<Traffic> {
-        let Some(first) = rules.steps.first() else {
-            return Ok(Traffic::new(self.traffic, self.baseline_traffic.unwrap_or(self.traffic)));
-        };
-        if self.baseline_traffic.is_some() {
-            let fault = "--baseline-traffic does not go with a rule file that has `steps`: \
-                         --traffic is then what the whole service gets, and the steps divide it";
-            return Err(UsageError(fault.to_owned()).into());
+    /// Who gets how much at the beginning: as the command line says, or as the file states.
+    fn split(&self, rules: &RuleSet, stated: Option<StatedTraffic>) -> anyhow::Result<Traffic> {
+        let baseline_rps = self.baseline_traffic;
+        if baseline_rps.is_some() && !rules.steps.is_empty() {
+            return Err(UsageError(STEPS_DIVIDE.to_owned()).into());
         }
-        Ok(Traffic::new(self.traffic * first.weight, self.traffic * (1.0 - first.weight)))
+        let traffic = match (self.traffic, stated) {
+            (Some(rps), _) => StatedTraffic { rps, baseline_rps },
+            (None, Some(stated)) => {
+                StatedTraffic { baseline_rps: baseline_rps.or(stated.baseline_rps), ..stated }
+            }
+            (None, None) => {
+                let fault = "how much traffic? give --traffic 50rps, or say \
+                             `observe: { traffic: 50/s }` in the rule file";
+                return Err(UsageError(fault.to_owned()).into());
+            }
+        };
+        let (canary_rps, baseline_rps) = traffic.arms(rules)[0];
+        Ok(Traffic::new(canary_rps, baseline_rps))
     }
 }
 
 /// Reads `50rps`, `50/s`, `3000/min`, `10/h` as requests a second.
-fn parse_traffic(text: &str) -> Result<f64, String> {
+pub(super) fn parse_traffic(text: &str) -> Result<f64, String> {
     let expected = "expected a rate such as 50rps, 50/s, 3000/min or 100/h";
     let units = [("rps", 1.0), ("/s", 1.0), ("/min", 60.0), ("/h", 3600.0)];
     let found = units.into_iter().find_map(|(unit, secs)| Some((text.strip_suffix(unit)?, secs)));

@@ -1,169 +1,336 @@
-//! `rollgate check FILE...`: reads rule files and says what each holds, or every fault of it.
+//! `rollgate check FILE...`: reads rule files and says what each holds, or every fault of it, and
+//! what should not stay as it is.
 //!
-//! Results go to `out`, faults to `err`. Every file is read, whatever is wrong with those before
-//! it. It judges nothing and asks no target.
+//! As text, what good files hold goes to `out`, faults and warnings to `err`; what is made for
+//! machines goes to `out` whole. Every file is read, whatever is wrong with those before it. It
+//! judges nothing and asks no target.
+
+mod files;
+mod github;
+mod json;
+mod sarif;
+mod summary;
 
 use std::{
-    fs::File,
-    io::{Read, Write},
-    path::{Path, PathBuf},
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
 };
 
 use anyhow::Context;
+use clap::{Args, ValueEnum};
 
-use crate::{
-    engine::rule::{Action, Baseline, Margin, Otherwise, ReleaseStep, RuleSet, Signal},
-    report::{build::unit_word, format::quantity},
-    rulefile::{self, MAX_FILE_BYTES, duration_text},
+pub use self::files::{MAX_FILES, read};
+use self::summary::plural;
+use super::{
+    UsageError,
+    assume::parse_traffic,
+    display::{
+        self,
+        line::{Line, Tone, wrap},
+    },
 };
+use crate::rulefile::{self, Fault, Faults, RuleFile, StatedTraffic, lint};
 
 /// Every file is good.
 pub const GOOD: u8 = 0;
-/// At least one file has faults or cannot be read.
+/// At least one file has faults or cannot be read, or has warnings that are denied.
 pub const FAULTY: u8 = 2;
+
+/// Arguments of `check`.
+#[derive(Args)]
+#[command(after_help = "\
+Faults make a file bad: exit code 2. Warnings do not, unless they are denied: each has a name, in
+brackets, by which a rule (`allow: NAME`) or the whole file (`allow: [NAME, ...]`) does without it.
+With the traffic stated, here or in the file (`observe: { traffic: 20/s }`), it also warns of what
+cannot be decided at that traffic. A file `*.test.yaml` of a directory is left out.
+
+  rollgate check rules/                                   every rule file of a directory
+  rollgate check --deny warnings --format github rules/   annotations in a GitHub job
+  rollgate check --traffic 2/s shop.yaml                  would it ever be promoted?")]
+pub struct CheckArgs {
+    /// Rule files, or directories of them.
+    #[arg(required_unless_present = "list_lints", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// How the result is written.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
+    format: Format,
+    /// Exit with 2 when there is a warning.
+    #[arg(long, value_enum, value_name = "WHAT")]
+    deny: Option<Deny>,
+    /// Requests that the canary gets: 50rps, 50/s, 3000/min. With `steps`, the whole service.
+    #[arg(long, value_name = "RATE", value_parser = parse_traffic)]
+    traffic: Option<f64>,
+    /// Requests that the baseline gets; the same as the canary unless given.
+    #[arg(long, value_name = "RATE", value_parser = parse_traffic, requires = "traffic")]
+    baseline_traffic: Option<f64>,
+    /// Say what a good file holds in one line.
+    #[arg(short, long)]
+    quiet: bool,
+    /// Name every lint, and what it is for.
+    #[arg(long)]
+    list_lints: bool,
+}
+
+/// How the result is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+    /// A log of SARIF 2.1.0, for code scanners and editors.
+    Sarif,
+    /// Annotations of a GitHub job.
+    Github,
+}
+
+/// What is taken for a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Deny {
+    /// Every warning.
+    Warnings,
+}
+
+/// How files are checked, and how that is said.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How the result is written.
+    pub format: Format,
+    /// Whether a warning makes the exit code [`FAULTY`].
+    pub deny_warnings: bool,
+    /// Whether a good file is told in one line.
+    pub quiet: bool,
+    /// What the lints reckon with, in the place of what a file states.
+    pub traffic: Option<StatedTraffic>,
+    /// How what good files hold is written.
+    pub out: Style,
+    /// How faults and warnings are written.
+    pub err: Style,
+}
+
+/// Colours, and how much room there is.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    /// Whether there are colours.
+    pub color: bool,
+    /// Columns of a line.
+    pub columns: usize,
+}
+
+impl Style {
+    /// Where there is no terminal.
+    pub const PLAIN: Self = Self { color: false, columns: display::WIDTH_DEFAULT };
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            format: Format::Text,
+            deny_warnings: false,
+            quiet: false,
+            traffic: None,
+            out: Style::PLAIN,
+            err: Style::PLAIN,
+        }
+    }
+}
+
+/// Runs the command.
+pub fn main(args: &CheckArgs) -> anyhow::Result<u8> {
+    let (color, columns) = display::stdout_style();
+    let out = Style { color, columns };
+    if args.list_lints {
+        list_lints(out, &mut io::stdout())?;
+        return Ok(GOOD);
+    }
+    let colored = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let options = Options {
+        format: args.format,
+        deny_warnings: args.deny == Some(Deny::Warnings),
+        quiet: args.quiet,
+        traffic: args.traffic.map(|rps| StatedTraffic { rps, baseline_rps: args.baseline_traffic }),
+        out,
+        err: Style { color: colored, columns },
+    };
+    check(&args.files, &options, &mut io::stdout(), &mut io::stderr())
+}
 
 /// Checks every file and returns the exit code: [`GOOD`] or [`FAULTY`].
 ///
 /// # Errors
-/// When `out` or `err` cannot be written.
-pub fn run(files: &[PathBuf], out: &mut dyn Write, err: &mut dyn Write) -> anyhow::Result<u8> {
-    check(files, Colour::Plain, out, err)
-}
-
-/// [`run`], with faults in colour when asked for.
-///
-/// # Errors
-/// When `out` or `err` cannot be written.
+/// When `out` or `err` cannot be written, or the stated traffic does not fit a file.
 pub fn check(
-    files: &[PathBuf],
-    colour: Colour,
+    paths: &[PathBuf],
+    options: &Options,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> anyhow::Result<u8> {
-    let mut code = GOOD;
-    for file in files {
-        let name = file.display().to_string();
-        let text = match read(file) {
-            Ok(text) => text,
-            Err(fault) => {
-                writeln!(err, "error: {fault:#}\n").context("write to stderr")?;
-                code = FAULTY;
-                continue;
-            }
+    let mut checked = Vec::new();
+    for (path, listed) in files::named(paths) {
+        let name = path.display().to_string();
+        let text = listed.and_then(|()| read(&path));
+        let outcome = match text.map(|text| rulefile::load_at(&name, &text, options.traffic)) {
+            Ok(Ok(file)) => Outcome::Good(Box::new(file)),
+            Ok(Err(faults)) => Outcome::Faulty(faults),
+            Err(error) => Outcome::Unreadable(format!("{error:#}")),
         };
-        match rulefile::load(&name, &text) {
-            Ok(read) => {
-                writeln!(out, "{name}: {}", summary(&read.rules)).context("write to stdout")?;
+        refuse_traffic(&name, &outcome, options.traffic)?;
+        checked.push(Checked { name, outcome });
+    }
+    let faults: usize = checked.iter().map(|checked| checked.outcome.faults()).sum();
+    let warnings: usize = checked.iter().map(|checked| checked.outcome.warnings()).sum();
+    let is_good = faults == 0 && !(options.deny_warnings && warnings > 0);
+    match options.format {
+        Format::Text => {
+            for checked in &checked {
+                say(checked, options, out, err)?;
             }
-            Err(faults) => {
-                let rendered = faults.render(colour == Colour::Styled);
-                let count = faults.count();
-                let plural = if count == 1 { "fault" } else { "faults" };
-                writeln!(err, "{rendered}\n\n{name}: {count} {plural}\n")
-                    .context("write to stderr")?;
-                code = FAULTY;
+            if checked.len() > 1 && faults + warnings > 0 {
+                let told = tally(faults, warnings);
+                writeln!(err, "{} files: {told}", checked.len()).context("write to stderr")?;
             }
         }
+        Format::Json => write_out(out, &json::render(&checked, is_good))?,
+        Format::Sarif => write_out(out, &sarif::render(&checked))?,
+        Format::Github => write_out(out, &github::render(&checked))?,
     }
-    Ok(code)
+    Ok(if is_good { GOOD } else { FAULTY })
 }
 
-/// Whether faults carry terminal colours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Colour {
-    /// Plain text.
-    Plain,
-    /// Terminal escapes.
-    Styled,
+/// A file, and what came of reading it.
+struct Checked {
+    name: String,
+    outcome: Outcome,
 }
 
-/// Reads a rule file's text; never more of it than a rule file may have, and one byte to tell.
-///
-/// # Errors
-/// When the file cannot be opened or read, or is not UTF-8.
-pub fn read(file: &Path) -> anyhow::Result<String> {
-    let limit = MAX_FILE_BYTES as u64 + 1;
-    let mut bytes = Vec::new();
-    File::open(file)
-        .and_then(|opened| opened.take(limit).read_to_end(&mut bytes))
-        .with_context(|| format!("read rule file {}", file.display()))?;
-    if bytes.len() > MAX_FILE_BYTES {
-        anyhow::bail!(
-            "rule file {} is larger than {} KiB, the most that a rule file may have",
-            file.display(),
-            MAX_FILE_BYTES / 1024
-        );
+enum Outcome {
+    Good(Box<RuleFile>),
+    Faulty(Faults),
+    /// Why it could not be read.
+    Unreadable(String),
+}
+
+impl Outcome {
+    fn faults(&self) -> usize {
+        match self {
+            Outcome::Good(_) => 0,
+            Outcome::Faulty(faults) => faults.count(),
+            Outcome::Unreadable(_) => 1,
+        }
     }
-    String::from_utf8(bytes)
-        .with_context(|| format!("rule file {} is not text: UTF-8 is expected", file.display()))
+
+    fn warnings(&self) -> usize {
+        match self {
+            Outcome::Good(file) => file.warnings.len() + file.warnings_unlisted,
+            Outcome::Faulty(_) | Outcome::Unreadable(_) => 0,
+        }
+    }
+
+    /// Faults and warnings that are counted and not kept.
+    fn unlisted(&self) -> usize {
+        match self {
+            Outcome::Good(file) => file.warnings_unlisted,
+            Outcome::Faulty(faults) => faults.count() - faults.iter().count(),
+            Outcome::Unreadable(_) => 0,
+        }
+    }
 }
 
-/// What a rule file holds, in one line.
-fn summary(rules: &RuleSet) -> String {
-    let count = |action: Action| rules.rules.iter().filter(|rule| rule.then == action).count();
-    let actions: Vec<String> = [Action::Rollback, Action::Investigate, Action::Ok]
-        .into_iter()
-        .map(|action| (count(action), action))
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, action)| format!("{count} {action}"))
-        .collect();
-    let otherwise = match rules.promote.otherwise {
-        Otherwise::Hold => "hold",
-        Otherwise::Rollback => "roll back",
-        Otherwise::Promote => "promote",
+/// With steps there is no traffic of the baseline by itself.
+fn refuse_traffic(
+    name: &str,
+    outcome: &Outcome,
+    traffic: Option<StatedTraffic>,
+) -> anyhow::Result<()> {
+    let stated = traffic.is_some_and(|traffic| traffic.baseline_rps.is_some());
+    match outcome {
+        Outcome::Good(file) if stated && !file.rules.steps.is_empty() => {
+            Err(UsageError(format!("{name} has `steps`: {}", super::assume::STEPS_DIVIDE)).into())
+        }
+        Outcome::Good(_) | Outcome::Faulty(_) | Outcome::Unreadable(_) => Ok(()),
+    }
+}
+
+/// One file, for people.
+fn say(
+    checked: &Checked,
+    options: &Options,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let name = &checked.name;
+    let told = tally(checked.outcome.faults(), checked.outcome.warnings());
+    let said = match &checked.outcome {
+        Outcome::Good(file) => {
+            let held = match options.quiet {
+                true => format!("{name}: {}\n", summary::sentence(&file.rules)),
+                false => {
+                    let lines = summary::table(name, file, options.out.columns);
+                    rendered(&lines, options.out.color) + "\n"
+                }
+            };
+            write_out(out, &held)?;
+            let mut parts: Vec<String> = file
+                .warnings
+                .iter()
+                .map(|fault| fault.render(&file.text, options.err.color))
+                .collect();
+            if parts.is_empty() {
+                return Ok(());
+            }
+            if file.warnings_unlisted > 0 {
+                parts.push(format!("and {} more after these", file.warnings_unlisted));
+            }
+            format!("{}\n\n{name}: {told}\n\n", parts.join("\n\n"))
+        }
+        Outcome::Faulty(faults) => {
+            format!("{}\n\n{name}: {told}\n\n", faults.render(options.err.color))
+        }
+        Outcome::Unreadable(error) => format!("error: {error}\n\n"),
     };
-    format!(
-        "good: {}, {} and {} ({}) looked at every {}{}; promotes after {} at the earliest{}{}, and at \
-         {} without enough data{}: {otherwise}",
-        rules.service,
-        plural(rules.signals.len(), "signal"),
-        plural(rules.rules.len(), "rule"),
-        actions.join(", "),
-        duration_text(rules.observe.interval),
-        match rules.baseline {
-            Baseline::Concurrent => String::new(),
-            Baseline::Before => ", compared with the time before the release".to_owned(),
-            Baseline::Offset(offset) => format!(", compared with {} ago", duration_text(offset)),
-        },
-        duration_text(rules.promote.after),
-        steps(rules),
-        margins(rules),
-        duration_text(rules.promote.deadline),
-        if rules.signals.iter().any(|signal| signal.margin.is_some()) { " or proof" } else { "" },
-    )
+    err.write_all(said.as_bytes()).context("write to stderr")
 }
 
-/// The steps of a progressive release.
-fn steps(rules: &RuleSet) -> String {
-    if rules.steps.is_empty() {
-        return String::new();
+/// Everything that a fault says but its place, one thing a line.
+fn paragraph(fault: &Fault) -> String {
+    let mut text = fault.message.clone();
+    if let Some(means) = &fault.means {
+        text += &format!("\nso: {means}");
     }
-    let step = |step: &ReleaseStep| {
-        format!("{} for {}", quantity(step.weight, "share"), duration_text(step.hold))
-    };
-    let told: Vec<String> = rules.steps.iter().map(step).collect();
-    format!(", in {} ({})", plural(told.len(), "step"), told.join(", "))
+    text += &format!("\nexpected: {}", fault.expected);
+    if let Some(hint) = &fault.hint {
+        text += &format!("\nhint: {hint}");
+    }
+    text
 }
 
-/// What has to be shown before a promotion.
-fn margins(rules: &RuleSet) -> String {
-    let told = rules.signals.iter().filter_map(|signal| {
-        let margin = signal.margin?;
-        Some(format!("{} is shown within {}", signal.name, margin_words(signal, margin)))
-    });
-    let told: Vec<String> = told.collect();
-    match told.is_empty() {
-        true => String::new(),
-        false => format!(" once {}", told.join(" and ")),
+fn tally(faults: usize, warnings: usize) -> String {
+    match (faults, warnings) {
+        (faults, 0) => plural(faults, "fault"),
+        (0, warnings) => plural(warnings, "warning"),
+        (faults, warnings) => {
+            format!("{} and {}", plural(faults, "fault"), plural(warnings, "warning"))
+        }
     }
 }
 
-fn margin_words(signal: &Signal, margin: Margin) -> String {
-    let factor = quantity(margin.factor, "number");
-    let or = margin.or.map(|or| format!(" or {}", quantity(or, unit_word(signal.unit))));
-    format!("{factor}x{}", or.unwrap_or_default())
+fn list_lints(style: Style, out: &mut dyn Write) -> anyhow::Result<()> {
+    let room = style.columns.saturating_sub(4).clamp(20, 96);
+    let mut lines = Vec::new();
+    for lint in lint::ALL {
+        lines.push(Line::of(lint.name, Tone::Strong));
+        for text in [lint.what, lint.why] {
+            let wrapped = wrap(text, room, usize::MAX).into_iter();
+            lines.extend(wrapped.map(|text| Line::of(format!("    {text}"), Tone::Plain)));
+        }
+    }
+    write_out(out, &rendered(&lines, style.color))
 }
 
-fn plural(count: usize, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+fn rendered(lines: &[Line], color: bool) -> String {
+    lines.iter().map(|line| line.render(color) + "\n").collect()
+}
+
+fn write_out(out: &mut dyn Write, text: &str) -> anyhow::Result<()> {
+    out.write_all(text.as_bytes()).context("write to stdout")
 }

@@ -5,7 +5,6 @@
 
 use std::{
     io::{self, IsTerminal, Write},
-    path::PathBuf,
     process::ExitCode,
 };
 
@@ -24,6 +23,7 @@ pub mod replay;
 pub mod run;
 pub mod serve;
 pub mod simulate;
+pub mod test;
 
 /// All is well, or promote.
 pub const PROMOTE: u8 = 0;
@@ -76,12 +76,10 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     /// Say how long a rule file needs at given traffic.
     Plan(plan::PlanArgs),
+    /// Run the tests of rule files.
+    Test(test::TestArgs),
     /// Check rule files and say what they hold.
-    Check {
-        /// Rule files.
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
-    },
+    Check(check::CheckArgs),
 }
 
 /// How a verdict is printed.
@@ -127,14 +125,8 @@ pub fn main() -> ExitCode {
         Command::Record(args) => record::main(&args),
         Command::Simulate(args) => simulate::main(&args),
         Command::Plan(args) => plan::main(&args),
-        Command::Check { files } => {
-            let colour = match io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
-            {
-                true => check::Colour::Styled,
-                false => check::Colour::Plain,
-            };
-            check::check(&files, colour, &mut io::stdout(), &mut io::stderr())
-        }
+        Command::Test(args) => test::main(&args),
+        Command::Check(args) => check::main(&args),
     };
     match result {
         Ok(code) => ExitCode::from(code),

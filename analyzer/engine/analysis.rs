@@ -65,28 +65,17 @@ impl Analysis {
             .collect();
         let window = rules.observe.window;
         let horizon = horizon_looks(&rules);
-        let evidence_clauses = rules
-            .rules
-            .iter()
-            .flat_map(|rule| rule.when.clauses())
-            .filter(|clause| ClauseState::is_evidence(&clause.test))
-            .count();
-        let alpha = rules.false_rollback_rate / evidence_clauses.max(1) as f64;
         let tracks = rules.signals.iter().map(|signal| Track::new(signal.kind, window)).collect();
         let states = rules
             .rules
             .iter()
-            .map(|rule| RuleState {
-                clauses: rule
-                    .when
-                    .clauses()
-                    .iter()
-                    .map(|clause| {
-                        ClauseState::new(clause, &rules.signals[clause.signal], alpha, horizon)
-                    })
-                    .collect(),
-                state: State::NotEnoughData,
-                since: started,
+            .map(|rule| {
+                let alpha = rules.alpha(rule);
+                let clauses = rule.when.clauses().into_iter().map(|clause| {
+                    ClauseState::new(clause, &rules.signals[clause.signal], alpha, horizon)
+                });
+                let (clauses, state) = (clauses.collect(), State::NotEnoughData);
+                RuleState { clauses, state, since: started }
             })
             .collect();
         let compared = (0..rules.signals.len())

@@ -68,6 +68,14 @@ impl RuleSet {
             })
     }
 
+    /// The share of the false-rollback rate that each evidence clause of this rule gets: all shares
+    /// together are that rate, each as large as its rule's weight.
+    pub fn alpha(&self, rule: &Rule) -> f64 {
+        let weights: f64 = self.rules.iter().map(Rule::evidence_weight).sum();
+        let all = if weights > 0.0 { weights } else { rule.weight };
+        self.false_rollback_rate * rule.weight / all
+    }
+
     /// Whether any rule compares with the old version.
     pub fn needs_baseline(&self) -> bool {
         self.rules.iter().any(|rule| rule.when.needs_baseline())
@@ -225,6 +233,17 @@ pub struct Rule {
     pub after: Option<Duration>,
     /// Asleep once this much of the analysis has passed.
     pub until: Option<Duration>,
+    /// How much of the false-rollback rate each of its evidence clauses gets, beside the others';
+    /// above 0, and 1 unless the file says otherwise.
+    pub weight: f64,
+}
+
+impl Rule {
+    /// The weights of all its evidence clauses together.
+    fn evidence_weight(&self) -> f64 {
+        let clauses = self.when.clauses().into_iter();
+        self.weight * clauses.filter(|clause| clause.test.is_evidence()).count() as f64
+    }
 }
 
 /// What a firing rule leads to, worst first.
@@ -371,6 +390,17 @@ impl Test {
                 Bound::Constant(_) => false,
             },
             Test::BeyondConstant { .. }
+            | Test::Counted { .. }
+            | Test::HealthIs { .. }
+            | Test::HealthLatency { .. } => false,
+        }
+    }
+
+    /// Whether it takes a share of the false-rollback rate.
+    pub fn is_evidence(self) -> bool {
+        match self {
+            Test::BeyondConstant { .. } | Test::BeyondBaseline { .. } | Test::Slope { .. } => true,
+            Test::Dwell { .. }
             | Test::Counted { .. }
             | Test::HealthIs { .. }
             | Test::HealthLatency { .. } => false,

@@ -6,23 +6,28 @@
 //! part      = "not" part | "(" condition ")" | clause
 //! clause    = value op bound [ "on" "most" "instances" ] [ "for" duration ]
 //!           | signal "is" ( "up" | "degraded" | "down" ) [ "for" ( duration | N "checks" ) ]
-//! value     = signal | "slope(" signal ")" | "latency(" signal ")"
+//! value     = quantity | "slope(" quantity ")"
+//! quantity  = signal | "latency(" signal ")" | "field(" signal "," path ")"
 //! op        = ">" | ">=" | "<" | "<="
 //! bound     = literal | N "x" "baseline" | "baseline" ( "+" | "-" ) literal
 //! ```
 //!
 //! `and` binds tighter than `or`. Whether a clause makes sense for its signal is deliberately not
-//! asked here but in `meaning`. Tokens are cut in `token`; the descent over them is written out,
+//! asked here but in `meaning`; paths are read by `field_path`. Tokens are cut in `token`; the descent over them is written out,
 //! because at each place it can say what it expected in words.
 
 use std::{ops::Range, time::Duration};
 
 use super::{
     fault::{Complaint, excerpt, nearest},
+    field_path,
     literal::{self, Dimension, Literal},
     token::{Token, TokenKind, tokens},
 };
-use crate::engine::{observation::Health, rule::Op};
+use crate::{
+    engine::{observation::Health, rule::Op},
+    signal::answer::{AnswerNumber, FieldPath},
+};
 
 /// Longest condition.
 pub(super) const MAX_BYTES: usize = 2048;
@@ -31,8 +36,8 @@ pub(super) const MAX_CLAUSES: usize = 32;
 /// Parentheses and `not`s inside one another.
 const MAX_DEPTH: usize = 16;
 /// What a function of the language is.
-const EXPECTED_VALUE: &str =
-    "a signal, `slope(...)` of a level, or `latency(...)` of a health signal";
+const EXPECTED_VALUE: &str = "a signal, `slope(...)` of a level, or `latency(...)` or \
+                              `field(..., path)` of a health signal";
 /// Consecutive failed probes that can be asked for.
 const MAX_CHECKS: f64 = 1000.0;
 
@@ -50,6 +55,8 @@ pub(super) enum Tree {
 pub(super) struct Clause {
     pub(super) span: Range<usize>,
     pub(super) value: Value,
+    /// Which number of a health answer is meant, when it is not the signal itself.
+    pub(super) answer: Option<AnswerNumber>,
     pub(super) signal: String,
     pub(super) signal_span: Range<usize>,
     pub(super) ask: Ask,
@@ -58,12 +65,11 @@ pub(super) struct Clause {
     pub(super) hold: Option<Hold>,
 }
 
-/// What of a signal is asked.
+/// What of a quantity is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     Itself,
     Slope,
-    Latency,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -217,13 +223,14 @@ impl<'t> Descent<'t> {
             ));
         }
         self.clauses += 1;
-        let (value, named) = self.value(first.clone())?;
+        let (value, answer, named) = self.value(first.clone())?;
         let ask = if self.eat_word("is") { self.status()? } else { self.comparison()? };
         let most_instances = self.most_instances()?;
         let hold = self.hold()?;
         Ok(Clause {
             span: first.span.start..self.end(),
             value,
+            answer,
             signal: self.slice(&named).to_owned(),
             signal_span: named.span,
             ask,
@@ -232,38 +239,72 @@ impl<'t> Descent<'t> {
         })
     }
 
-    /// `signal`, `slope(signal)` or `latency(signal)`.
-    fn value(&mut self, first: Token) -> Result<(Value, Token), Complaint> {
+    /// A quantity or `slope(quantity)`, with the signal that it is of.
+    fn value(&mut self, first: Token) -> Result<(Value, Option<AnswerNumber>, Token), Complaint> {
+        if self.slice(&first) != "slope" || self.eat(TokenKind::Open).is_none() {
+            let (answer, named) = self.quantity(first)?;
+            return Ok((Value::Itself, answer, named));
+        }
+        let inner = self.named()?;
+        let (answer, named) = self.quantity(inner)?;
+        self.close("`)` after the name of the signal")?;
+        Ok((Value::Slope, answer, named))
+    }
+
+    /// `signal`, `latency(signal)` or `field(signal, path)`.
+    fn quantity(&mut self, first: Token) -> Result<(Option<AnswerNumber>, Token), Complaint> {
         if self.eat(TokenKind::Open).is_none() {
-            return Ok((Value::Itself, first));
+            return Ok((None, first));
         }
         let function = self.slice(&first);
-        let value = match function {
-            "latency" => Value::Latency,
-            "slope" => Value::Slope,
+        match function {
+            "latency" => {
+                let named = self.named()?;
+                self.close("`)` after the name of the signal")?;
+                Ok((Some(AnswerNumber::Latency), named))
+            }
             "field" => {
-                return Err(Complaint::new(
-                    first.span,
-                    "`field(...)` is not built yet",
-                    EXPECTED_VALUE,
-                )
-                .hint("a health signal's status: `app is degraded for 1m`"));
+                let named = self.named()?;
+                let answer = AnswerNumber::Field(self.path()?);
+                self.close("`)` after the path")?;
+                Ok((Some(answer), named))
             }
             _ => {
-                return Err(Complaint::new(
+                let complaint = Complaint::new(
                     first.span,
                     format!("unknown function `{}`", excerpt(function)),
                     EXPECTED_VALUE,
-                )
-                .hint("what is measured is said under `signals:`; rules name signals only"));
+                );
+                Err(match nearest(function, ["slope", "latency", "field"]) {
+                    Some(near) => complaint.hint(format!("did you mean `{near}`?")),
+                    None => complaint
+                        .hint("what is measured is said under `signals:`; rules name signals only"),
+                })
             }
+        }
+    }
+
+    /// `, path`, which is cut by rules of its own.
+    fn path(&mut self) -> Result<FieldPath, Complaint> {
+        let Some(comma) = self.peek().filter(|token| self.slice(token) == ",") else {
+            return Err(self.complain("`,` and a path, such as `field(app, active_connections)`"));
         };
-        let Some(named) = self.eat(TokenKind::Word) else {
-            return Err(self.complain("the name of a signal"));
-        };
+        let start = comma.span.end;
+        let (path, bytes) = field_path::read(&self.text[start..])
+            .map_err(|complaint| complaint.moved(|part| part.start + start..part.end + start))?;
+        let within = |token: &Token| token.span.start < start + bytes;
+        self.at += self.tokens[self.at..].iter().take_while(|token| within(token)).count();
+        Ok(path)
+    }
+
+    fn named(&mut self) -> Result<Token, Complaint> {
+        self.eat(TokenKind::Word).ok_or_else(|| self.complain("the name of a signal"))
+    }
+
+    fn close(&mut self, expected: &str) -> Result<(), Complaint> {
         match self.eat(TokenKind::Close) {
-            Some(_) => Ok((value, named)),
-            None => Err(self.complain("`)` after the name of the signal")),
+            Some(_) => Ok(()),
+            None => Err(self.complain(expected)),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a person is told about a rule file: where, what was found, what was expected, and a hint.
 //!
-//! While a file is read, faults are [`Complaint`]s with byte spans; once all are known they become
+//! A fault makes a file bad. A warning does not: it carries the name of its lint, and says what
+//! comes of what was found. While a file is read, faults are [`Complaint`]s with byte spans; once all are known they become
 //! [`Faults`] with lines and columns, ordered by place. At most [`MAX_FAULTS`] are kept; how many
 //! more there were is said, never dropped in silence.
 
@@ -16,19 +17,27 @@ pub const MAX_FAULTS: usize = 50;
 /// A line longer than this is not shown as an excerpt: it is not a line that a person wrote.
 const EXCERPT_BYTES_MAX: usize = 2_000;
 
-/// One fault of a rule file.
+/// One fault of a rule file, or one warning about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
+    /// The lint that warns; none for a fault.
+    pub lint: Option<&'static str>,
     /// Name of the file, as given.
     pub file: String,
     /// Line, from 1.
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
+    /// Line where it ends, from 1.
+    pub end_line: usize,
+    /// Column in characters, from 1, of the first character behind it.
+    pub end_column: usize,
     /// Bytes of the text it is about; may be empty at the end of a text.
     pub span: Range<usize>,
     /// What was found.
     pub message: String,
+    /// What comes of it for a release; said by warnings only.
+    pub means: Option<String>,
     /// What was expected instead.
     pub expected: String,
     /// What to do about it, when there is something to say.
@@ -59,10 +68,8 @@ impl Faults {
 
     /// The faults for a terminal: each with its place, an excerpt, what was expected and a hint.
     pub fn render(&self, color: bool) -> String {
-        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-        let renderer = renderer.decor_style(DecorStyle::Ascii).term_width(100);
         let mut parts: Vec<String> =
-            self.list.iter().map(|fault| fault.render(&self.text, &renderer)).collect();
+            self.list.iter().map(|fault| fault.render(&self.text, color)).collect();
         if self.more > 0 {
             parts.push(format!("and {} more faults after these", self.more));
         }
@@ -82,7 +89,11 @@ impl<'a> IntoIterator for &'a Faults {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Fault { file, line, column, message, expected, .. } = self;
-        write!(f, "{file}:{line}:{column}: {message}; expected {expected}")?;
+        write!(f, "{file}:{line}:{column}: {message}")?;
+        if let Some(means) = &self.means {
+            write!(f, "; so {means}")?;
+        }
+        write!(f, "; expected {expected}")?;
         match &self.hint {
             Some(hint) => write!(f, " (hint: {hint})"),
             None => Ok(()),
@@ -91,8 +102,15 @@ impl fmt::Display for Fault {
 }
 
 impl Fault {
-    fn render(&self, text: &str, renderer: &Renderer) -> String {
-        let title = Level::ERROR.primary_title(self.message.as_str());
+    /// It for a terminal: with its place, an excerpt of `text` (the file it is about), what was
+    /// expected and a hint.
+    pub fn render(&self, text: &str, color: bool) -> String {
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+        let renderer = renderer.decor_style(DecorStyle::Ascii).term_width(100);
+        let title = match self.lint {
+            None => Level::ERROR.primary_title(self.message.as_str()),
+            Some(lint) => Level::WARNING.primary_title(self.message.as_str()).id(lint),
+        };
         let (line_start, line) = line_at(text, self.span.start);
         let place = if self.secret || line.is_empty() || line.len() > EXCERPT_BYTES_MAX {
             Group::with_title(title)
@@ -107,8 +125,11 @@ impl Fault {
                     .annotation(AnnotationKind::Primary.span(start..end)),
             )
         };
-        let mut group =
-            place.element(Level::NOTE.with_name("expected").message(self.expected.as_str()));
+        let mut group = place;
+        if let Some(means) = &self.means {
+            group = group.element(Level::NOTE.with_name("so").message(means.as_str()));
+        }
+        group = group.element(Level::NOTE.with_name("expected").message(self.expected.as_str()));
         if let Some(hint) = &self.hint {
             group = group.element(Level::HELP.with_name("hint").message(hint.as_str()));
         }
@@ -119,8 +140,10 @@ impl Fault {
 /// A fault while the file is still being read: bytes instead of lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Complaint {
+    pub(super) lint: Option<&'static str>,
     pub(super) span: Range<usize>,
     pub(super) message: String,
+    pub(super) means: Option<String>,
     pub(super) expected: String,
     pub(super) hint: Option<String>,
     pub(super) secret: bool,
@@ -132,7 +155,15 @@ impl Complaint {
         message: impl Into<String>,
         expected: impl Into<String>,
     ) -> Self {
-        Self { span, message: message.into(), expected: expected.into(), hint: None, secret: false }
+        Self {
+            lint: None,
+            span,
+            message: message.into(),
+            means: None,
+            expected: expected.into(),
+            hint: None,
+            secret: false,
+        }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -193,19 +224,32 @@ impl Complaints {
         self.list.len() >= MAX_FAULTS
     }
 
-    pub(super) fn into_faults(mut self, file: &str, text: &str) -> Faults {
+    pub(super) fn into_faults(self, file: &str, text: &str) -> Faults {
+        let (list, more) = self.placed(file, text);
+        Faults { list, text: text.to_owned(), more }
+    }
+
+    /// What was complained about, with lines and columns, in the order of places; and how much more
+    /// there was.
+    pub(super) fn placed(mut self, file: &str, text: &str) -> (Vec<Fault>, usize) {
         self.list.sort_by_key(|complaint| complaint.span.start);
         let mut counted = Position::default();
         let list = self.list.into_iter().map(|complaint| {
             let start = floor_boundary(text, complaint.span.start);
             counted.advance(text, start);
             let end = floor_boundary(text, complaint.span.end).max(start);
+            let mut behind = counted.clone();
+            behind.advance(text, end);
             Fault {
+                lint: complaint.lint,
                 file: file.to_owned(),
                 line: counted.line + 1,
-                column: text[counted.line_start..start].chars().count() + 1,
+                column: counted.column(text),
+                end_line: behind.line + 1,
+                end_column: behind.column(text),
                 span: start..end,
                 message: complaint.message,
+                means: complaint.means,
                 expected: complaint.expected,
                 hint: complaint.hint,
                 secret: complaint.secret,
@@ -217,12 +261,12 @@ impl Complaints {
         for fault in &mut list {
             fault.secret = secret_lines.contains(&fault.line);
         }
-        Faults { list, text: text.to_owned(), more: self.more }
+        (list, self.more)
     }
 }
 
 /// Where in a text we have counted to, so that many faults cost one pass.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Position {
     line: usize,
     line_start: usize,
@@ -238,6 +282,12 @@ impl Position {
             }
         }
         self.at = to;
+    }
+
+    /// Characters from 1; a byte order mark before the first line is none.
+    fn column(&self, text: &str) -> usize {
+        let before = &text[self.line_start..self.at];
+        before.strip_prefix('\u{feff}').unwrap_or(before).chars().count() + 1
     }
 }
 

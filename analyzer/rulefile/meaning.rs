@@ -8,10 +8,11 @@
 use std::{ops::Range, time::Duration};
 
 use super::{
+    answers,
     condition::{self, Ask, Bound as Written, Clause as WrittenClause, Length, Tree, Value},
     fault::{Complaint, did_you_mean, excerpt},
     literal::{Dimension, Literal},
-    signals::Known,
+    signals::Signals,
     table,
     units::Units,
 };
@@ -20,11 +21,12 @@ use crate::engine::rule::{Bound, Clause, Condition, HealthHold, Op, Scope, Signa
 /// Multiples of the baseline beyond this are slips of the finger.
 const MARGIN_MAX: f64 = 1000.0;
 
-/// Turns a parsed condition into the engine's; every clause is checked, not only the first.
+/// Turns a parsed condition into the engine's; every clause is checked, not only the first. What is
+/// asked of a health answer becomes a signal beside the others.
 pub(super) fn condition(
     text: &str,
     tree: &Tree,
-    signals: &[Known],
+    signals: &mut Signals,
     out: &mut Vec<Complaint>,
 ) -> Option<Condition> {
     let mut all = |parts: &[Tree]| {
@@ -77,13 +79,13 @@ fn refuse_negated(tree: &Tree, read: &Condition, out: &mut Vec<Complaint>) {
 fn read_clause(
     text: &str,
     clause: &WrittenClause,
-    signals: &[Known],
+    signals: &mut Signals,
 ) -> Result<Option<Clause>, Complaint> {
-    if signals.is_empty() {
+    if signals.known.is_empty() {
         return Ok(None);
     }
-    let Some(index) = signals.iter().position(|known| known.name == clause.signal) else {
-        let names: Vec<&str> = signals.iter().map(|known| known.name.as_str()).collect();
+    let Some(named) = signals.known.iter().position(|known| known.name == clause.signal) else {
+        let names: Vec<&str> = signals.named().iter().map(|known| known.name.as_str()).collect();
         let shown = table::list(&names[..names.len().min(12)]);
         let expected = format!("a signal of this file: {shown}");
         return Err(Complaint::new(
@@ -93,11 +95,18 @@ fn read_clause(
         )
         .hint_if(did_you_mean(&clause.signal, names.iter().copied())));
     };
-    let Some((kind, scale)) = signals[index].meaning else {
+    let text = words(&text[clause.span.clone()]);
+    let index = match &clause.answer {
+        None => named,
+        Some(number) => match answers::index_of(signals, named, number, clause)? {
+            Some(index) => index,
+            None => return Ok(None),
+        },
+    };
+    let Some((kind, scale)) = signals.known[index].meaning else {
         return Ok(None);
     };
-    let text = words(&text[clause.span.clone()]);
-    let units = Units { name: &clause.signal, kind, scale };
+    let units = Units { name: &signals.known[index].name, kind, scale };
     let test = Reader { text: &text, clause, units }.test()?;
     let scope = scope(clause, kind, test)?;
     Ok(Some(Clause { text, signal: index, test, scope }))
@@ -153,7 +162,7 @@ struct Comparison {
 
 impl Reader<'_> {
     fn test(&self) -> Result<Test, Complaint> {
-        let name = &self.clause.signal;
+        let name = self.units.name;
         let at_signal = |message: String, expected: String| {
             Err(Complaint::new(self.clause.signal_span.clone(), message, expected))
         };
@@ -166,6 +175,11 @@ impl Reader<'_> {
                     Some(Length::For(time)) => HealthHold::For(time),
                 },
             }),
+            (SignalKind::Health, Value::Itself, Ask::Compare { op, bound, bound_span, .. })
+                if self.clause.answer.is_some() =>
+            {
+                self.health_latency(*op, *bound, bound_span)
+            }
             (SignalKind::Health, Value::Itself, Ask::Compare { bound, .. }) => at_signal(
                 match bound {
                     Written::Constant(_) => {
@@ -177,14 +191,6 @@ impl Reader<'_> {
                 },
                 format!("`{name} is down for 3 checks`, or `latency({name}) > 500ms for 1m`"),
             ),
-            (SignalKind::Health, Value::Latency, Ask::Compare { op, bound, bound_span, .. }) => {
-                self.health_latency(*op, *bound, bound_span)
-            }
-            (SignalKind::Health, Value::Latency, Ask::Is { span, .. }) => Err(Complaint::new(
-                span.clone(),
-                "an answer time is not up or down",
-                format!("`latency({name}) > 500ms for 1m`, or `{name} is down`"),
-            )),
             (
                 SignalKind::Gauge { .. },
                 Value::Slope,
@@ -198,10 +204,6 @@ impl Reader<'_> {
             (_, Value::Slope, _) => at_signal(
                 format!("`{name}` is not a level, and only a level has a slope"),
                 "a `gauge:` or a `promql:` signal inside `slope(...)`".to_owned(),
-            ),
-            (_, Value::Latency, _) => at_signal(
-                format!("`{name}` is not a health signal"),
-                "a health signal inside `latency(...)`".to_owned(),
             ),
             (_, Value::Itself, Ask::Is { .. }) => at_signal(
                 format!("`{name}` is not a health signal: it has a number, not a status"),
@@ -237,7 +239,7 @@ impl Reader<'_> {
             let span = self.clause.hold.as_ref().map_or(asked.span.clone(), |h| h.span.clone());
             return Err(Complaint::new(
                 span,
-                format!("`{}` is counted since the analysis began", self.clause.signal),
+                format!("`{}` is counted since the analysis began", self.units.name),
                 "no `for`: what has happened stays happened",
             )
             .hint("for a recent pace, define a `rate:` signal"));
@@ -274,9 +276,9 @@ impl Reader<'_> {
                 asked.span.clone(),
                 format!(
                     "`{}` is a count, which is not compared with the baseline",
-                    self.clause.signal
+                    self.units.name
                 ),
-                format!("a whole number, such as `{} >= 1`", self.clause.signal),
+                format!("a whole number, such as `{} >= 1`", self.units.name),
             )
             .hint("define a `rate:` or a `ratio:` of the same counter and compare that")),
             (
@@ -298,7 +300,7 @@ impl Reader<'_> {
             (SignalKind::Health, _) => Err(Complaint::new(
                 self.clause.span.clone(),
                 "a health signal is not compared",
-                format!("`{} is down`", self.clause.signal),
+                format!("`{} is down`", self.units.name),
             )),
         }
     }
@@ -309,7 +311,7 @@ impl Reader<'_> {
             return Err(Complaint::new(
                 asked.span.clone(),
                 "a count is a whole number from 0",
-                format!("such as `{} >= 1`", self.clause.signal),
+                format!("such as `{} >= 1`", self.units.name),
             ));
         }
         match asked.op {
@@ -422,41 +424,27 @@ impl Reader<'_> {
         Ok(Test::Slope { op, bound })
     }
 
+    /// An answer time that is beyond a constant for some time: the health signal's own readings
+    /// say it.
     fn health_latency(
         &self,
         op: Op,
         bound: Written,
         span: &Range<usize>,
     ) -> Result<Test, Complaint> {
-        let wrong =
-            |message: &str, expected: &str| Err(Complaint::new(span.clone(), message, expected));
-        let limit_secs = match bound {
-            Written::Constant(literal)
+        match (bound, self.hold()?) {
+            (Written::Constant(literal), Some(hold))
                 if literal.dimension == Dimension::Time && literal.value >= 0.0 =>
             {
-                literal.value
+                Ok(Test::HealthLatency { op, limit_secs: literal.value, hold })
             }
-            Written::Constant(_) => {
-                return wrong(
+            (Written::Constant(_) | Written::TimesBaseline(_) | Written::BaselinePlus(_), _) => {
+                Err(Complaint::new(
+                    span.clone(),
                     "an answer time is held against a time",
                     "a time, such as `500ms` or `2s`",
-                );
+                ))
             }
-            Written::TimesBaseline(_) | Written::BaselinePlus(_) => {
-                return wrong(
-                    "an answer time of a health endpoint is not compared with the baseline",
-                    "a constant, such as `500ms`",
-                );
-            }
-        };
-        match self.hold()? {
-            Some(hold) => Ok(Test::HealthLatency { op, limit_secs, hold }),
-            None => Err(Complaint::new(
-                self.clause.span.clone(),
-                "an answer time without `for`: evidence on it is not built yet",
-                "`for` and a duration at the end of the clause",
-            )
-            .hint(format!("write `{} for 1m`", self.text))),
         }
     }
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use super::{
     condition::{self, Length, Tree},
-    fault::{Complaint, Complaints},
-    literal::duration_text,
+    fault::{Complaint, Complaints, excerpt},
+    lint,
+    literal::{self, Dimension, duration_text},
     meaning,
-    signals::Known,
+    signals::Signals,
     table::{self, Shape, Table},
     tree::{Kind, Node, QUOTE_HINT, Scalar},
 };
@@ -20,12 +21,14 @@ use crate::engine::rule::{Action, Condition, Rule};
 pub(super) const MAX_RULES: usize = 64;
 /// Longest reason and runbook link.
 const MAX_REASON_BYTES: usize = 500;
+/// Largest `weight`: the least of two rules then still has a thousandth of the rate.
+const WEIGHT_MAX: f64 = 1000.0;
 /// Longest `after` and `until`.
 const MAX_WAKING: Duration = Duration::from_secs(14 * 24 * 3600);
 
 static RULE: Shape = Shape {
     what: "a rule",
-    keys: &["when", "then", "reason", "runbook", "after", "until"],
+    keys: &["when", "then", "reason", "runbook", "after", "until", "weight", "allow"],
     unbuilt: &[],
 };
 
@@ -33,7 +36,7 @@ static RULE: Shape = Shape {
 pub(super) fn read(
     source: &str,
     node: &Node,
-    signals: &[Known],
+    signals: &mut Signals,
     deadline: Option<Duration>,
     out: &mut Complaints,
 ) -> Vec<Rule> {
@@ -58,7 +61,7 @@ pub(super) fn read(
     let mut rules = Vec::new();
     for item in items.iter().take(MAX_RULES) {
         if let Some(table) = Table::read(item, &RULE, out) {
-            rules.extend(Reader { source, table, signals, deadline, out }.rule());
+            rules.extend(Reader { source, table, signals: &mut *signals, deadline, out }.rule());
         }
     }
     rules
@@ -67,7 +70,7 @@ pub(super) fn read(
 struct Reader<'t, 'o> {
     source: &'t str,
     table: Table<'t>,
-    signals: &'t [Known],
+    signals: &'o mut Signals,
     deadline: Option<Duration>,
     out: &'o mut Complaints,
 }
@@ -92,8 +95,28 @@ impl Reader<'_, '_> {
             ))
         });
         let reason = self.reason();
+        if let Some(node) = self.table.get("allow") {
+            lint::allow::read(node, self.out);
+        }
         let (text, when) = condition?;
-        Some(Rule { text, when, then: then?, reason, after, until })
+        let weight = self.weight(&when);
+        Some(Rule { text, when, then: then?, reason, after, until, weight })
+    }
+
+    /// How much of the false-rollback rate its evidence gets, beside that of the other rules.
+    fn weight(&mut self, when: &Condition) -> f64 {
+        let Some(node) = self.table.get("weight") else { return 1.0 };
+        if !when.clauses().iter().any(|clause| clause.test.is_evidence()) {
+            self.out.push(
+                Complaint::new(
+                    node.span.clone(),
+                    "a weight means nothing here: the rule takes none of `false_rollback_rate`",
+                    "`weight` only where a clause is judged by evidence",
+                )
+                .hint("evidence is a comparison without `for`, or a slope"),
+            );
+        }
+        self.out.keep(weight(self.source, node)).unwrap_or(1.0)
     }
 
     /// The reason, with the runbook's link at its end: it is read where the reason is read.
@@ -175,6 +198,22 @@ impl Reader<'_, '_> {
         }
         Some((meaning::words(&scalar.text), read?))
     }
+}
+
+fn weight(source: &str, node: &Node) -> Result<f64, Complaint> {
+    let scalar = table::text(node, "`weight`")?;
+    let literal = literal::parse(&scalar.text)
+        .map_err(|complaint| complaint.moved(|span| scalar.place(source, span)))?;
+    let fits = literal.value > 0.0 && literal.value <= WEIGHT_MAX;
+    if literal.dimension == Dimension::Plain && fits {
+        return Ok(literal.value);
+    }
+    Err(Complaint::new(
+        scalar.span.clone(),
+        format!("`weight` is `{}`", excerpt(&scalar.text)),
+        format!("a plain number above 0 and at most {WEIGHT_MAX}"),
+    )
+    .hint("`weight: 3` takes three times as much of `false_rollback_rate` as a rule without one"))
 }
 
 /// Complains about every `for` that outlasts the time its rule is awake.

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use super::{
     fault::{Complaint, Complaints, excerpt},
+    lint,
     literal::{self, Dimension, duration_text},
     meaning, release, rules,
-    signals::{self, Known},
+    signals::{self, Known, Signals},
     table::{self, Shape, Table},
+    traffic::{self, StatedTraffic},
     tree::{self, Kind, Node},
 };
 use crate::{
@@ -41,17 +43,25 @@ static FILE: Shape = Shape {
         "promote",
         "steps",
         "baseline",
+        "allow",
     ],
     unbuilt: &[],
 };
-static OBSERVE: Shape =
-    Shape { what: "`observe`", keys: &["interval", "window", "warmup"], unbuilt: &[] };
+static OBSERVE: Shape = Shape {
+    what: "`observe`",
+    keys: &["interval", "window", "warmup", "traffic", "baseline_traffic"],
+    unbuilt: &[],
+};
+
+/// What a whole file says.
+pub(super) struct Read {
+    pub(super) rules: RuleSet,
+    pub(super) specs: Vec<SignalSpec>,
+    pub(super) traffic: Option<StatedTraffic>,
+}
+
 /// Reads the whole file. What is returned is complete only when nothing was complained about.
-pub(super) fn read(
-    source: &str,
-    root: &Node,
-    out: &mut Complaints,
-) -> Option<(RuleSet, Vec<SignalSpec>)> {
+pub(super) fn read(source: &str, root: &Node, out: &mut Complaints) -> Option<Read> {
     if matches!(&root.kind, Kind::Scalar(scalar) if scalar.text.trim().is_empty()) {
         out.push(tree::empty_file(root.span.clone()));
         return None;
@@ -66,6 +76,10 @@ pub(super) fn read(
         out.keep(table::text(node, "`description`"));
     }
     let observe = read_observe(source, table.get("observe"), out);
+    let traffic = traffic::read(source, table.get("observe"), table.get("steps").is_some(), out);
+    if let Some(node) = table.get("allow") {
+        lint::allow::read(node, out);
+    }
     let false_rollback_rate = match table.get("false_rollback_rate") {
         None => Some(FALSE_ROLLBACK_RATE),
         Some(node) => out.keep(chance(
@@ -88,10 +102,11 @@ pub(super) fn read(
         Some(node) => out.keep(release::baseline(node)),
     };
     let signals = table.need("signals", "signals: { app: { health: /health } }", out);
-    let (known, specs) = signals.map(|node| signals::read(source, node, out)).unwrap_or_default();
+    let mut signals = signals.map(|node| signals::read(source, node, out)).unwrap_or_default();
     let deadline = release.as_ref().map(|(promote, _)| promote.deadline);
     let rules = table.need("rules", "rules: [{ when: app is down, then: rollback }]", out);
-    let rules = rules.map(|node| rules::read(source, node, &known, deadline, out));
+    let rules = rules.map(|node| rules::read(source, node, &mut signals, deadline, out));
+    let Signals { known, specs, .. } = signals;
     let mut signals: Vec<Signal> = known
         .iter()
         .filter_map(|known| {
@@ -118,7 +133,7 @@ pub(super) fn read(
         steps,
         baseline: baseline?,
     };
-    Some((set, specs))
+    Some(Read { rules: set, specs, traffic })
 }
 
 fn check_version(node: &Node) -> Result<(), Complaint> {

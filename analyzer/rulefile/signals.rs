@@ -27,8 +27,8 @@ const MAX_TARGET_BYTES: usize = 1024;
 /// Share of events below which a comparison never fires, unless the file says otherwise.
 const FLOOR_DEFAULT: f64 = 0.001;
 
-const KINDS: [&str; 8] =
-    ["ratio", "rate", "count", "quantile", "gauge", "health", "restarts", "promql"];
+const KINDS: [&str; 9] =
+    ["ratio", "rate", "count", "quantile", "gauge", "health", "restarts", "up", "promql"];
 /// Keys beside a kind, and the kinds that they mean something to.
 const OPTIONS: [(&str, &[&str]); 6] = [
     ("floor", &["ratio"]),
@@ -55,12 +55,12 @@ static SIGNAL: Shape = Shape {
         "limit",
         "health",
         "restarts",
+        "up",
         "promql",
         "better",
         "optional",
     ],
     unbuilt: &[
-        ("up", "use a `health:` signal: `app: { health: /health }`"),
         ("native", "a `quantile` reads native histograms as it reads classic ones"),
         ("summary", "a `quantile` reads the quantile of that number that a summary tells"),
     ],
@@ -115,6 +115,36 @@ pub(super) struct Known {
     pub(super) better: Better,
     /// Whether a service may do without it.
     pub(super) optional: bool,
+    /// Which endpoint it asks, when it is a health signal.
+    pub(super) health: Option<HealthTarget>,
+}
+
+/// All signals of a file.
+#[derive(Default)]
+pub(super) struct Signals {
+    /// As the rules see them: those of `signals:`, then those that rules make of health answers.
+    pub(super) known: Vec<Known>,
+    /// What each is read from; complete, and of the same order, when nothing was complained about.
+    pub(super) specs: Vec<SignalSpec>,
+    /// Which of them rules made of health answers.
+    pub(super) answers: Vec<Answer>,
+}
+
+impl Signals {
+    /// Those that stand under `signals:`.
+    pub(super) fn named(&self) -> &[Known] {
+        &self.known[..self.known.len() - self.answers.len()]
+    }
+}
+
+/// A signal that a rule made of a health answer.
+pub(super) struct Answer {
+    /// How the rule writes it.
+    pub(super) written: String,
+    /// Which of several instances counts.
+    pub(super) reduce: Reduce,
+    /// Where it is among the signals.
+    pub(super) index: usize,
 }
 
 struct Defined {
@@ -130,19 +160,16 @@ struct Manner {
 }
 
 /// Reads all signals. The specs are complete only when nothing was complained about.
-pub(super) fn read(
-    source: &str,
-    node: &Node,
-    out: &mut Complaints,
-) -> (Vec<Known>, Vec<SignalSpec>) {
-    let (mut known, mut specs) = (Vec::new(), Vec::new());
+pub(super) fn read(source: &str, node: &Node, out: &mut Complaints) -> Signals {
+    let mut signals = Signals::default();
+    let Signals { known, specs, .. } = &mut signals;
     let Kind::Map(entries) = &node.kind else {
         out.push(Complaint::new(
             node.span.clone(),
             format!("`signals` was given as {}", table::describe(node)),
             "a mapping of names to signals: `error_rate: { ratio: 'errors / requests' }`",
         ));
-        return (known, specs);
+        return signals;
     };
     if entries.is_empty() || entries.len() > MAX_SIGNALS {
         out.push(Complaint::new(
@@ -163,12 +190,16 @@ pub(super) fn read(
         let meaning = defined.as_ref().map(|(defined, _)| (defined.kind, defined.scale));
         let manner = defined.as_ref().map(|(_, manner)| (manner.better, manner.optional));
         let (better, optional) = manner.unwrap_or((Better::Lower, false));
-        known.push(Known { name: key.text.clone(), meaning, better, optional });
+        let health = defined.as_ref().and_then(|(defined, _)| match &defined.reads {
+            Reads::Health(target) => Some(target.clone()),
+            _ => None,
+        });
+        known.push(Known { name: key.text.clone(), meaning, better, optional, health });
         if let Some((defined, _)) = defined {
             specs.push(SignalSpec { name: key.text.clone(), reads: defined.reads });
         }
     }
-    (known, specs)
+    signals
 }
 
 fn check_name(key: &Scalar) -> Result<(), Complaint> {
@@ -239,9 +270,10 @@ impl<'t> Definition<'t, '_> {
                     reads: Reads::Restarts(of),
                 })
             }
+            "up" => self.up(value),
             _ => self.promql(value),
         };
-        let manner = self.manner();
+        let manner = self.manner(kind);
         defined.filter(|_| options_fit).zip(manner)
     }
 
@@ -263,8 +295,9 @@ impl<'t> Definition<'t, '_> {
         fit
     }
 
-    fn manner(&mut self) -> Option<Manner> {
+    fn manner(&mut self, kind: &str) -> Option<Manner> {
         let better = match self.table.get("better") {
+            None if kind == "up" => Some(Better::Higher),
             None => Some(Better::Lower),
             Some(node) => self.out.keep(table::choice(
                 node,
@@ -352,6 +385,24 @@ impl<'t> Definition<'t, '_> {
         let target = table::text(value, "`health`").and_then(health_target);
         let reads = Reads::Health(self.out.keep(target)?);
         Some(Defined { kind: SignalKind::Health, scale: Scale::Health, reads })
+    }
+
+    /// The share of the arm's instances that answer when they are scraped.
+    fn up(&mut self, value: &'t Node) -> Option<Defined> {
+        let scalar = self.out.keep(table::text(value, "`up`"))?;
+        if scalar.text != "true" {
+            self.out.push(
+                Complaint::new(
+                    scalar.span.clone(),
+                    format!("`up` is `{}`", excerpt(&scalar.text)),
+                    "`up: true`: the share of the instances whose scrape answers",
+                )
+                .hint("which instances there are is said with the release, not in a rule file"),
+            );
+            return None;
+        }
+        let kind = SignalKind::Gauge { limit: None };
+        Some(Defined { kind, scale: Scale::Share, reads: Reads::Up })
     }
 
     fn promql(&mut self, value: &'t Node) -> Option<Defined> {

@@ -33,6 +33,22 @@ pub(super) enum Kind {
     Scalar(Scalar),
 }
 
+impl Node {
+    /// The entry of a mapping under this key.
+    pub(super) fn entry(&self, key: &str) -> Option<(&Scalar, &Node)> {
+        let Kind::Map(entries) = &self.kind else { return None };
+        entries.iter().find(|(name, _)| name.text == key).map(|(name, node)| (name, node))
+    }
+
+    /// The text, where the node is one piece of it.
+    pub(super) fn scalar(&self) -> Option<&Scalar> {
+        match &self.kind {
+            Kind::Scalar(scalar) => Some(scalar),
+            Kind::Map(_) | Kind::List(_) => None,
+        }
+    }
+}
+
 /// A scalar: its text, and where it stands with its quotes.
 #[derive(Clone, Debug)]
 pub(super) struct Scalar {

@@ -30,7 +30,7 @@ pub struct InstanceCarry {
     /// The same as it was first read of the present process: targets that reckon it from a clock
     /// waver by a second, and a life has one beginning.
     pub life_began: Option<Time>,
-    /// Whether each health signal has ever been up in this analysis, by signal index.
+    /// The health and `up` signals by which it has ever been up in this analysis, by index.
     pub been_up: Vec<usize>,
     /// Counter values by sample name and labels.
     pub counters: BTreeMap<(Arc<str>, Labels), f64>,

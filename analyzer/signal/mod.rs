@@ -4,6 +4,8 @@
 //! Every source ends in the types of [`sample`]; [`reduce::Reducer`] is the way through. Nothing
 //! here asks for the time or does I/O.
 
+mod alive;
+pub mod answer;
 pub mod buckets;
 pub mod carry;
 pub mod increments;

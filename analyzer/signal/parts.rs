@@ -5,8 +5,8 @@
 //! They are kept where somebody reads them and left out elsewhere, since each of them lies in the
 //! journal at every look:
 //!
-//! - instances of the canary, when it has several; those of the baseline only of a gauge, whose
-//!   slope is taken process by process on both sides (and of a gauge a single instance too);
+//! - instances of the canary, when it has several; those of the baseline only of a level, whose
+//!   slope is taken process by process on both sides (and of a level a single instance too);
 //! - routes of ratios and histograms on both sides, when there are several.
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -128,11 +128,15 @@ impl<'a> Gained<'a> {
     /// The parts that are worth keeping; `edges` lends its layout where it is the same.
     pub(super) fn parts(&self, arm: Arm, reads: &Reads, edges: &Arc<[f64]>) -> Vec<Part> {
         let by_instance = match (reads, arm) {
-            (Reads::Gauge { .. }, _) => true,
-            (Reads::Ratio { .. } | Reads::Counter(_) | Reads::Histogram { .. }, Arm::Canary) => {
-                self.pieces.len() > 1
-            }
-            (Reads::Ratio { .. } | Reads::Counter(_) | Reads::Histogram { .. }, Arm::Baseline)
+            (Reads::Gauge { .. } | Reads::Answer { .. }, _) => true,
+            (
+                Reads::Ratio { .. } | Reads::Counter(_) | Reads::Histogram { .. } | Reads::Up,
+                Arm::Canary,
+            ) => self.pieces.len() > 1,
+            (
+                Reads::Ratio { .. } | Reads::Counter(_) | Reads::Histogram { .. } | Reads::Up,
+                Arm::Baseline,
+            )
             | (Reads::Health(_) | Reads::Restarts(_) | Reads::Promql(_), _) => false,
         };
         let mut parts = Vec::new();
@@ -219,7 +223,9 @@ fn largest(mut parts: Vec<Part>, reads: &Reads) -> Vec<Part> {
             Value::Histogram(histogram) => histogram.total(),
             Value::Native(histogram) => histogram.total(),
             Value::Level(level) => match reads {
-                Reads::Gauge { reduce: Reduce::Min, .. } => -level,
+                Reads::Gauge { reduce: Reduce::Min, .. }
+                | Reads::Answer { reduce: Reduce::Min, .. }
+                | Reads::Up => -level,
                 _ => *level,
             },
             Value::Health { .. } | Value::Restarts(_) => 0.0,

@@ -12,19 +12,21 @@ use std::{
 };
 
 use super::{
+    alive::{
+        answer_piece, asked_once, dependency_reading, instance_health, too_young, up_piece,
+        worst_health,
+    },
     buckets::Cumulative,
     carry::{Carry, InstanceCarry},
     increments::{Increments, Life, Series},
     parts::{Gained, Piece},
     quantile::{Latencies, latencies},
-    sample::{Gathered, InstanceReading, NATIVE, Probe},
+    sample::{Gathered, InstanceReading, NATIVE},
     spec::{HealthTarget, PROCESS_START_TIME, Reads, Reduce, Selection, SignalSpec},
 };
 use crate::engine::{
     native::NativeHistogram,
-    observation::{
-        Arm, Health, Missing, Observation, Pair, Part, Parts, Reading, Time, Value, Why,
-    },
+    observation::{Arm, Missing, Observation, Pair, Part, Parts, Reading, Time, Value, Why},
 };
 
 /// A process start that moved by more than this is another process; less is clock arithmetic.
@@ -87,7 +89,29 @@ impl Reducer {
     }
 
     fn reads_samples(&self) -> bool {
-        self.specs.iter().any(|spec| !matches!(spec.reads, Reads::Health(_) | Reads::Promql(_)))
+        self.specs.iter().any(|spec| match spec.reads {
+            Reads::Health(_) | Reads::Answer { .. } | Reads::Promql(_) => false,
+            Reads::Ratio { .. }
+            | Reads::Counter(_)
+            | Reads::Histogram { .. }
+            | Reads::Gauge { .. }
+            | Reads::Restarts(_)
+            | Reads::Up => true,
+        })
+    }
+
+    /// The pseudo-instance that a source lends to what is asked once for the whole arm (`promql:`
+    /// signals, numbers of a dependency's health answer): it exposes nothing and is no instance of
+    /// anything.
+    fn is_pseudo(&self, reading: &InstanceReading) -> bool {
+        let asked_once = |signal: usize| match self.specs.get(signal).map(|spec| &spec.reads) {
+            Some(Reads::Promql(_)) => true,
+            Some(Reads::Answer { of: HealthTarget::Url(_), .. }) => true,
+            Some(_) | None => false,
+        };
+        !reading.levels.is_empty()
+            && reading.levels.iter().all(|level| asked_once(level.signal))
+            && reading.samples.as_ref().is_ok_and(Vec::is_empty)
     }
 
     /// Canary instances that gave nothing while others did.
@@ -100,7 +124,7 @@ impl Reducer {
         });
         let (name, missing) = failed.next()?;
         let count = 1 + failed.count();
-        let all = canary.iter().filter(|instance| !carries_levels_only(instance)).count();
+        let all = canary.iter().filter(|instance| !self.is_pseudo(instance)).count();
         let detail = format!("{count} of {all} canary instances: {name}: {}", missing.detail);
         Some(Missing::new(missing.why, detail))
     }
@@ -114,7 +138,10 @@ impl Reducer {
     ) -> Vec<(Reading, Vec<Part>)> {
         let mut gained: Vec<Gained<'_>> = self.specs.iter().map(|_| Gained::default()).collect();
         let mut health: Vec<Vec<Reading>> = self.specs.iter().map(|_| Vec::new()).collect();
-        for reading in instances.iter().filter(|reading| !carries_levels_only(reading)) {
+        for reading in instances {
+            if self.is_pseudo(reading) {
+                continue;
+            }
             let key = (arm, reading.instance.clone());
             let blank = InstanceCarry {
                 first_seen: now,
@@ -126,7 +153,7 @@ impl Reducer {
                 natives: BTreeMap::new(),
             };
             let mut carry = self.carry.instances.remove(&key).unwrap_or(blank);
-            self.instance_pieces(reading, &mut carry, &mut gained);
+            self.instance_pieces(reading, now, &mut carry, &mut gained);
             for probe in &reading.probes {
                 if let Some(answers) = health.get_mut(probe.signal) {
                     answers.push(instance_health(probe, &mut carry, now, self.warmup));
@@ -139,18 +166,26 @@ impl Reducer {
         joined
             .map(|(((signal, spec), gained), health)| match &spec.reads {
                 Reads::Health(HealthTarget::Path(_)) => (worst_health(health), Vec::new()),
-                Reads::Health(HealthTarget::Url(url)) => {
-                    let detail = format!("{url} is asked once, for the canary");
-                    (Err(Missing::new(Why::NotObserved, detail)), Vec::new())
+                Reads::Health(HealthTarget::Url(url)) => (Err(asked_once(url)), Vec::new()),
+                Reads::Answer { of: HealthTarget::Url(url), .. } => {
+                    let level = level_of(signal, instances);
+                    (level.unwrap_or_else(|| Err(asked_once(url))), Vec::new())
                 }
-                Reads::Promql(_) => (level_of(signal, instances), Vec::new()),
+                Reads::Promql(_) => {
+                    let needed = "promql needs a metrics server as the source";
+                    let missing = || Err(Missing::new(Why::NotObserved, needed));
+                    (level_of(signal, instances).unwrap_or_else(missing), Vec::new())
+                }
                 Reads::Ratio { .. }
                 | Reads::Counter(_)
                 | Reads::Histogram { .. }
                 | Reads::Gauge { .. }
+                | Reads::Answer { of: HealthTarget::Path(_), .. }
+                | Reads::Up
                 | Reads::Restarts(_) => {
                     let reduce = match &spec.reads {
-                        Reads::Gauge { reduce, .. } => *reduce,
+                        Reads::Gauge { reduce, .. } | Reads::Answer { reduce, .. } => *reduce,
+                        Reads::Up => Reduce::Mean,
                         _ => Reduce::Max,
                     };
                     let edges = self.edges.entry((signal, arm)).or_insert_with(|| Arc::new([]));
@@ -165,6 +200,7 @@ impl Reducer {
     fn instance_pieces<'a>(
         &self,
         reading: &'a InstanceReading,
+        now: Time,
         carry: &mut InstanceCarry,
         gained: &mut [Gained<'a>],
     ) {
@@ -178,7 +214,21 @@ impl Reducer {
         let samples = match &reading.samples {
             Ok(samples) => samples,
             Err(missing) => {
-                gained.iter_mut().for_each(|all| all.push(name, None, Err(named(missing))));
+                let born = carry.process_start_secs.map(Time::from_secs_f64);
+                let warm = now.since(born.unwrap_or(carry.first_seen)) >= self.warmup;
+                for ((signal, spec), gained) in self.specs.iter().enumerate().zip(gained) {
+                    let piece = match &spec.reads {
+                        Reads::Up => up_piece(signal, reading, carry, (now, self.warmup)),
+                        Reads::Answer { .. } => answer_piece(signal, reading, warm),
+                        Reads::Ratio { .. }
+                        | Reads::Counter(_)
+                        | Reads::Histogram { .. }
+                        | Reads::Gauge { .. }
+                        | Reads::Restarts(_) => Err(missing.clone()),
+                        Reads::Health(_) | Reads::Promql(_) => continue,
+                    };
+                    gained.push(name, carry.life_began, piece.map_err(|missing| named(&missing)));
+                }
                 return;
             }
         };
@@ -204,8 +254,7 @@ impl Reducer {
             Life::New | Life::Other => started.map(Time::from_secs_f64),
         };
         let increments = Increments::new(samples, carry, life);
-        for (spec, gained) in self.specs.iter().zip(gained) {
-            let too_young = || Missing::new(Why::WarmUp, "younger than the warm-up");
+        for ((signal, spec), gained) in self.specs.iter().enumerate().zip(gained) {
             let judged = if warm { Ok(()) } else { Err(too_young()) };
             let of_age = if counts { Ok(()) } else { Err(too_young()) };
             let not_new = || Missing::new(Why::NoTraffic, "no new sample since the last look");
@@ -216,6 +265,8 @@ impl Reducer {
                 Reads::Gauge { of, per, .. } => {
                     judged.and_then(|()| gauge_piece(&increments, of, per.as_ref()))
                 }
+                Reads::Answer { .. } => answer_piece(signal, reading, warm),
+                Reads::Up => up_piece(signal, reading, carry, (now, self.warmup)),
                 Reads::Health(_) | Reads::Promql(_) => continue,
                 Reads::Ratio { events, total } => {
                     counted.and_then(|()| ratio_piece(&increments, events, total, gained))
@@ -270,12 +321,6 @@ fn life_of(started: Option<f64>, carry: &InstanceCarry) -> Life {
     }
     let last_read = carry.last_read.map_or(f64::NEG_INFINITY, Time::as_secs_f64);
     if now > before && now >= last_read - START_SKEW_SECS_MAX { Life::New } else { Life::Other }
-}
-
-/// The pseudo-instance that a source lends to the answers of `promql:` signals: it exposes nothing
-/// and is no instance of anything.
-fn carries_levels_only(reading: &InstanceReading) -> bool {
-    !reading.levels.is_empty() && reading.samples.as_ref().is_ok_and(Vec::is_empty)
 }
 
 fn ratio_piece<'a>(
@@ -365,63 +410,11 @@ fn restarts_of(increments: &Increments<'_>, series: &Series<'_>) -> Result<u32, 
     Ok(u32::from(series.moved().is_some_and(|moved| moved > RESTART_SECS_MIN)))
 }
 
-/// One instance's health. One that has never been up is given the warm-up to come up.
-fn instance_health(
-    probe: &Probe,
-    carry: &mut InstanceCarry,
-    now: Time,
-    warmup: Duration,
-) -> Reading {
-    let answer = probe.answer.as_ref().map_err(Clone::clone)?;
-    let known = carry.been_up.contains(&probe.signal);
-    match answer.status {
-        Health::Up | Health::Degraded if !known => carry.been_up.push(probe.signal),
-        Health::Down if !known && now.since(carry.first_seen) < warmup => {
-            return Err(Missing::new(Why::WarmUp, format!("not up yet: {}", answer.detail)));
-        }
-        Health::Up | Health::Degraded | Health::Down => {}
-    }
-    Ok(Value::Health { status: answer.status, latency_secs: answer.latency_secs })
-}
-
-fn dependency_reading(probe: &Probe) -> Reading {
-    let answer = probe.answer.as_ref().map_err(Clone::clone)?;
-    Ok(Value::Health { status: answer.status, latency_secs: answer.latency_secs })
-}
-
-/// The worst instance counts. Where none is down, one that cannot be understood leaves the arm
-/// unknown: missing data is not health.
-fn worst_health(answers: Vec<Reading>) -> Reading {
-    let (mut worst, mut slowest, mut unknown) = (None, None::<f64>, None);
-    for answer in answers {
-        match answer {
-            Ok(Value::Health { status, latency_secs }) => {
-                worst = worst.max(Some(status));
-                slowest = match (slowest, latency_secs) {
-                    (Some(a), Some(b)) => Some(a.max(b)),
-                    (a, b) => a.or(b),
-                };
-            }
-            Ok(_) => {}
-            Err(missing) => unknown = Some(missing),
-        }
-    }
-    match (worst, unknown) {
-        (Some(Health::Down), _) => {
-            Ok(Value::Health { status: Health::Down, latency_secs: slowest })
-        }
-        (_, Some(missing)) => Err(missing),
-        (Some(status), None) => Ok(Value::Health { status, latency_secs: slowest }),
-        (None, None) => Err(Missing::new(Why::NotObserved, "no instance was probed")),
-    }
-}
-
-fn level_of(signal: usize, instances: &[InstanceReading]) -> Reading {
+/// What was asked once for the whole arm; none when it was not asked.
+fn level_of(signal: usize, instances: &[InstanceReading]) -> Option<Reading> {
     let mut levels = instances.iter().flat_map(|instance| &instance.levels);
-    match levels.find(|level| level.signal == signal) {
-        Some(level) => level.value.clone().and_then(|level| finite(Value::Level(level))),
-        None => Err(Missing::new(Why::NotObserved, "promql needs a metrics server as the source")),
-    }
+    let level = levels.find(|level| level.signal == signal)?;
+    Some(level.value.clone().and_then(|level| finite(Value::Level(level))))
 }
 
 /// The pieces of all instances as one value of the arm.

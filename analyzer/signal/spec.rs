@@ -5,7 +5,10 @@
 
 use regex::Regex;
 
-use super::sample::{Labels, NATIVE, Sample};
+use super::{
+    answer::AnswerNumber,
+    sample::{Labels, NATIVE, Sample},
+};
 
 /// What one signal is read from. Its index equals the engine signal's index.
 #[derive(Clone, Debug)]
@@ -40,6 +43,8 @@ impl SignalSpec {
             | Reads::Counter(_)
             | Reads::Histogram { .. }
             | Reads::Gauge { .. }
+            | Reads::Answer { .. }
+            | Reads::Up
             | Reads::Restarts(_)
             | Reads::Promql(_) => None,
         }
@@ -76,6 +81,18 @@ pub enum Reads {
     },
     /// A health endpoint.
     Health(HealthTarget),
+    /// A number of what a health endpoint answers. There is a [`Reads::Health`] of the same target,
+    /// and one question serves both.
+    Answer {
+        /// Which endpoint.
+        of: HealthTarget,
+        /// Which of its numbers.
+        number: AnswerNumber,
+        /// How instances become one value.
+        reduce: Reduce,
+    },
+    /// Which of the arm's instances answer when they are scraped.
+    Up,
     /// Unix time at which the process began; a change is a restart.
     Restarts(Selection),
     /// A whole PromQL expression, evaluated by a metrics server. `$arm` stands for the arm's label
@@ -224,7 +241,7 @@ pub fn wanted_names(specs: &[SignalSpec]) -> Vec<String> {
                     want(per, "");
                 }
             }
-            Reads::Health(_) | Reads::Promql(_) => {}
+            Reads::Health(_) | Reads::Answer { .. } | Reads::Up | Reads::Promql(_) => {}
         }
     }
     names
@@ -249,6 +266,8 @@ pub fn lacks_buckets(specs: &[SignalSpec], samples: &[Sample]) -> bool {
         | Reads::Counter(_)
         | Reads::Gauge { .. }
         | Reads::Health(_)
+        | Reads::Answer { .. }
+        | Reads::Up
         | Reads::Restarts(_)
         | Reads::Promql(_) => false,
     })
@@ -283,7 +302,7 @@ pub fn retain_wanted(specs: &[SignalSpec], samples: &mut Vec<Sample>) {
                     add(per, "");
                 }
             }
-            Reads::Health(_) | Reads::Promql(_) => {}
+            Reads::Health(_) | Reads::Answer { .. } | Reads::Up | Reads::Promql(_) => {}
         }
     }
     samples.iter_mut().for_each(Sample::write_bound_plainly);

@@ -18,7 +18,6 @@ use super::{
 };
 use crate::engine::{
     calibration::Calibration,
-    clause::ClauseState,
     evidence::EFFECTS,
     noise::comparison_noise,
     promotion::{Sought, Traffic, time_at, time_to_find, time_to_show},
@@ -96,7 +95,9 @@ pub fn outlook(rules: &RuleSet, assumed: &Assumed, seed: u64) -> Outlook {
         .filter(|(_, rule)| rule.then != Action::Ok)
         .map(|(index, rule)| {
             let faults = eye.faults_of(&rule.when).into_iter();
-            let faults = faults.map(|fault| (fault, eye.until(&rule.when, fault))).collect();
+            let alpha = rules.alpha(rule);
+            let until = |fault| eye.until(&rule.when, Asked { fault, alpha });
+            let faults = faults.map(|fault| (fault, until(fault))).collect();
             RuleOutlook { rule: index, faults }
         })
         .collect();
@@ -168,6 +169,13 @@ fn about(time: Option<Duration>) -> Wait {
     time.map_or(Wait::Never, Wait::About)
 }
 
+/// What a clause is to find, and with which share of the false-rollback rate.
+#[derive(Clone, Copy)]
+struct Asked {
+    fault: FaultKind,
+    alpha: f64,
+}
+
 /// Everything that the times depend on.
 struct Eye<'a> {
     rules: &'a RuleSet,
@@ -208,15 +216,15 @@ impl Eye<'_> {
     }
 
     /// Until a condition holds under a fault.
-    fn until(&self, condition: &Condition, fault: FaultKind) -> Wait {
+    fn until(&self, condition: &Condition, asked: Asked) -> Wait {
         match condition {
-            Condition::Clause(clause) => self.until_clause(clause, fault),
+            Condition::Clause(clause) => self.until_clause(clause, asked),
             Condition::And(parts) => {
-                let parts = parts.iter().map(|part| self.until(part, fault));
+                let parts = parts.iter().map(|part| self.until(part, asked));
                 parts.reduce(longest).unwrap_or(Wait::Never)
             }
             Condition::Or(parts) => {
-                let parts = parts.iter().map(|part| self.until(part, fault));
+                let parts = parts.iter().map(|part| self.until(part, asked));
                 parts.reduce(soonest).unwrap_or(Wait::Never)
             }
             // Only what one look decides may be turned round, and it says nothing of time.
@@ -224,11 +232,12 @@ impl Eye<'_> {
         }
     }
 
-    fn until_clause(&self, clause: &Clause, fault: FaultKind) -> Wait {
+    fn until_clause(&self, clause: &Clause, asked: Asked) -> Wait {
+        let fault = asked.fault;
         let interval = self.rules.observe.interval;
         match clause.test {
-            Test::BeyondBaseline { op, margin } => self.until_beyond(clause, fault, op, margin),
-            Test::BeyondConstant { op, limit } => self.until_limit(clause, fault, op, limit),
+            Test::BeyondBaseline { op, margin } => self.until_beyond(clause, asked, op, margin),
+            Test::BeyondConstant { op, limit } => self.until_limit(clause, asked, op, limit),
             Test::Dwell { op, bound, hold } => self.until_held(clause, fault, op, bound, hold),
             Test::Counted { limit, .. } => self.until_counted(clause, fault, limit),
             Test::HealthIs { hold, .. } if fault == GONE => match hold {
@@ -238,13 +247,6 @@ impl Eye<'_> {
             Test::HealthIs { .. } => Wait::Never,
             Test::Slope { .. } | Test::HealthLatency { .. } => Wait::Unknown,
         }
-    }
-
-    /// A clause's share of the false-rollback rate.
-    fn alpha(&self) -> f64 {
-        let clauses = self.rules.rules.iter().flat_map(|rule| rule.when.clauses());
-        let count = clauses.filter(|clause| ClauseState::is_evidence(&clause.test)).count();
-        self.rules.false_rollback_rate / count.max(1) as f64
     }
 
     /// Traffic as the formulas take it, with this share of events.
@@ -268,11 +270,11 @@ impl Eye<'_> {
         }
     }
 
-    fn until_beyond(&self, clause: &Clause, fault: FaultKind, op: Op, margin: f64) -> Wait {
+    fn until_beyond(&self, clause: &Clause, asked: Asked, op: Op, margin: f64) -> Wait {
+        let Asked { fault, alpha } = asked;
         let failing = self.assumed.truth.error_share;
         let is_above = matches!(op, Op::Above | Op::AtLeast);
         let signal = &self.rules.signals[clause.signal];
-        let alpha = self.alpha();
         match (self.plans[clause.signal], fault) {
             (SignalPlan::Failing | SignalPlan::FailingOverTime, FaultKind::Errors { factor })
                 if is_above =>
@@ -342,12 +344,13 @@ impl Eye<'_> {
         nats / (1.0 + (noise - 1.0) / (1.0 - slow))
     }
 
-    fn until_limit(&self, clause: &Clause, fault: FaultKind, op: Op, limit: f64) -> Wait {
+    fn until_limit(&self, clause: &Clause, asked: Asked, op: Op, limit: f64) -> Wait {
+        let Asked { fault, alpha } = asked;
         let Some((_, faulty)) = self.values(clause.signal, fault) else { return Wait::Unknown };
         if !op.holds(faulty, limit) {
             return Wait::Never;
         }
-        let price = self.price(self.alpha(), 1);
+        let price = self.price(alpha, 1);
         match (self.plans[clause.signal], self.rules.signals[clause.signal].kind) {
             (SignalPlan::Failing | SignalPlan::Succeeding, _) => {
                 let traffic = self.traffic(clause.signal, limit);

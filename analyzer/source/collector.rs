@@ -305,6 +305,8 @@ pub(super) fn promql_signals(specs: &[SignalSpec]) -> impl Iterator<Item = (usiz
     specs.iter().enumerate().filter_map(|(signal, spec)| match &spec.reads {
         Reads::Promql(expression) => Some((signal, expression.as_str())),
         Reads::Health(_)
+        | Reads::Answer { .. }
+        | Reads::Up
         | Reads::Ratio { .. }
         | Reads::Counter(_)
         | Reads::Histogram { .. }

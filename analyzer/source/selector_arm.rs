@@ -195,7 +195,7 @@ fn wanted(specs: &[SignalSpec]) -> Vec<Wanted<'_>> {
                     all.extend(of(per, false));
                 }
             }
-            Reads::Health(_) | Reads::Promql(_) => {}
+            Reads::Health(_) | Reads::Answer { .. } | Reads::Up | Reads::Promql(_) => {}
         }
     }
     let whole: BTreeSet<(&str, bool)> = all

@@ -35,6 +35,7 @@ mod recorder;
 mod recordings;
 mod replay;
 mod rules;
+mod runbooks;
 mod service;
 mod signal;
 mod simulate;

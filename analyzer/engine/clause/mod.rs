@@ -109,17 +109,6 @@ enum Judge {
 }
 
 impl ClauseState {
-    /// Whether a clause takes a share of the false-rollback rate.
-    pub fn is_evidence(test: &Test) -> bool {
-        match test {
-            Test::BeyondConstant { .. } | Test::BeyondBaseline { .. } | Test::Slope { .. } => true,
-            Test::Dwell { .. }
-            | Test::Counted { .. }
-            | Test::HealthIs { .. }
-            | Test::HealthLatency { .. } => false,
-        }
-    }
-
     /// A clause that has seen nothing. `alpha` is its share of the false-rollback rate, `horizon`
     /// the analysis' length in looks.
     pub fn new(clause: &Clause, signal: &Signal, alpha: f64, horizon: u32) -> Self {
