@@ -13,6 +13,7 @@ pub mod demo;
 pub mod engine;
 pub mod report;
 pub mod rulefile;
+pub mod ruletest;
 pub mod service;
 pub mod signal;
 pub mod simulation;

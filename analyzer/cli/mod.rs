@@ -25,6 +25,7 @@ pub mod run;
 pub mod schema;
 pub mod serve;
 pub mod simulate;
+pub mod test;
 
 /// All is well, or promote.
 pub const PROMOTE: u8 = 0;
@@ -77,6 +78,8 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     /// Say how long a rule file needs at given traffic.
     Plan(plan::PlanArgs),
+    /// Run the tests of rule files.
+    Test(test::TestArgs),
     /// Check rule files and say what they hold.
     Check(check::CheckArgs),
     /// Print the JSON Schema of rule files, for editors.
@@ -128,6 +131,7 @@ pub fn main() -> ExitCode {
         Command::Record(args) => record::main(&args),
         Command::Simulate(args) => simulate::main(&args),
         Command::Plan(args) => plan::main(&args),
+        Command::Test(args) => test::main(&args),
         Command::Check(args) => check::main(&args),
         Command::Schema(args) => schema::main(&args),
         Command::Completions(args) => completions::main(&args, Cli::command()),
@@ -136,7 +140,9 @@ pub fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // Faults of a rule file say themselves that they are errors.
+            let text = format!("{error:#}");
+            eprintln!("error: {}", text.strip_prefix("error: ").unwrap_or(&text));
             ExitCode::from(if error.is::<UsageError>() { USAGE } else { FAILURE })
         }
     }

@@ -1,20 +1,36 @@
-//! `rollgate replay RECORDING --rules FILE`: the engine over recorded bodies, with recorded time.
+//! `rollgate replay RECORDING|ANALYSIS`: the engine over recorded bodies or over the looks of a stored
+//! analysis, with recorded time; by one rule file, or by two whose difference is told.
 //!
 //! The same reducer and the same engine as in `serve`; a replay differs only in where samples and
 //! time come from, and takes no longer than the work itself.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+mod diff;
+mod fold;
+mod journal;
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::Args;
 
-use super::{FormatArg, Output, UsageError, conclude, display, load_rules, parse_duration};
+use self::{
+    diff::Difference,
+    fold::{Fold, Outcome},
+    journal::Stored,
+};
+use super::{
+    FAILURE, FormatArg, Output, PROMOTE, UsageError, conclude, display, load_rules, parse_duration,
+};
 use crate::{
     engine::{
-        analysis::Analysis,
         calibration::{Calibration, calibrate},
         observation::{Observation, Time},
     },
-    report::{build, explain, shape::Report},
+    report::shape::Report,
     rulefile::RuleFile,
     signal::{carry::Carry, past::PastLook, reduce::Reducer, spec::SignalSpec},
     source::{exposition::Format, recording::Recording},
@@ -26,21 +42,37 @@ const LOOK_OFFSET: Duration = Duration::from_millis(500);
 /// Arguments of `replay`.
 #[derive(Args)]
 #[command(after_help = "\
-A recording is a directory with `scrapes.ndjson.gz` and `health.ndjson.gz`, one answer a line. It
-is judged by the time in it. One that ends before a final verdict is inconclusive (exit code 4).
+A recording is a directory with `scrapes.ndjson.gz` and `health.ndjson.gz`, one answer a line
+(`rollgate record` writes one). It is judged by the time in it. One that ends before a final verdict
+is inconclusive (exit code 4).
+
+A stored analysis is judged again from its journal, which is only read: by the rules it began with,
+or by those of --rules. Signals that it did not read are missing data then.
+
+With --diff the exit code is 0 when both rule files come to the same verdict at the same look, and 1
+when they do not.
 
   rollgate replay tests/cases/recordings/error5 --rules rules/recommended.yaml --hold 2m
-  rollgate replay error5 --rules rules/recommended.yaml --history healthy")]
+  rollgate replay error5 --rules rules/recommended.yaml --diff mine.yaml
+  rollgate replay error5 --rules rules/recommended.yaml --history healthy
+  rollgate replay 0193b2c4-7d1e-7c3a-9b60-5f2a8c1d4e77 --store rollgate.db --diff mine.yaml")]
 pub struct ReplayArgs {
-    /// Directory of the recording.
-    recording: PathBuf,
-    /// Rule file.
+    /// Directory of a recording, or the id of a stored analysis.
+    #[arg(value_name = "RECORDING|ANALYSIS")]
+    subject: PathBuf,
+    /// Rule file; of a stored analysis the rules it began with when left out.
     #[arg(long, value_name = "FILE")]
-    rules: PathBuf,
+    rules: Option<PathBuf>,
+    /// Another rule file: say what it would have made different.
+    #[arg(long, value_name = "FILE")]
+    diff: Option<PathBuf>,
+    /// Store of the analysis.
+    #[arg(long, value_name = "FILE", default_value = "rollgate.db")]
+    store: PathBuf,
     /// Watch at least this long instead of what the rule file says.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     hold: Option<Duration>,
-    /// Look this often instead of what the rule file says.
+    /// Look this often instead of what the rule file says; only of a recording.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     interval: Option<Duration>,
     /// Another recording of the same service, from before: noise is measured on its baseline.
@@ -56,27 +88,133 @@ pub struct ReplayArgs {
 /// Runs the command.
 pub fn main(args: &ReplayArgs) -> anyhow::Result<u8> {
     super::init_logging("warn");
-    let mut file = load_rules(&args.rules, args.hold.map(|hold| hold.as_secs_f64()))?;
-    if let Some(interval) = args.interval {
-        file.rules.observe.interval = interval;
-    }
-    let open = |path: &PathBuf| {
-        let opened = Recording::open(path, Format::from(args.format));
-        opened.map_err(|error| UsageError(error.to_string()))
+    let subject = args.subject()?;
+    let (name, one) = args.judged(&subject, args.rules.as_deref())?;
+    let (color, width) = display::stdout_style();
+    let Some(other) = &args.diff else {
+        if !args.output.json {
+            print!(
+                "{}{}",
+                display::table(&one.report, color, width),
+                display::sentence(&one.report, color, width)
+            );
+            if let Some(note) = subject.compared_to_then(&one.report, args) {
+                println!(" {note}");
+            }
+        }
+        return conclude(&one.report, args.output);
     };
-    let recording = open(&args.recording)?;
-    let history = args.history.as_ref().map(open).transpose()?;
-    let calibration = history.map(|history| measure(&history, &file)).unwrap_or_default();
-    let report = replay_calibrated(&recording, file, &calibration)?;
-    if !args.output.json {
-        let (color, width) = display::stdout_style();
-        print!(
-            "{}{}",
-            display::table(&report, color, width),
-            display::sentence(&report, color, width)
-        );
+    let other = args.judged(&subject, Some(other))?;
+    let difference = Difference::of((name, one), other);
+    let mut out = io::stdout().lock();
+    match args.output.json {
+        true => {
+            serde_json::to_writer_pretty(&mut out, &difference).map_err(io::Error::from)?;
+            writeln!(out)?;
+        }
+        false => write!(out, "{}", difference.table(color, width))?,
     }
-    conclude(&report, args.output)
+    out.flush()?;
+    Ok(if difference.same { PROMOTE } else { FAILURE })
+}
+
+/// What is judged.
+enum Subject {
+    Recording { recording: Box<Recording>, history: Option<Box<Recording>> },
+    Stored(Box<Stored>, tokio::runtime::Runtime),
+}
+
+impl Subject {
+    /// Whether a stored analysis, judged by its own rules, comes out as it did then.
+    fn compared_to_then(&self, report: &Report, args: &ReplayArgs) -> Option<&'static str> {
+        let Subject::Stored(stored, _) = self else { return None };
+        let (None, None, Some(then)) = (&args.rules, args.hold, stored.report()) else {
+            return None;
+        };
+        // As texts: a number that is read back may differ in its last bit.
+        let now = serde_json::to_string(report).ok()?;
+        let had_verdict = then.contains(r#""final":true"#);
+        Some(match now == then {
+            true => "The same as when it was judged first, bit for bit.",
+            // Only a verdict is comparable: what ends early here was cancelled or still runs.
+            false if !had_verdict => "It had no verdict then: it was cancelled, or still runs.",
+            false => "This differs from what was stored when it was judged first.",
+        })
+    }
+}
+
+impl ReplayArgs {
+    fn subject(&self) -> anyhow::Result<Subject> {
+        // An id is never a path that exists; a path with folders in it is never an id.
+        let is_id = !self.subject.exists() && self.subject.components().count() == 1;
+        let id = self.subject.to_str().filter(|id| is_id && !id.contains('.'));
+        if let Some(id) = id.filter(|_| self.store.exists()) {
+            for (given, option) in
+                [(self.interval.is_some(), "--interval"), (self.history.is_some(), "--history")]
+            {
+                if given {
+                    let fault = format!(
+                        "{option} means nothing to a stored analysis: its looks \
+                                         are what they were"
+                    );
+                    return Err(UsageError(fault).into());
+                }
+            }
+            let runtime = super::runtime()?;
+            let stored = runtime.block_on(Stored::open(&self.store, id))?;
+            return Ok(Subject::Stored(Box::new(stored), runtime));
+        }
+        let open = |path: &Path| {
+            let opened = Recording::open(path, Format::from(self.format));
+            opened.map(Box::new).map_err(|error| {
+                let hint = match id {
+                    Some(_) => format!(
+                        "; if it is the id of an analysis, give its store with --store ({} does \
+                         not exist)",
+                        self.store.display()
+                    ),
+                    None => String::new(),
+                };
+                UsageError(format!("{error}{hint}"))
+            })
+        };
+        let recording = open(&self.subject)?;
+        let history = self.history.as_deref().map(open).transpose()?;
+        Ok(Subject::Recording { recording, history })
+    }
+
+    /// Judges it by a rule file, or by its own; with the name of the rules.
+    fn judged(&self, subject: &Subject, rules: Option<&Path>) -> anyhow::Result<(String, Outcome)> {
+        let hold_secs = self.hold.map(|hold| hold.as_secs_f64());
+        let load = |path: &Path| -> anyhow::Result<(String, RuleFile)> {
+            let mut file = load_rules(path, hold_secs)?;
+            if let Some(interval) = self.interval {
+                file.rules.observe.interval = interval;
+            }
+            Ok((path.display().to_string(), file))
+        };
+        match (subject, rules) {
+            (Subject::Recording { .. }, None) => {
+                Err(UsageError("a recording has no rules of its own: give --rules FILE".into())
+                    .into())
+            }
+            (Subject::Recording { recording, history }, Some(path)) => {
+                let (name, file) = load(path)?;
+                let calibration = history.as_ref().map(|history| measure(history, &file));
+                let outcome = fold(recording, &file, &calibration.unwrap_or_default())?;
+                Ok((name, outcome))
+            }
+            (Subject::Stored(stored, runtime), None) => {
+                let (name, sha256) = stored.rules();
+                let name = format!("{name} ({})", &sha256[..sha256.len().min(8)]);
+                Ok((name, runtime.block_on(stored.judge(hold_secs))?))
+            }
+            (Subject::Stored(stored, runtime), Some(path)) => {
+                let (name, file) = load(path)?;
+                Ok((name, runtime.block_on(stored.judge_by(&file, hold_secs))?))
+            }
+        }
+    }
 }
 
 /// The noise of the old version in a recording.
@@ -114,31 +252,35 @@ fn observations(recording: &Recording, file: &RuleFile) -> impl Iterator<Item = 
 
 /// Judges a whole recording, by the stated prior of the noise. A recording that ends before a final
 /// verdict is inconclusive.
+///
+/// # Errors
+/// When the recording holds no look.
 pub fn replay(recording: &Recording, file: RuleFile) -> anyhow::Result<Report> {
     replay_calibrated(recording, file, &Calibration::default())
 }
 
 /// The same with measured noise.
+///
+/// # Errors
+/// When the recording holds no look.
 pub fn replay_calibrated(
     recording: &Recording,
     file: RuleFile,
     calibration: &Calibration,
 ) -> anyhow::Result<Report> {
-    let rules = Arc::new(file.rules.clone());
-    let mut analysis = Analysis::calibrated(rules.clone(), recording.start(), calibration);
-    let mut last = None;
-    for observation in observations(recording, &file) {
-        let step = analysis.step(&observation);
-        let report = build::report(&rules, &step);
-        if report.is_final {
-            return Ok(report);
+    Ok(fold(recording, &file, calibration)?.report)
+}
+
+fn fold(
+    recording: &Recording,
+    file: &RuleFile,
+    calibration: &Calibration,
+) -> anyhow::Result<Outcome> {
+    let mut fold = Fold::new(Arc::new(file.rules.clone()), recording.start(), calibration);
+    for observation in observations(recording, file) {
+        if !fold.look(&observation) {
+            break;
         }
-        last = Some(report);
     }
-    let mut report = last.ok_or_else(|| UsageError("the recording holds no look".to_owned()))?;
-    report.reason = explain::ended_early(&report, rules.promote.after.as_secs_f64());
-    "inconclusive".clone_into(&mut report.verdict);
-    report.rule = None;
-    report.decided_at = Some(report.at);
-    Ok(report)
+    fold.end()
 }

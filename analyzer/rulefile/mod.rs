@@ -31,6 +31,7 @@ mod schema;
 mod selector;
 mod signals;
 mod table;
+pub mod test_file;
 mod token;
 mod traffic;
 mod tree;

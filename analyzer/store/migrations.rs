@@ -7,8 +7,8 @@
 use std::path::Path;
 
 use sqlx::{
-    ConnectOptions, Connection, Row, SqliteConnection,
-    sqlite::{SqliteConnectOptions, SqliteTransaction},
+    ConnectOptions, Connection, Row, SqliteConnection, SqlitePool,
+    sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteTransaction},
 };
 
 use super::StoreError;
@@ -55,6 +55,36 @@ pub(super) async fn inspect(path: &Path) -> Result<(), StoreError> {
     let checked = check(path, &mut connection).await;
     connection.close().await.map_err(|error| refusal(path, error))?;
     checked.map(|_| ())
+}
+
+/// Opens a store of exactly this version for reading, without changing it.
+pub(super) async fn open_to_read(
+    path: &Path,
+    options: SqliteConnectOptions,
+    pool: SqlitePoolOptions,
+) -> Result<SqlitePool, StoreError> {
+    inspect(path).await?;
+    if !path.exists() {
+        let hint = "give the path of a store that `rollgate serve` keeps";
+        return Err(unusable(path, "no file", hint, None));
+    }
+    let connect = options.filename(path).read_only(true);
+    let pool = pool.connect_with(connect).await.map_err(|error| refusal(path, error))?;
+    let mut connection = pool.acquire().await.map_err(|error| refusal(path, error))?;
+    match check(path, &mut connection).await? {
+        VERSION => {}
+        0 => {
+            let hint = "give the path of a store that `rollgate serve` keeps";
+            return Err(unusable(path, "an empty file", hint, None));
+        }
+        older => {
+            let found = format!("a store of version {older} (this program reads {VERSION})");
+            let hint = "start `rollgate serve` of this version on it, which brings it up to date";
+            return Err(unusable(path, &found, hint, None));
+        }
+    }
+    drop(connection);
+    Ok(pool)
 }
 
 /// Brings a database to the present version, in the transaction of the caller: of two programs that

@@ -109,6 +109,19 @@ impl SqliteStore {
         Ok(Self { writer, reader })
     }
 
+    /// Opens the file at `path` for reading only: nothing of it is changed, created or brought up to
+    /// date, and a service that uses it goes on. Writes fail.
+    ///
+    /// # Errors
+    /// When there is no store of this version at `path`, or it cannot be read.
+    pub async fn open_to_read(path: &Path) -> Result<Self, StoreError> {
+        let options = SqliteOptions::default();
+        let connect =
+            SqliteConnectOptions::new().busy_timeout(options.busy_wait).disable_statement_logging();
+        let reader = migrations::open_to_read(path, connect, pool(1)).await?;
+        Ok(Self { writer: reader.clone(), reader })
+    }
+
     /// A store in memory, gone when it is dropped. It reads and writes by the same connection.
     pub async fn in_memory() -> Result<Self, StoreError> {
         let path = Path::new(":memory:");

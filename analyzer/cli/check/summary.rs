@@ -240,6 +240,10 @@ fn reads_text(signal: &Signal, reads: &Reads) -> String {
         }
         Reads::Health(HealthTarget::Path(path)) => format!("{path} of every instance"),
         Reads::Health(HealthTarget::Url(url)) => url.clone(),
+        Reads::Answer { of: HealthTarget::Path(target) | HealthTarget::Url(target), .. } => {
+            format!("a number that {target} answers")
+        }
+        Reads::Up => "share of instances that answer".to_owned(),
         Reads::Restarts(of) => format!("restarts by {}", selection(of)),
         Reads::Promql(text) => {
             format!("PromQL: {}", text.split_whitespace().collect::<Vec<_>>().join(" "))

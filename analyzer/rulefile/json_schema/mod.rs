@@ -19,7 +19,7 @@ use self::value::{
     object, share, with_default,
 };
 use super::{
-    condition, release, rules,
+    condition, lint, release, rules,
     schema::MAX_SERVICE_BYTES,
     signals::{MAX_SIGNALS, RESERVED},
 };
@@ -97,6 +97,7 @@ fn file_keys() -> Vec<(&'static str, Value)> {
                 "concurrent",
             ),
         ),
+        ("allow", allow("Lints that do not warn of this file.")),
     ]
 }
 
@@ -115,8 +116,38 @@ fn observe() -> Value {
             "warmup",
             duration_key("An instance younger than this is not judged.", "30s", &["30s", "2m"]),
         ),
+        (
+            "traffic",
+            rate(
+                "What the canary gets, for `check`, `plan` and `simulate`: nothing is judged by \
+                 it. Of a release in steps, what the whole service gets.",
+            ),
+        ),
+        (
+            "baseline_traffic",
+            rate("What the baseline gets: as much as the canary unless it is said."),
+        ),
     ];
     object("How to look. Optional.", &[], keys)
+}
+
+/// Requests over a time.
+fn rate(words: &str) -> Value {
+    let pattern = format!(r"^\s*{NUMBER}\s*/\s*(s|min|h)\s*$");
+    matching(words, &pattern, &["20/s", "300/min"])
+}
+
+/// One lint, or several. Its name stands with what it finds.
+fn allow(words: &str) -> Value {
+    let name = || {
+        let lints = lint::ALL.iter();
+        let names = lints.map(|lint| json!({ "const": lint.name, "description": lint.what }));
+        json!({ "anyOf": names.collect::<Vec<Value>>() })
+    };
+    json!({
+        "description": words,
+        "anyOf": [name(), { "type": "array", "items": name() }],
+    })
 }
 
 fn signals() -> Value {
@@ -185,6 +216,7 @@ fn rule() -> Value {
         ),
         ("after", asleep("The rule is asleep before this time since the analysis began.")),
         ("until", asleep("The rule is asleep from this time on.")),
+        ("allow", allow("Lints that do not warn of this rule.")),
         (
             "weight",
             with_default(

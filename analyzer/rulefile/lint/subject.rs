@@ -137,7 +137,7 @@ impl<'t> Subject<'t> {
                         add(per, "gauge");
                     }
                 }
-                Reads::Health(_) | Reads::Promql(_) => {}
+                Reads::Health(_) | Reads::Answer { .. } | Reads::Up | Reads::Promql(_) => {}
             }
         }
         all
