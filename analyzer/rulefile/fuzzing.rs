@@ -6,9 +6,12 @@
 
 use std::{ops::Range, sync::LazyLock};
 
+use regex::Regex;
+
 use super::{
-    Faults, RuleFile, condition, load,
+    Faults, RuleFile, condition, json_schema, load,
     selector::{self, Budget},
+    test_file,
 };
 use crate::signal::{sample::Labels, spec::Selection};
 
@@ -45,21 +48,38 @@ pub fn rule_file(data: &[u8]) {
     }
 }
 
+/// A test file: its shape is read, and then its tests by the signals of a rule file.
+pub fn test_file(data: &[u8]) {
+    static RULES: LazyLock<RuleFile> = LazyLock::new(|| {
+        load("rules", &with_condition("error_rate > 5%")).expect("the rule file is good")
+    });
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match test_file::load("fuzzed", text) {
+        Ok(outline) => match outline.bind(&RULES) {
+            Ok(tests) => assert!(!tests.is_empty() && tests.len() <= test_file::TESTS_MAX),
+            Err(faults) => check_faults(text, &faults),
+        },
+        Err(faults) => check_faults(text, &faults),
+    }
+}
+
 /// A condition: its words as they are shown are read to the same, and so is each of its clauses.
 pub fn condition(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    match condition::parse(text) {
-        Err(complaint) => {
-            inside(&complaint.span, text);
-            return;
-        }
-        Ok(_) => {}
+    if let Err(complaint) = condition::parse(text) {
+        return inside(&complaint.span, text);
     }
     let file = with_condition(text);
     let read = match load("fuzzed", &file) {
         Ok(read) => read,
         Err(faults) => return check_faults(&file, &faults),
     };
+    // No squiggle in an editor under what is good.
+    static PATTERN: LazyLock<Regex> = LazyLock::new(|| {
+        let pattern = format!("^(?:{})$", json_schema::value::condition());
+        Regex::new(&pattern).expect("the schema's pattern is a regex")
+    });
+    assert!(PATTERN.is_match(text), "{text:?} is not what the schema knows as a condition");
     let rule = &read.rules.rules[0];
     let again = load("fuzzed", &with_condition(&rule.text));
     let again = again.unwrap_or_else(|faults| panic!("{text:?} is not read back: {faults}"));
@@ -152,4 +172,36 @@ fn check_faults(text: &str, faults: &Faults) {
     // Fifty faults of a line of excerpt, each with the file's own words cut short.
     assert!(plain.len() < 400_000, "{} bytes said", plain.len());
     assert!(faults.render(true).len() >= plain.len());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    /// Every input that the fuzzers found worth keeping, and every one that once broke a promise.
+    fn replay(target: &str, check: fn(&[u8])) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/fuzz").join(target);
+        let entries = fs::read_dir(folder).expect("the corpus is there");
+        let mut count = 0;
+        for entry in entries {
+            check(&fs::read(entry.expect("it can be listed").path()).expect("it can be read"));
+            count += 1;
+        }
+        assert!(count > 50, "only {count} inputs for {target}");
+    }
+
+    #[test]
+    fn the_corpus_of_rule_files_keeps_every_promise() {
+        replay("rule_file", super::rule_file);
+    }
+
+    #[test]
+    fn the_corpus_of_conditions_keeps_every_promise() {
+        replay("condition", super::condition);
+    }
+
+    #[test]
+    fn the_corpus_of_selectors_keeps_every_promise() {
+        replay("selector", super::selector);
+    }
 }

@@ -6,6 +6,7 @@ mod architecture;
 mod bad_input;
 mod browser;
 mod check;
+mod completions;
 mod deliver;
 mod demo_service;
 mod display;
