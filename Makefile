@@ -2,12 +2,17 @@
 # make lint    formatting and clippy, warnings denied
 # make bench   criterion benches; they assert their answers and their targets
 # make characteristics   benches/operating_characteristics.md: false rollbacks and delays, in minutes
+# make fuzz    cargo-fuzz on what reads rule files, FUZZ_SECS (600) seconds a target; needs `cargo install cargo-fuzz`
 # make demo    a release judged before your eyes
 
 PACKAGES := prometheus chromium
 BINARIES := prometheus chromium
 
-.PHONY: test lint bench characteristics demo tools
+FUZZ_TARGETS := rule_file test_file condition selector exposition
+FUZZ_SECS := 600
+FUZZ_SEEDS_rule_file := rules tests/cases/rules
+
+.PHONY: test lint bench characteristics demo fuzz tools
 
 test: tools
 	cargo test --lib --bins --test it --test memory
@@ -25,6 +30,14 @@ characteristics:
 
 demo:
 	cargo run --release -- demo
+
+# The code has no `unsafe`, so no sanitizer is asked for, and a stable compiler will do. New inputs go to
+# fuzz/corpus, and what breaks a promise to fuzz/artifacts; both are left out of the repository. The lock
+# file is the product's own, so that what is fuzzed is what is shipped.
+fuzz:
+	cp Cargo.lock fuzz/Cargo.lock
+	@for target in $(FUZZ_TARGETS); do mkdir -p fuzz/corpus/$$target tests/cases/fuzz/$$target; done
+	@$(foreach target,$(FUZZ_TARGETS),echo "fuzzing $(target) for $(FUZZ_SECS)s" && cargo fuzz run -s none $(target) fuzz/corpus/$(target) tests/cases/fuzz/$(target) $(FUZZ_SEEDS_$(target)) -- -dict=fuzz/dictionaries/$(target).dict -max_total_time=$(FUZZ_SECS) -timeout=2 -max_len=4096 -verbosity=0 -print_final_stats=1 &&) true
 
 # Idempotent: asks for nothing when both programs are there.
 tools:

@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::{
     report::shape::{Report, RulesRef},
@@ -19,6 +19,7 @@ use crate::{
 pub mod assume;
 pub mod backtest;
 pub mod check;
+pub mod completions;
 pub mod demo;
 pub mod display;
 pub mod explain;
@@ -27,6 +28,7 @@ mod progress;
 pub mod record;
 pub mod replay;
 pub mod run;
+pub mod schema;
 pub mod serve;
 pub mod simulate;
 pub mod test;
@@ -90,6 +92,10 @@ enum Command {
     Backtest(backtest::BacktestArgs),
     /// Check rule files and say what they hold.
     Check(check::CheckArgs),
+    /// Print the JSON Schema of rule files, for editors.
+    Schema(schema::SchemaArgs),
+    /// Print a script that completes commands and options in your shell.
+    Completions(completions::CompletionsArgs),
 }
 
 /// How a verdict is printed.
@@ -139,6 +145,8 @@ pub fn main() -> ExitCode {
         Command::Test(args) => test::main(&args),
         Command::Backtest(args) => backtest::main(&args),
         Command::Check(args) => check::main(&args),
+        Command::Schema(args) => schema::main(&args),
+        Command::Completions(args) => completions::main(&args, Cli::command()),
     };
     match result {
         Ok(code) => ExitCode::from(code),

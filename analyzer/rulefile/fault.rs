@@ -116,7 +116,8 @@ impl Fault {
             Group::with_title(title)
                 .element(Origin::path(self.file.as_str()).line(self.line).char_column(self.column))
         } else {
-            let start = self.span.start - line_start;
+            // A fault at a line's CR stands behind what is shown of the line.
+            let start = (self.span.start - line_start).min(line.len());
             let end = (self.span.end - line_start).clamp(start, line.len());
             title.element(
                 Snippet::source(line)

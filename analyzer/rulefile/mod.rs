@@ -5,8 +5,9 @@
 //! `rules` the rules, whose conditions `token` cuts, `condition` parses (with `field_path` for paths
 //! into a health answer) and `meaning` checks against the signals; `answers` makes signals of what is
 //! asked of a health answer; `literal` holds numbers with units, `units` which of them fit which
-//! signal, and `fault` what a person is told; `lint` warns of what can be judged and is hardly meant.
-//! A form of the language that is not built is refused by its name: nothing in a file is ever ignored.
+//! signal, and `fault` what a person is told; `lint` warns of what can be judged and is hardly meant;
+//! `json_schema` tells editors the shape. A form of the language that is not built is refused by
+//! its name: nothing in a file is ever ignored.
 //!
 //! Invariants: text in, values out, no I/O; the time and memory a hostile file can cost are
 //! bounded by the `MAX_*` limits of these modules; no input panics. Anchors, aliases, tags and
@@ -16,10 +17,14 @@ mod answers;
 mod condition;
 mod fault;
 mod field_path;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod health_target;
+pub mod json_schema;
 pub mod lint;
 mod literal;
 mod meaning;
+mod promql;
 mod release;
 mod rules;
 mod schema;

@@ -26,12 +26,16 @@ const FALSE_PROMOTION_RATE: f64 = 0.05;
 /// Longest `offset` of a baseline: five weeks, so that the same day of last month can be meant.
 const MAX_OFFSET: Duration = Duration::from_secs(35 * 24 * 3600);
 
-static PROMOTE: Shape = Shape {
+/// What is done at the deadline.
+pub(super) const OTHERWISE: [(&str, Otherwise); 3] =
+    [("hold", Otherwise::Hold), ("rollback", Otherwise::Rollback), ("promote", Otherwise::Promote)];
+
+pub(super) static PROMOTE: Shape = Shape {
     what: "`promote`",
     keys: &["after", "margin", "false_promotion_rate", "deadline", "otherwise"],
     unbuilt: &[],
 };
-static STEP: Shape = Shape { what: "a step", keys: &["weight", "hold"], unbuilt: &[] };
+pub(super) static STEP: Shape = Shape { what: "a step", keys: &["weight", "hold"], unbuilt: &[] };
 
 /// Reads `promote` and `steps`, which say together how long a release is watched. Without `promote`
 /// there must be steps.
@@ -88,15 +92,7 @@ pub(super) fn read(
     };
     let otherwise = match get("otherwise") {
         None => Some(Otherwise::Hold),
-        Some(node) => out.keep(table::choice(
-            node,
-            "`otherwise`",
-            &[
-                ("hold", Otherwise::Hold),
-                ("rollback", Otherwise::Rollback),
-                ("promote", Otherwise::Promote),
-            ],
-        )),
+        Some(node) => out.keep(table::choice(node, "`otherwise`", &OTHERWISE)),
     };
     let (after, deadline) = (after?, deadline?);
     if after > deadline {

@@ -20,13 +20,17 @@ use crate::engine::rule::{Action, Condition, Rule};
 /// Rules in one file: each is judged at every look.
 pub(super) const MAX_RULES: usize = 64;
 /// Longest reason and runbook link.
-const MAX_REASON_BYTES: usize = 500;
+pub(super) const MAX_REASON_BYTES: usize = 500;
 /// Largest `weight`: the least of two rules then still has a thousandth of the rate.
-const WEIGHT_MAX: f64 = 1000.0;
+pub(super) const WEIGHT_MAX: f64 = 1000.0;
 /// Longest `after` and `until`.
 const MAX_WAKING: Duration = Duration::from_secs(14 * 24 * 3600);
 
-static RULE: Shape = Shape {
+/// What a rule leads to.
+pub(super) const THEN: [(&str, Action); 3] =
+    [("rollback", Action::Rollback), ("investigate", Action::Investigate), ("ok", Action::Ok)];
+
+pub(super) static RULE: Shape = Shape {
     what: "a rule",
     keys: &["when", "then", "reason", "runbook", "after", "until", "weight", "allow"],
     unbuilt: &[],
@@ -83,17 +87,7 @@ impl Reader<'_, '_> {
         let until = self.waking("until");
         self.check_waking(after, until);
         let condition = when.and_then(|node| self.condition(node, after, until));
-        let then = then.and_then(|node| {
-            self.out.keep(table::choice(
-                node,
-                "`then`",
-                &[
-                    ("rollback", Action::Rollback),
-                    ("investigate", Action::Investigate),
-                    ("ok", Action::Ok),
-                ],
-            ))
-        });
+        let then = then.and_then(|node| self.out.keep(table::choice(node, "`then`", &THEN)));
         let reason = self.reason();
         if let Some(node) = self.table.get("allow") {
             lint::allow::read(node, self.out);

@@ -28,9 +28,9 @@ pub(super) const MAX_HOLD: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Probability that a healthy release is rolled back by evidence, unless the file says otherwise.
 const FALSE_ROLLBACK_RATE: f64 = 0.001;
 /// Longest `service`.
-const MAX_SERVICE_BYTES: usize = 200;
+pub(super) const MAX_SERVICE_BYTES: usize = 200;
 
-static FILE: Shape = Shape {
+pub(super) static FILE: Shape = Shape {
     what: "a rule file",
     keys: &[
         "version",
@@ -47,7 +47,7 @@ static FILE: Shape = Shape {
     ],
     unbuilt: &[],
 };
-static OBSERVE: Shape = Shape {
+pub(super) static OBSERVE: Shape = Shape {
     what: "`observe`",
     keys: &["interval", "window", "warmup", "traffic", "baseline_traffic"],
     unbuilt: &[],

@@ -14,7 +14,10 @@ use promql_parser::{
 };
 use regex::{Regex, RegexBuilder};
 
-use super::fault::{Complaint, excerpt};
+use super::{
+    fault::{Complaint, excerpt},
+    promql,
+};
 use crate::signal::spec::{MatchTest, Matcher, Selection, Selector};
 
 /// Longest text of a signal's selectors.
@@ -42,10 +45,18 @@ impl Budget {
         Self { regexes: Self::REGEXES }
     }
 
-    /// Compiles every regex of a piece under our limit on size. This comes before the selector is
+    /// Compiles every regex of a piece under our limit on size, once its numbers are such that the
+    /// parser can read them. This comes before the selector is
     /// parsed because the parser compiles them too, and knows no limit: a hostile one costs it a
     /// tenth of a second, and 128 of them a quarter of a minute.
     fn spend(&mut self, piece: Piece<'_>) -> Result<(), Complaint> {
+        if let Some(at) = promql::unreadable_number(piece.text) {
+            return Err(Complaint::new(
+                piece.at + at.start..piece.at + at.end,
+                format!("the number `{}`", excerpt(&piece.text[at])),
+                "a finite number of modest size",
+            ));
+        }
         for (at, regex) in regexes(piece)? {
             let span = piece.at + at.start..piece.at + at.end;
             let complain = |message: &str| {

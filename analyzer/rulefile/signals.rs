@@ -26,10 +26,10 @@ const MAX_NAME_BYTES: usize = 64;
 /// Share of events below which a comparison never fires, unless the file says otherwise.
 const FLOOR_DEFAULT: f64 = 0.001;
 
-const KINDS: [&str; 9] =
+pub(super) const KINDS: [&str; 9] =
     ["ratio", "rate", "count", "quantile", "gauge", "health", "restarts", "up", "promql"];
 /// Keys beside a kind, and the kinds that they mean something to.
-const OPTIONS: [(&str, &[&str]); 6] = [
+pub(super) const OPTIONS: [(&str, &[&str]); 6] = [
     ("floor", &["ratio"]),
     ("of", &["quantile"]),
     ("instances", &["gauge"]),
@@ -37,10 +37,16 @@ const OPTIONS: [(&str, &[&str]); 6] = [
     ("better", &["ratio", "rate", "gauge", "promql"]),
     ("optional", &["ratio", "rate", "count", "quantile", "gauge", "restarts"]),
 ];
+/// How the levels of several instances become one.
+pub(super) const INSTANCES: [(&str, Reduce); 4] =
+    [("max", Reduce::Max), ("min", Reduce::Min), ("mean", Reduce::Mean), ("sum", Reduce::Sum)];
+/// Which way is good.
+pub(super) const BETTER: [(&str, Better); 2] =
+    [("lower", Better::Lower), ("higher", Better::Higher)];
 /// Words that the condition grammar needs for itself.
-const RESERVED: [&str; 8] = ["and", "or", "not", "is", "for", "baseline", "x", "checks"];
+pub(super) const RESERVED: [&str; 8] = ["and", "or", "not", "is", "for", "baseline", "x", "checks"];
 
-static SIGNAL: Shape = Shape {
+pub(super) static SIGNAL: Shape = Shape {
     what: "a signal",
     keys: &[
         "ratio",
@@ -300,11 +306,7 @@ impl<'t> Definition<'t, '_> {
         let better = match self.table.get("better") {
             None if kind == "up" => Some(Better::Higher),
             None => Some(Better::Lower),
-            Some(node) => self.out.keep(table::choice(
-                node,
-                "`better`",
-                &[("lower", Better::Lower), ("higher", Better::Higher)],
-            )),
+            Some(node) => self.out.keep(table::choice(node, "`better`", &BETTER)),
         };
         let optional = match self.table.get("optional") {
             None => Some(false),
@@ -361,16 +363,7 @@ impl<'t> Definition<'t, '_> {
     fn gauge(&mut self, value: &'t Node) -> Option<Defined> {
         let reduce = match self.table.get("instances") {
             None => Some(Reduce::Max),
-            Some(node) => self.out.keep(table::choice(
-                node,
-                "`instances`",
-                &[
-                    ("max", Reduce::Max),
-                    ("min", Reduce::Min),
-                    ("mean", Reduce::Mean),
-                    ("sum", Reduce::Sum),
-                ],
-            )),
+            Some(node) => self.out.keep(table::choice(node, "`instances`", &INSTANCES)),
         };
         let (of, per) = self.selectors(value, "`gauge`", selector::level)?;
         let scale = match per {

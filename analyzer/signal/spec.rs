@@ -3,6 +3,8 @@
 //! A [`SignalSpec`] says which series make a signal up; the engine's `Signal` of the same index
 //! says how its numbers are judged.
 
+use std::fmt;
+
 use regex::Regex;
 
 use super::{
@@ -177,6 +179,18 @@ impl Selector {
     }
 }
 
+/// `name{matchers}`, as a metrics server is asked.
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{{", self.name)?;
+        for (index, matcher) in self.matchers.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(f, "{comma}{matcher}")?;
+        }
+        f.write_str("}")
+    }
+}
+
 /// One label matcher.
 #[derive(Clone, Debug)]
 pub struct Matcher {
@@ -208,6 +222,20 @@ impl Matcher {
             MatchTest::Regex(_, regex) => regex.is_match(value),
             MatchTest::NotRegex(_, regex) => !regex.is_match(value),
         }
+    }
+}
+
+/// As PromQL has it, the value in double quotes.
+impl fmt::Display for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (op, value) = match &self.test {
+            MatchTest::Equal(value) => ("=", value),
+            MatchTest::NotEqual(value) => ("!=", value),
+            MatchTest::Regex(text, _) => ("=~", text),
+            MatchTest::NotRegex(text, _) => ("!~", text),
+        };
+        let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        write!(f, "{}{op}\"{value}\"", self.label)
     }
 }
 

@@ -231,22 +231,11 @@ fn of(selection: &Selection, histogram: bool) -> impl Iterator<Item = Wanted<'_>
 
 /// `name{rule matchers,arm matchers}`.
 fn series_text(selector: &Selector, suffix: &str, arm: &str) -> String {
-    let mut matchers: Vec<String> = selector.matchers.iter().map(matcher_text).collect();
+    let mut matchers: Vec<String> = selector.matchers.iter().map(ToString::to_string).collect();
     if !arm.is_empty() {
         matchers.push(arm.to_owned());
     }
     format!("{}{suffix}{{{}}}", selector.name, matchers.join(","))
-}
-
-fn matcher_text(matcher: &Matcher) -> String {
-    let (op, value) = match &matcher.test {
-        MatchTest::Equal(value) => ("=", value),
-        MatchTest::NotEqual(value) => ("!=", value),
-        MatchTest::Regex(text, _) => ("=~", text),
-        MatchTest::NotRegex(text, _) => ("!~", text),
-    };
-    let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-    format!("{}{op}\"{value}\"", matcher.label)
 }
 
 /// An arm's matchers without the braces and commas that some write around them.

@@ -3,7 +3,10 @@
 use regex::Regex;
 
 use super::*;
-use crate::source::prometheus_answer::Point;
+use crate::{
+    signal::spec::{MatchTest, Matcher},
+    source::prometheus_answer::Point,
+};
 
 fn selector(name: &str, matchers: Vec<(&str, MatchTest)>) -> Selector {
     let matchers = matchers

@@ -458,7 +458,11 @@ fn printed_conditions_are_read_back() {
     }
 }
 
-fn random_condition(random: &mut StdRng, signals: &[String], depth: u32) -> (String, Condition) {
+pub(crate) fn random_condition(
+    random: &mut StdRng,
+    signals: &[String],
+    depth: u32,
+) -> (String, Condition) {
     let kind = if depth == 0 { 0 } else { random.random_range(0..5) };
     if kind < 2 {
         let (text, name, test) = random_clause(random);
@@ -568,7 +572,7 @@ fn random_clause(random: &mut StdRng) -> (String, &'static str, Test) {
 }
 
 /// The seed of a random test: given by `SEED`, or new, and printed for when the test fails.
-fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let given = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or_else(rand::random);
     println!("SEED={seed}");

@@ -1,0 +1,4 @@
+//! See `rulefile::fuzzing::test_file` for what must hold.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| rollgate::rulefile::fuzzing::test_file(data));
