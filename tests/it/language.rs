@@ -84,7 +84,7 @@ fn the_specification_is_read() {
         "latency(app) > 500ms",
         "field(app, active_connections) > 100",
         "app is up for 5m or app is degraded for 1m",
-        "memory < 2GiB for 1h",
+        "memory < 2GiB for 10m",
     ] {
         let text = text.replace("log_errors >= 1,", &format!("'{condition}',"));
         assert!(text.contains(condition));
