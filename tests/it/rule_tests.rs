@@ -75,7 +75,7 @@ fn a_run_ends_with_what_came_of_it() {
     };
     let (passes, fails) = (case("passes.test.yaml"), case("fails.test.yaml"));
     check(&[&passes], 0);
-    check(&[&passes, "--require-coverage"], 1);
+    check(&[&passes, "--require-coverage"], 0);
     check(&[&passes, &fails], 1);
     check(&[&fails, "--filter", "no such test"], 0);
     check(&[&passes, &case("broken.test.yaml")], 2);
@@ -88,6 +88,13 @@ fn a_run_ends_with_what_came_of_it() {
     assert!(json["coverage"][0]["never_clear"].as_array().unwrap().is_empty());
 
     let dir = tempfile::tempdir().unwrap();
+    let healthy = dir.path().join("shop.test.yaml");
+    fs::copy(case("shop.yaml"), dir.path().join("shop.yaml")).unwrap();
+    let text = "tests: [{ name: nothing is shown, canary: {}, expect: { verdict: inconclusive } }]";
+    fs::write(&healthy, text).unwrap();
+    check(&[healthy.to_str().unwrap()], 0);
+    let out = check(&[healthy.to_str().unwrap(), "--require-coverage"], 1);
+    assert!(out.contains("never fires    1  error_rate > 5% for 1m"), "{out}");
     let report = dir.path().join("junit.xml");
     check(&[&passes, &fails, "--junit", report.to_str().unwrap()], 1);
     let xml = fs::read_to_string(report).unwrap();
