@@ -80,8 +80,9 @@ impl PastRules {
 
 fn has_past(spec: &SignalSpec) -> bool {
     match &spec.reads {
-        Reads::Health(_) => false,
-        Reads::Ratio { .. }
+        Reads::Health(_) | Reads::Answer { .. } => false,
+        Reads::Up
+        | Reads::Ratio { .. }
         | Reads::Counter(_)
         | Reads::Histogram { .. }
         | Reads::Gauge { .. }

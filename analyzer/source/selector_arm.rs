@@ -23,7 +23,7 @@ use crate::{
     engine::observation::{Missing, Time, Why},
     signal::{
         sample::{InstanceReading, Level, RefusedLines, Sample},
-        spec::{MatchTest, Matcher, PROCESS_START_TIME, Reads, Selection, Selector, SignalSpec},
+        spec::{PROCESS_START_TIME, Reads, Selection, Selector, SignalSpec},
     },
     telemetry::Telemetry,
 };

@@ -16,21 +16,10 @@ use rollgate::{
         },
     },
     rulefile,
-    signal::{sample::Labels, spec::Reads},
 };
 
 pub fn repository(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-#[test]
-fn the_rule_files_that_ship_are_good() {
-    for name in ["recommended.yaml", "adaptive-learning.yaml"] {
-        let text = fs::read_to_string(repository("rules").join(name)).expect("the file is there");
-        if let Err(faults) = rulefile::load(name, &text) {
-            panic!("{}", faults.render(false));
-        }
-    }
 }
 
 /// Every wrong file of `tests/cases/rules` is refused in exactly the words beside it. Run with
@@ -298,32 +287,6 @@ fn defaults_and_options_are_read() {
     assert_eq!(read.sha256.len(), 64);
     let other = rulefile::load("t", &format!("{text}# more\n")).expect("it is good");
     assert_ne!(read.sha256, other.sha256);
-}
-
-/// The recommended file reads every naming convention it promises, and only failures as events.
-#[test]
-fn the_recommended_file_knows_the_common_names() {
-    let text = fs::read_to_string(repository("rules/recommended.yaml")).expect("it is there");
-    let read = rulefile::load("recommended.yaml", &text).expect("it is good");
-    let Reads::Ratio { events, total } = &read.specs[0].reads else {
-        panic!("the first signal is the error share");
-    };
-    let check = |name: &str, label: &str, value: &str, is_event: bool| {
-        let labels =
-            Labels::new(vec![(label.into(), value.into()), ("method".into(), "GET".into())]);
-        assert_eq!(events.matches(name, &labels), is_event, "{name}{{{label}={value}}}");
-        assert!(total.matches(name, &labels), "{name}");
-    };
-    for label in ["status", "code", "status_code"] {
-        check("http_requests_total", label, "503", true);
-        check("http_requests_total", label, "200", false);
-        check("http_requests_total", label, "5030", false);
-    }
-    check("http_server_requests_seconds_count", "status", "500", true);
-    let otel = "http_server_request_duration_seconds_count";
-    check(otel, "http_response_status_code", "500", true);
-    check(otel, "http_response_status_code", "404", false);
-    assert_eq!(events.names(), total.names(), "both sides prefer the same names");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::{fs, path::Path, process::Command};
 use rollgate::{
     engine::rule::Action,
     rulefile::{self, RuleFile},
+    signal::{sample::Labels, spec::Reads},
 };
 
 /// The runbooks with their rule files, and the sentences of each that have to become a rule.
@@ -301,4 +302,30 @@ fn the_tables_quote_the_runbooks_word_for_word() {
             assert!(text.contains(piece.as_str()), "{runbook} does not say {piece:?}");
         }
     }
+}
+
+/// The recommended file reads every naming convention it promises, and only failures as events.
+#[test]
+fn the_recommended_file_knows_the_common_names() {
+    let text = read("rules/recommended.yaml");
+    let read = rulefile::load("recommended.yaml", &text).expect("it is good");
+    let Reads::Ratio { events, total } = &read.specs[0].reads else {
+        panic!("the first signal is the error share");
+    };
+    let check = |name: &str, label: &str, value: &str, is_event: bool| {
+        let labels =
+            Labels::new(vec![(label.into(), value.into()), ("method".into(), "GET".into())]);
+        assert_eq!(events.matches(name, &labels), is_event, "{name}{{{label}={value}}}");
+        assert!(total.matches(name, &labels), "{name}");
+    };
+    for label in ["status", "code", "status_code"] {
+        check("http_requests_total", label, "503", true);
+        check("http_requests_total", label, "200", false);
+        check("http_requests_total", label, "5030", false);
+    }
+    check("http_server_requests_seconds_count", "status", "500", true);
+    let otel = "http_server_request_duration_seconds_count";
+    check(otel, "http_response_status_code", "500", true);
+    check(otel, "http_response_status_code", "404", false);
+    assert_eq!(events.names(), total.names(), "both sides prefer the same names");
 }
