@@ -319,6 +319,36 @@ fn github_gets_one_command_a_line() {
     assert!(unreadable.starts_with("::error file=") && !unreadable.contains("line="));
 }
 
+/// Every wrong file of `tests/cases/rules` is refused in exactly the words beside it. Run with
+/// `BLESS=1` to write those words anew, and read them as the person who made the mistake.
+#[test]
+fn wrong_files_are_refused_in_the_words_beside_them() {
+    let mut cases: Vec<PathBuf> = fs::read_dir(repository("tests/cases/rules"))
+        .expect("the cases are there")
+        .map(|entry| entry.expect("a directory can be listed").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .collect();
+    cases.sort();
+    assert!(cases.len() >= 60, "only {} cases", cases.len());
+    let mut differing = Vec::new();
+    for case in cases {
+        let name = case.file_name().expect("it has a name").to_string_lossy().into_owned();
+        let text = fs::read_to_string(&case).expect("a case is text");
+        let said = match rulefile::load(&name, &text) {
+            Ok(_) => panic!("{name} was found good"),
+            Err(faults) => format!("{}\n", faults.render(false)),
+        };
+        let beside = case.with_extension("txt");
+        if std::env::var_os("BLESS").is_some() {
+            fs::write(&beside, &said).expect("the words can be written");
+        }
+        if fs::read_to_string(&beside).unwrap_or_default() != said {
+            differing.push(format!("{name} is now refused with:\n{said}"));
+        }
+    }
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
+}
+
 /// Lines and columns of every fault of the cases name exactly the bytes of its span.
 #[test]
 fn places_name_the_text_they_are_about() {
