@@ -49,14 +49,15 @@ impl<'a> Tail<'a> {
     /// what is `allowed`. By an amount an edge far beyond the quantile may tell most: it is looked at
     /// where a canary that is just allowed would have slow requests enough.
     pub fn is_usable(&self, index: usize, q: f64, allowed: Allowed) -> bool {
-        if !self.is_known(index) || self.edges[index] <= 0.0 {
+        let too_common = self.share(index) > *TAIL_SHARES.end();
+        if !self.is_known(index) || self.edges[index] <= 0.0 || too_common {
             return false;
         }
         let share = match allowed {
             Allowed::Times(_) => self.share(index),
             Allowed::Plus(_) => self.share_allowed(index, q, allowed).min(*TAIL_SHARES.end()),
         };
-        self.share(index) <= *TAIL_SHARES.end() && TAIL_SHARES.contains(&share)
+        TAIL_SHARES.contains(&share)
     }
 
     fn is_known(&self, index: usize) -> bool {
