@@ -11,7 +11,7 @@ use crate::{
     engine::{
         analysis::Analysis,
         calibration::{Past, calibrate},
-        observation::{Missing, Time, Why},
+        observation::{Missing, Observation, Time, Why},
         rule::RuleSet,
         verdict::{Step, Verdict},
     },
@@ -21,7 +21,7 @@ use crate::{
         carry::Carry,
         past::{PastLook, Stretch, nothing_then, stand_in},
         reduce::Reducer,
-        sample::Gathered,
+        sample::{Gathered, InstanceReading},
         spec::SignalSpec,
     },
     simulation::trial::nearness,
@@ -240,14 +240,14 @@ impl Beside {
         }
     }
 
-    fn look(&mut self, at: Time) -> Vec<crate::signal::sample::InstanceReading> {
+    fn look(&mut self, at: Time) -> Vec<InstanceReading> {
         match self {
             Beside::Running(archive) => archive.look(at),
             Beside::Lagged { .. } | Beside::Nothing(_) => Vec::new(),
         }
     }
 
-    fn stand_in(&mut self, observation: &mut crate::engine::observation::Observation) {
+    fn stand_in(&mut self, observation: &mut Observation) {
         let (looks, absent) = match self {
             Beside::Running(_) => return,
             Beside::Nothing(missing) => (Vec::new(), missing.clone()),
@@ -307,7 +307,7 @@ impl Tracing {
     }
 }
 
-/// Every so manieth point, and the last, which decided.
+/// As many points as are drawn, evenly spread, with the last, which decided.
 fn thinned(points: Vec<[f64; 2]>) -> Vec<[f64; 2]> {
     let every = points.len().div_ceil(POINTS_DRAWN_MAX).max(1);
     let last = points.len().saturating_sub(1);
