@@ -166,7 +166,10 @@ fn each_form_becomes_the_test_it_stands_for() {
     check("field(app, connections) > 100", Test::BeyondConstant { op, limit: 100.0 });
     check("field( app ,db.p99_ms )>2s for 1m", dwell(op, Bound::Constant(2000.0), hold));
     check("field(app, used_bytes) > 1KiB for 1m", dwell(op, Bound::Constant(1024.0), hold));
-    check("field(app, \"a.b\"[0]) > 1.5x baseline", Test::BeyondBaseline { op, allowed: Allowed::Times(1.5) });
+    check(
+        "field(app, \"a.b\"[0]) > 1.5x baseline",
+        Test::BeyondBaseline { op, allowed: Allowed::Times(1.5) },
+    );
     check("slope(field(app, connections)) > 60/min", slope(Op::Above, Bound::Constant(1.0)));
     check("slope(latency(app)) > 6s/h", slope(Op::Above, Bound::Constant(6.0 / 3600.0)));
     check("auth is up for 5m", health(Health::Up, HealthHold::For(secs(300))));
