@@ -4,6 +4,7 @@
 mod api;
 mod architecture;
 mod bad_input;
+mod bombs;
 mod browser;
 mod check;
 mod completions;
