@@ -5,6 +5,7 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
 pub mod api;
+pub mod backtest;
 pub mod chart;
 pub mod cli;
 pub mod config;

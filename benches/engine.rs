@@ -27,6 +27,9 @@ const SEED: u64 = 900;
 const EVIDENCE_NS_MAX: f64 = 400.0;
 const LOOK_NS_MAX: f64 = 20_000.0;
 
+/// Where all comparisons are by an amount, in a regression: stakes are solved for, part by part.
+const AMOUNTS_LOOK_NS_MAX: f64 = 25_000.0;
+
 /// A look at minute 60 may take this much of one at minute 2; the rest is the clock's noise.
 const GROWTH_MAX: f64 = 1.25;
 
@@ -78,6 +81,17 @@ rules:
 promote: { after: 2h, deadline: 3h, otherwise: hold }
 ";
 
+/// The same with amounts in place of multiples.
+const AMOUNTS: [(&str, &str); 7] = [
+    ("errors > 1.2x baseline", "errors > baseline + 0.1%"),
+    ("errors > 1.5x baseline", "errors > baseline + 0.5%"),
+    ("errors > 2x baseline", "errors > baseline + 1%"),
+    ("p95 > 1.2x baseline", "p95 > baseline + 20ms"),
+    ("p95 > 1.5x baseline", "p95 > baseline + 50ms"),
+    ("requests > 1.5x baseline", "requests > baseline + 50/s"),
+    ("requests > 2x baseline", "requests > baseline + 100/s"),
+];
+
 fn main() {
     let counts = counts();
     let rules = Arc::new(rulefile::load("bench.yaml", RULES).expect("valid rules").rules);
@@ -111,6 +125,18 @@ fn main() {
     eprintln!(
         "{calm_ns:.0} ns when calm, {blaming_ns:.0} ns in a regression (at most {LOOK_NS_MAX})"
     );
+    let by_amount = AMOUNTS.iter().fold(EVIDENCE_RULES.to_owned(), |text, (times, plus)| {
+        assert!(text.contains(times));
+        text.replace(times, plus)
+    });
+    let by_amount = Arc::new(rulefile::load("bench.yaml", &by_amount).expect("valid rules").rules);
+    let [mut calm_amount_ns, mut blaming_amount_ns] = [f64::INFINITY; 2];
+    for _ in 0..ROUNDS {
+        let (calm, blaming) = look_ns(&by_amount, &parted);
+        calm_amount_ns = calm_amount_ns.min(calm);
+        blaming_amount_ns = blaming_amount_ns.min(blaming);
+    }
+    eprintln!("with amounts: {calm_amount_ns:.0} ns and {blaming_amount_ns:.0} ns");
     let growth = late_ns / early_ns;
     eprintln!("one look of ten rules: {early_ns:.0} ns at minute 2 (at most {LOOK_NS_MAX})");
     eprintln!("at minute 60: {late_ns:.0} ns, {growth:.2} times (at most {GROWTH_MAX})");
@@ -125,7 +151,9 @@ fn main() {
     let evidence_ns = hold_ns.max(beyond_ns);
     assert!(evidence_ns <= EVIDENCE_NS_MAX, "an evidence step takes {evidence_ns:.0} ns");
     assert!(early_ns.max(late_ns) <= LOOK_NS_MAX, "a look takes {early_ns:.0}, {late_ns:.0} ns");
+    let amount_ns = calm_amount_ns.max(blaming_amount_ns);
     let dearest_ns = calm_ns.max(blaming_ns);
+    assert!(amount_ns <= AMOUNTS_LOOK_NS_MAX, "a look of ten amounts takes {amount_ns:.0} ns");
     assert!(dearest_ns <= LOOK_NS_MAX, "a look of ten evidence rules takes {dearest_ns:.0} ns");
     assert!(native_ns <= LOOK_NS_MAX, "a look with a native histogram takes {native_ns:.0} ns");
     assert!(growth <= GROWTH_MAX, "a look at minute 60 takes {growth:.2} times as long");

@@ -85,6 +85,15 @@ fn an_analysis_holds_at_most_64_kib_and_nothing_grows() {
     // One after the other: every allocation of the process is counted.
     check("the largest", RULES, 5);
     check("the recommended", RECOMMENDED, 0);
+    let by_amount = RULES
+        .replace("> 1.5x baseline", "> baseline + 1%")
+        .replace("> 2x baseline", "> baseline + 1%")
+        .replace("p95 > 1.2x baseline", "p95 > baseline + 20ms")
+        .replace("p99 > baseline + 1%", "p99 > baseline + 50ms")
+        .replace("retries > 3x baseline", "retries > baseline + 1/s")
+        .replace("timeouts > baseline + 1%", "timeouts > baseline + 1/s");
+    assert!(!by_amount.contains("x baseline"));
+    check("by amounts", &by_amount, 0);
 }
 
 fn check(name: &str, text: &str, firing_min: usize) {

@@ -18,6 +18,7 @@ use super::{
     input::{AnalysisId, NoParameters, idempotency_key, json, query},
     problem::Problem,
 };
+use crate::report::timeline::Timeline;
 
 /// Analyses on one page of the list, at most.
 const LIMIT_MAX: u32 = 200;
@@ -205,6 +206,16 @@ pub(super) async fn history(
 ) -> Result<Json<History>, Problem> {
     let NoParameters {} = query(&uri)?;
     ask(&api, api.desk.history(&id)).await.map(Json)
+}
+
+/// `GET /v1/analyses/{id}/timeline`
+pub(super) async fn timeline(
+    State(api): State<Api>,
+    AnalysisId(id): AnalysisId,
+    uri: Uri,
+) -> Result<Json<Timeline>, Problem> {
+    let NoParameters {} = query(&uri)?;
+    ask(&api, api.desk.timeline(&id)).await.map(Json)
 }
 
 /// `POST /v1/analyses/{id}/cancel`

@@ -8,7 +8,12 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::report::shape::Report;
+pub use super::rules::{FaultView, IgnoredFile, RuleFileView, RuleFiles, RuleText};
+pub use crate::report::shape::RulesRef;
+use crate::report::{shape::Report, timeline::Timeline};
+
+/// What is said of an analysis before its first look.
+pub const NO_LOOK: &str = "No look has been taken yet.";
 
 /// Everything the API can ask for.
 #[async_trait]
@@ -21,6 +26,10 @@ pub trait Desk: Send + Sync + 'static {
     async fn analysis(&self, id: &str) -> Result<AnalysisView, DeskError>;
     /// Estimates over time, for plots.
     async fn history(&self, id: &str) -> Result<History, DeskError>;
+    /// What changed in the course of an analysis.
+    async fn timeline(&self, id: &str) -> Result<Timeline, DeskError>;
+    /// The rule file that an analysis began with.
+    async fn analysis_rules(&self, id: &str) -> Result<RuleText, DeskError>;
     /// Follows a running analysis: the receiver holds the newest view and changes at every look; it
     /// closes when the analysis is over. None when the analysis is not running.
     fn follow(&self, id: &str) -> Option<watch::Receiver<Arc<AnalysisView>>>;
@@ -28,6 +37,10 @@ pub trait Desk: Send + Sync + 'static {
     async fn cancel(&self, id: &str, order: CancelAnalysis) -> Result<AnalysisView, DeskError>;
     /// Services that are watched between releases.
     async fn services(&self) -> Result<WatchedServices, DeskError>;
+    /// Every rule file that the service holds.
+    async fn rules(&self) -> Result<RuleFiles, DeskError>;
+    /// The text of a rule file that new analyses use.
+    async fn rule_text(&self, name: &str) -> Result<RuleText, DeskError>;
     /// Why the service cannot take work now, when it cannot.
     async fn unready(&self) -> Option<String>;
 }
@@ -38,6 +51,9 @@ pub enum DeskError {
     /// 404.
     #[error("no analysis {0}")]
     Unknown(String),
+    /// 404: there is no text of a rule file that new analyses could use; says why.
+    #[error("{0}")]
+    NoRules(String),
     /// 422: the request is well-formed and cannot be carried out; one entry per fault.
     #[error("{}", .0.join("; "))]
     Refused(Vec<String>),
@@ -104,7 +120,7 @@ pub struct Opened {
 }
 
 /// Query of `GET /v1/analyses`.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListFilter {
     /// Only this service.
@@ -143,6 +159,8 @@ pub struct AnalysisSummary {
     pub canary_version: String,
     /// Version of the baseline.
     pub baseline_version: String,
+    /// The rule file it began with.
+    pub rules: RulesRef,
     /// Newest verdict.
     pub verdict: String,
     /// In a sentence.
@@ -243,15 +261,6 @@ pub struct WatchedService {
     pub last_fault: Option<String>,
 }
 
-/// Which rule file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RulesRef {
-    /// Its name.
-    pub name: String,
-    /// SHA-256 of its text, in hex.
-    pub sha256: String,
-}
-
 /// Body of `POST /v1/analyses/{id}/cancel`, and what is kept of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Default)]
 #[serde(deny_unknown_fields)]
@@ -262,6 +271,19 @@ pub struct CancelAnalysis {
     /// Why.
     #[serde(default)]
     pub why: String,
+}
+
+impl CancelAnalysis {
+    /// What became of the analysis, in a sentence.
+    pub fn sentence(&self) -> String {
+        let (who, why) = (self.who.trim(), self.why.trim());
+        match (who.is_empty(), why.is_empty()) {
+            (true, true) => "Cancelled.".to_owned(),
+            (false, true) => format!("Cancelled by {who}."),
+            (true, false) => format!("Cancelled: {why}"),
+            (false, false) => format!("Cancelled by {who}: {why}"),
+        }
+    }
 }
 
 /// One verdict on its way to one mechanism.

@@ -17,6 +17,7 @@ use crate::telemetry::Telemetry;
 
 pub mod desk;
 pub mod problem;
+pub mod rules;
 pub mod server;
 
 mod analyses;
@@ -100,10 +101,14 @@ pub fn router(
         .route("/v1/analyses", post(analyses::open).get(analyses::list))
         .route("/v1/analyses/{id}", get(analyses::view))
         .route("/v1/analyses/{id}/history", get(analyses::history))
+        .route("/v1/analyses/{id}/timeline", get(analyses::timeline))
+        .route("/v1/analyses/{id}/rules", get(rules::text_of_analysis))
         .route("/v1/analyses/{id}/verdict", get(verdict::verdict))
         .route("/v1/analyses/{id}/events", get(events::events))
         .route("/v1/analyses/{id}/cancel", post(analyses::cancel))
         .route("/v1/services", get(analyses::services))
+        .route("/v1/rules", get(rules::list))
+        .route("/v1/rules/{name}", get(rules::text))
         .route("/metrics", get(probes::metrics))
         .route("/healthz", get(probes::healthz))
         .route("/readyz", get(probes::readyz))

@@ -31,12 +31,13 @@ macro_rules! asset {
 
 const INDEX: Asset = asset!("index.html", "text/html; charset=utf-8");
 
-const ASSETS: [Asset; 7] = [
+const ASSETS: [Asset; 8] = [
     asset!("app.js", "text/javascript; charset=utf-8"),
     asset!("dom.js", "text/javascript; charset=utf-8"),
     asset!("format.js", "text/javascript; charset=utf-8"),
     asset!("matrix.js", "text/javascript; charset=utf-8"),
     asset!("plot.js", "text/javascript; charset=utf-8"),
+    asset!("rules.js", "text/javascript; charset=utf-8"),
     asset!("style.css", "text/css; charset=utf-8"),
     asset!("icon.svg", "image/svg+xml"),
 ];
@@ -60,10 +61,7 @@ pub(super) async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Respo
 
 fn deliver(asset: &Asset, request: &HeaderMap) -> Response {
     let tag = tag(asset.bytes);
-    let is_known = request.get(header::IF_NONE_MATCH).is_some_and(|known| {
-        known.as_bytes().windows(tag.len()).any(|part| part == tag.as_bytes())
-    });
-    let mut response = if is_known {
+    let mut response = if is_known(request, &tag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         ([(header::CONTENT_TYPE, asset.kind)], asset.bytes).into_response()
@@ -81,6 +79,13 @@ fn deliver(asset: &Asset, request: &HeaderMap) -> Response {
     let tag = HeaderValue::from_str(&tag).expect("hex digits in quotes are a header value");
     headers.insert(header::ETAG, tag);
     response
+}
+
+/// Whether the client has the bytes of this tag already.
+pub(super) fn is_known(request: &HeaderMap, tag: &str) -> bool {
+    request
+        .get(header::IF_NONE_MATCH)
+        .is_some_and(|known| known.as_bytes().windows(tag.len()).any(|part| part == tag.as_bytes()))
 }
 
 fn tag(bytes: &[u8]) -> String {

@@ -143,6 +143,10 @@ impl From<DeskError> for Problem {
                 let title = "There is no such analysis";
                 Self::new(StatusCode::NOT_FOUND, "unknown-analysis", title, detail)
             }
+            DeskError::NoRules(_) => {
+                let title = "There is no such rule file in use";
+                Self::new(StatusCode::NOT_FOUND, "unknown-rules", title, detail)
+            }
             DeskError::Refused(errors) => Self::refused(errors),
             DeskError::Conflict(_) => {
                 let title = "The request conflicts with what is there";

@@ -12,7 +12,7 @@ use tokio::{sync::watch, time::Instant};
 use super::{
     Api,
     analyses::ask,
-    desk::AnalysisView,
+    desk::{AnalysisView, NO_LOOK, RulesRef},
     input::{AnalysisId, duration, query},
     problem::Problem,
 };
@@ -35,6 +35,8 @@ pub(super) struct SmallVerdict {
     elapsed_secs: f64,
     /// Index of the present step of a progressive release; null without steps.
     release_step: Option<usize>,
+    /// The rule file it was reached by.
+    rules: RulesRef,
 }
 
 impl SmallVerdict {
@@ -46,12 +48,13 @@ impl SmallVerdict {
             state: view.state.clone(),
             verdict: "watching".to_owned(),
             is_final: false,
-            reason: "No look has been taken yet.".to_owned(),
+            reason: NO_LOOK.to_owned(),
             rule: None,
             otherwise: None,
             decided_at: None,
             elapsed_secs: 0.0,
             release_step: (!view.steps.is_empty()).then_some(0),
+            rules: view.rules.clone(),
         };
         if let Some(report) = &view.report {
             small.verdict.clone_from(&report.verdict);
@@ -66,22 +69,11 @@ impl SmallVerdict {
         if view.state == "cancelled" {
             small.verdict = "inconclusive".to_owned();
             small.is_final = true;
-            small.reason = cancel_sentence(view);
+            small.reason = view.cancelled.clone().unwrap_or_default().sentence();
             small.rule = None;
             small.otherwise = Some("hold".to_owned());
         }
         small
-    }
-}
-
-fn cancel_sentence(view: &AnalysisView) -> String {
-    let (who, why) =
-        view.cancelled.as_ref().map_or(("", ""), |order| (order.who.trim(), order.why.trim()));
-    match (who.is_empty(), why.is_empty()) {
-        (true, true) => "Cancelled.".to_owned(),
-        (false, true) => format!("Cancelled by {who}."),
-        (true, false) => format!("Cancelled: {why}"),
-        (false, false) => format!("Cancelled by {who}: {why}"),
     }
 }
 

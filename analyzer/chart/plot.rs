@@ -31,14 +31,17 @@ pub struct Curve {
     pub dots: bool,
 }
 
-/// Curves over two axes, with a line across at `limit`, if there is one, and what it means.
-pub fn curves(
-    text: &str,
-    x: &Scale,
-    y: &Scale,
-    curves: &[Curve],
-    limit: Option<(f64, &str)>,
-) -> String {
+/// Lines that mean something, each with its words.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Marks<'a> {
+    /// A line across at this height.
+    pub across: Option<(f64, &'a str)>,
+    /// A line from top to bottom at this place.
+    pub down: Option<(f64, &'a str)>,
+}
+
+/// Curves over two axes, with marks.
+pub fn curves(text: &str, x: &Scale, y: &Scale, curves: &[Curve], marks: Marks<'_>) -> String {
     let mut svg = begin(text, HEIGHT);
     axes(&mut svg, x, y);
     let place = |[a, b]: [f64; 2]| (across(x, a), down(y, b));
@@ -56,7 +59,19 @@ pub fn curves(
             let _ = write!(svg, r#"<circle class="dot k{kind}" cx="{a:.1}" cy="{b:.1}" r="4"/>"#);
         }
     }
-    if let Some((value, meaning)) = limit {
+    if let Some((value, meaning)) = marks.down {
+        let at = across(x, value);
+        let (side, gap) = if x.place(value) > 0.6 { ("end", -6.0) } else { ("start", 6.0) };
+        let _ = write!(
+            svg,
+            r#"<path class="limit" d="M{at:.1} {TOP}V{}"/><text class="limit-text" x="{:.1}" y="{:.1}" text-anchor="{side}">{}</text>"#,
+            HEIGHT - BOTTOM,
+            at + gap,
+            TOP + 0.3 * (HEIGHT - TOP - BOTTOM),
+            escape(meaning)
+        );
+    }
+    if let Some((value, meaning)) = marks.across {
         let at = down(y, value);
         let _ = write!(
             svg,
@@ -245,8 +260,9 @@ mod tests {
         let wild =
             Curve { kind: 99, points: vec![[0.0, -5.0], [f64::NAN, 0.5], [1e12, 7.0]], dots: true };
         let limit = Some((1.0, "<needed> & \"so\""));
+        let marks = Marks { across: limit, down: limit };
         let drawn = [
-            curves("a < b", &x, &percent("share"), &[wild], limit),
+            curves("a < b", &x, &percent("share"), &[wild], marks),
             spreads(
                 "s",
                 &x,

@@ -112,6 +112,20 @@ pub fn linear_time(title: &str, high_secs: f64) -> Scale {
     Scale::linear(title, [0.0, high], (0..=count).map(mark).collect())
 }
 
+/// A linear axis from zero that holds `high`, with marks at round values that `write` puts in words.
+pub fn from_zero(title: &str, high: f64, write: impl Fn(f64) -> String) -> Scale {
+    let high = if high.is_finite() && high > 0.0 { high } else { 1.0 };
+    let power = 10f64.powf((high / MARKS_ABOUT).log10().floor());
+    let steps = [1.0, 2.0, 2.5, 5.0, 10.0].map(|round| round * power);
+    let step = steps.into_iter().find(|step| high / step <= MARKS_ABOUT).unwrap_or(power * 10.0);
+    let count = (high / step).ceil().max(1.0);
+    let marks = (0..=count as usize).map(|n| (n as f64 * step, write(n as f64 * step)));
+    Scale::linear(title, [0.0, count * step], marks.collect())
+}
+
+/// Marks of an axis, about.
+const MARKS_ABOUT: f64 = 4.0;
+
 /// An axis of shares from 0 to 100 %.
 pub fn percent(title: &str) -> Scale {
     let marks = [0.0, 0.25, 0.5, 0.75, 1.0].map(|share| (share, format!("{} %", share * 100.0)));
@@ -141,6 +155,16 @@ mod tests {
         assert_eq!(texts, ["2 s", "10 s", "30 s", "2 m", "10 m", "30 m"]);
         assert_eq!(marks(3.0), ["0", "1 s", "2 s", "3 s"]);
         assert!(marks(1e6).len() <= 8);
+        let round = |high| -> Vec<String> {
+            from_zero("v", high, |value| format!("{value:.3}"))
+                .marks
+                .into_iter()
+                .map(|(_, text)| text)
+                .collect()
+        };
+        assert_eq!(round(7.0), ["0.000", "2.000", "4.000", "6.000", "8.000"]);
+        assert_eq!(round(0.012), ["0.000", "0.005", "0.010", "0.015"]);
+        assert_eq!(from_zero("v", f64::NAN, |_| String::new()).range, [0.0, 1.0]);
         assert_eq!(percent("p").place(0.25), 0.25);
         assert_eq!(percent("p").place(f64::NAN), 0.0);
     }

@@ -13,7 +13,7 @@ mod summary;
 
 use std::{
     io::{self, IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use anyhow::Context;
@@ -29,7 +29,10 @@ use super::{
         line::{Line, Tone, wrap},
     },
 };
-use crate::rulefile::{self, Fault, Faults, RuleFile, StatedTraffic, lint};
+use crate::{
+    rulefile::{self, Fault, Faults, RuleFile, StatedTraffic, lint},
+    ruletest,
+};
 
 /// Every file is good.
 pub const GOOD: u8 = 0;
@@ -42,7 +45,8 @@ pub const FAULTY: u8 = 2;
 Faults make a file bad: exit code 2. Warnings do not, unless they are denied: each has a name, in
 brackets, by which a rule (`allow: NAME`) or the whole file (`allow: [NAME, ...]`) does without it.
 With the traffic stated, here or in the file (`observe: { traffic: 20/s }`), it also warns of what
-cannot be decided at that traffic. A file `*.test.yaml` of a directory is left out.
+cannot be decided at that traffic. Of a directory, `*.test.yaml` is left out; given by name,
+it is read as tests, without running them.
 
   rollgate check rules/                                   every rule file of a directory
   rollgate check --deny warnings --format github rules/   annotations in a GitHub job
@@ -168,10 +172,12 @@ pub fn check(
     let mut checked = Vec::new();
     for (path, listed) in files::named(paths) {
         let name = path.display().to_string();
-        let text = listed.and_then(|()| read(&path));
-        let outcome = match text.map(|text| rulefile::load_at(&name, &text, options.traffic)) {
-            Ok(Ok(file)) => Outcome::Good(Box::new(file)),
-            Ok(Err(faults)) => Outcome::Faulty(faults),
+        let outcome = match listed.and_then(|()| read(&path)) {
+            Ok(text) if files::is_test(&path) => tests(&path, &name, &text),
+            Ok(text) => match rulefile::load_at(&name, &text, options.traffic) {
+                Ok(file) => Outcome::Good(Box::new(file)),
+                Err(faults) => Outcome::Faulty(faults),
+            },
             Err(error) => Outcome::Unreadable(format!("{error:#}")),
         };
         refuse_traffic(&name, &outcome, options.traffic)?;
@@ -197,6 +203,31 @@ pub fn check(
     Ok(if is_good { GOOD } else { FAULTY })
 }
 
+/// Reads a file of rule tests, with the rule file that it is about.
+fn tests(path: &Path, name: &str, text: &str) -> Outcome {
+    let outline = match ruletest::load(name, text) {
+        Ok(outline) => outline,
+        Err(faults) => return Outcome::Faulty(faults),
+    };
+    let rules = match super::test::rules_of(path, outline.rules()) {
+        Ok(rules) => rules,
+        Err(error) => return Outcome::Unreadable(error),
+    };
+    let rules_name = rules.display().to_string();
+    let text = match read(&rules) {
+        Ok(text) => text,
+        Err(error) => return Outcome::Unreadable(format!("{name}: {error:#}")),
+    };
+    let Ok(file) = rulefile::load(&rules_name, &text) else {
+        let error = format!("{name}: its rule file {rules_name} has faults; check that first");
+        return Outcome::Unreadable(error);
+    };
+    match outline.bind(&file) {
+        Ok(tests) => Outcome::Tests { rules: rules_name, count: tests.len() },
+        Err(faults) => Outcome::Faulty(faults),
+    }
+}
+
 /// A file, and what came of reading it.
 struct Checked {
     name: String,
@@ -205,6 +236,11 @@ struct Checked {
 
 enum Outcome {
     Good(Box<RuleFile>),
+    /// So many tests of a rule file, without faults.
+    Tests {
+        rules: String,
+        count: usize,
+    },
     Faulty(Faults),
     /// Why it could not be read.
     Unreadable(String),
@@ -213,7 +249,7 @@ enum Outcome {
 impl Outcome {
     fn faults(&self) -> usize {
         match self {
-            Outcome::Good(_) => 0,
+            Outcome::Good(_) | Outcome::Tests { .. } => 0,
             Outcome::Faulty(faults) => faults.count(),
             Outcome::Unreadable(_) => 1,
         }
@@ -222,7 +258,7 @@ impl Outcome {
     fn warnings(&self) -> usize {
         match self {
             Outcome::Good(file) => file.warnings.len() + file.warnings_unlisted,
-            Outcome::Faulty(_) | Outcome::Unreadable(_) => 0,
+            Outcome::Tests { .. } | Outcome::Faulty(_) | Outcome::Unreadable(_) => 0,
         }
     }
 
@@ -231,7 +267,7 @@ impl Outcome {
         match self {
             Outcome::Good(file) => file.warnings_unlisted,
             Outcome::Faulty(faults) => faults.count() - faults.iter().count(),
-            Outcome::Unreadable(_) => 0,
+            Outcome::Tests { .. } | Outcome::Unreadable(_) => 0,
         }
     }
 }
@@ -247,7 +283,9 @@ fn refuse_traffic(
         Outcome::Good(file) if stated && !file.rules.steps.is_empty() => {
             Err(UsageError(format!("{name} has `steps`: {}", super::assume::STEPS_DIVIDE)).into())
         }
-        Outcome::Good(_) | Outcome::Faulty(_) | Outcome::Unreadable(_) => Ok(()),
+        Outcome::Good(_) | Outcome::Tests { .. } | Outcome::Faulty(_) | Outcome::Unreadable(_) => {
+            Ok(())
+        }
     }
 }
 
@@ -282,6 +320,10 @@ fn say(
                 parts.push(format!("and {} more after these", file.warnings_unlisted));
             }
             format!("{}\n\n{name}: {told}\n\n", parts.join("\n\n"))
+        }
+        Outcome::Tests { rules, count } => {
+            let told = plural(*count, "test");
+            return write_out(out, &format!("{name}: good: {told} of {rules}\n"));
         }
         Outcome::Faulty(faults) => {
             format!("{}\n\n{name}: {told}\n\n", faults.render(options.err.color))

@@ -6,14 +6,15 @@
 //! since a demo that is interrupted must leave the terminal as it was.
 
 pub(super) mod line;
-mod matrix;
+pub(super) mod matrix;
 mod proofs;
 
 use std::{ffi::OsStr, io, io::Write};
 
 use crate::report::{
     format,
-    shape::{ClauseShape, FindingShape, Report},
+    shape::{FindingShape, Report},
+    words,
 };
 
 use line::{Line, Tone, clean, meter, wrap};
@@ -132,6 +133,9 @@ impl<W: Write> Display<W> {
                 let at = stamp(report);
                 let verdict = clean(&report.verdict.to_uppercase());
                 writeln!(self.out, "{at}  {verdict}  {}", clean(&report.reason))?;
+                if let Some(rules) = &report.rules {
+                    writeln!(self.out, "{at}  rules {}", clean(&words::rules(rules)))?;
+                }
                 self.out.flush()
             }
         }
@@ -280,6 +284,10 @@ fn sentence_lines(report: &Report, width: usize) -> Vec<Line> {
         let text = format!(" otherwise: {}, as the rule file says", clean(otherwise));
         lines.push(Line::of(text, Tone::Dim));
     }
+    if let Some(rules) = &report.rules {
+        let text = format!(" rules {}", clean(&words::rules(rules)));
+        lines.push(Line::of(text, Tone::Dim));
+    }
     lines
 }
 
@@ -310,7 +318,7 @@ fn hold_words(elapsed_secs: f64, hold_secs: f64, deadline_secs: f64) -> String {
     }
 }
 
-fn verdict_tone(verdict: &str) -> Tone {
+pub(super) fn verdict_tone(verdict: &str) -> Tone {
     match verdict {
         "promote" | "advance" => Tone::Good,
         "rollback" => Tone::Bad,
@@ -336,30 +344,14 @@ fn stamp(report: &Report) -> String {
 fn change(finding: &FindingShape) -> String {
     let state = State::of(&finding.state);
     let mut text = format!("{}  {}", line::left(state.word(), 7), clean(&finding.rule));
-    let numbers: Vec<String> = finding.clauses.iter().filter_map(numbers).collect();
+    let numbers: Vec<String> = finding.clauses.iter().filter_map(words::numbers).collect();
     if state != State::Asleep && !numbers.is_empty() {
-        text.push_str(&format!("  ({})", numbers.join("; ")));
+        text.push_str(&format!("  ({})", clean(&numbers.join("; "))));
     }
     if state == State::Fires {
         text.push_str(&format!("  -> {}", clean(&finding.then)));
     }
     text
-}
-
-fn numbers(clause: &ClauseShape) -> Option<String> {
-    if let Some(missing) = &clause.missing {
-        let text = format!("{}: {}", missing.why.replace('_', " "), missing.detail);
-        return Some(clean(text.trim_end_matches(": ")));
-    }
-    let quantity = |value| format::quantity(value, &clause.unit);
-    let mut words = match matrix::status(clause) {
-        Some(word) => vec![clean(word)],
-        None => vec![quantity(clause.estimate?)],
-    };
-    words.extend(clause.baseline.map(|value| format!("baseline {}", quantity(value))));
-    words.extend(clause.bound.map(|value| format!("bound {}", quantity(value))));
-    words.push(format::progress(&clause.progress));
-    Some(words.join(", "))
 }
 
 /// How many rules are in which state.

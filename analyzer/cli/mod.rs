@@ -10,13 +10,19 @@ use std::{
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::{report::shape::Report, rulefile, source::exposition::Format};
+use crate::{
+    report::shape::{Report, RulesRef},
+    rulefile,
+    source::exposition::Format,
+};
 
 pub mod assume;
+pub mod backtest;
 pub mod check;
 pub mod completions;
 pub mod demo;
 pub mod display;
+pub mod explain;
 pub mod plan;
 mod progress;
 pub mod record;
@@ -72,6 +78,8 @@ enum Command {
     Run(run::RunArgs),
     /// Judge a recording again.
     Replay(replay::ReplayArgs),
+    /// Say of one analysis what was decided and why, and what happened on the way.
+    Explain(explain::ExplainArgs),
     /// Keep what live targets say, for `replay`.
     Record(record::RecordArgs),
     /// Measure what a rule file does, on simulated releases.
@@ -80,6 +88,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Run the tests of rule files.
     Test(test::TestArgs),
+    /// Judge past releases that a metrics server recorded, and times without any.
+    Backtest(backtest::BacktestArgs),
     /// Check rule files and say what they hold.
     Check(check::CheckArgs),
     /// Print the JSON Schema of rule files, for editors.
@@ -128,10 +138,12 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::main(args),
         Command::Run(args) => run::main(&args),
         Command::Replay(args) => replay::main(&args),
+        Command::Explain(args) => explain::main(&args),
         Command::Record(args) => record::main(&args),
         Command::Simulate(args) => simulate::main(&args),
         Command::Plan(args) => plan::main(&args),
         Command::Test(args) => test::main(&args),
+        Command::Backtest(args) => backtest::main(&args),
         Command::Check(args) => check::main(&args),
         Command::Schema(args) => schema::main(&args),
         Command::Completions(args) => completions::main(&args, Cli::command()),
@@ -176,6 +188,12 @@ fn load_rules(
         crate::service::case::override_hold(&mut file.rules, hold_secs);
     }
     Ok(file)
+}
+
+/// Which rule file, as a verdict names it.
+fn rules_ref(path: &std::path::Path, file: &rulefile::RuleFile) -> RulesRef {
+    let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    RulesRef { name, sha256: file.sha256.clone() }
 }
 
 /// Reads `90s`, `2m`, `1h`, for command-line arguments.

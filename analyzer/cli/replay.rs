@@ -24,13 +24,14 @@ use self::{
 };
 use super::{
     FAILURE, FormatArg, Output, PROMOTE, UsageError, conclude, display, load_rules, parse_duration,
+    rules_ref,
 };
 use crate::{
     engine::{
         calibration::{Calibration, calibrate},
         observation::{Observation, Time},
     },
-    report::shape::Report,
+    report::shape::{Report, RulesRef},
     rulefile::RuleFile,
     signal::{carry::Carry, past::PastLook, reduce::Reducer, spec::SignalSpec},
     source::{exposition::Format, recording::Recording},
@@ -132,7 +133,10 @@ impl Subject {
             return None;
         };
         // As texts: a number that is read back may differ in its last bit.
-        let now = serde_json::to_string(report).ok()?;
+        // Those of before reports named their rule file are compared without it.
+        let names_rules = then.contains(r#","rules":{"name":"#);
+        let rules = report.rules.clone().filter(|_| names_rules);
+        let now = serde_json::to_string(&Report { rules, ..report.clone() }).ok()?;
         let had_verdict = then.contains(r#""final":true"#);
         Some(match now == then {
             true => "The same as when it was judged first, bit for bit.",
@@ -186,12 +190,12 @@ impl ReplayArgs {
     /// Judges it by a rule file, or by its own; with the name of the rules.
     fn judged(&self, subject: &Subject, rules: Option<&Path>) -> anyhow::Result<(String, Outcome)> {
         let hold_secs = self.hold.map(|hold| hold.as_secs_f64());
-        let load = |path: &Path| -> anyhow::Result<(String, RuleFile)> {
+        let load = |path: &Path| -> anyhow::Result<(String, RulesRef, RuleFile)> {
             let mut file = load_rules(path, hold_secs)?;
             if let Some(interval) = self.interval {
                 file.rules.observe.interval = interval;
             }
-            Ok((path.display().to_string(), file))
+            Ok((path.display().to_string(), rules_ref(path, &file), file))
         };
         match (subject, rules) {
             (Subject::Recording { .. }, None) => {
@@ -199,19 +203,19 @@ impl ReplayArgs {
                     .into())
             }
             (Subject::Recording { recording, history }, Some(path)) => {
-                let (name, file) = load(path)?;
+                let (name, by, file) = load(path)?;
                 let calibration = history.as_ref().map(|history| measure(history, &file));
                 let outcome = fold(recording, &file, &calibration.unwrap_or_default())?;
-                Ok((name, outcome))
+                Ok((name, outcome.by(by)))
             }
             (Subject::Stored(stored, runtime), None) => {
-                let (name, sha256) = stored.rules();
-                let name = format!("{name} ({})", &sha256[..sha256.len().min(8)]);
-                Ok((name, runtime.block_on(stored.judge(hold_secs))?))
+                let by = stored.rules().clone();
+                let name = format!("{} ({})", by.name, &by.sha256[..by.sha256.len().min(8)]);
+                Ok((name, runtime.block_on(stored.judge(hold_secs))?.by(by)))
             }
             (Subject::Stored(stored, runtime), Some(path)) => {
-                let (name, file) = load(path)?;
-                Ok((name, runtime.block_on(stored.judge_by(&file, hold_secs))?))
+                let (name, by, file) = load(path)?;
+                Ok((name, runtime.block_on(stored.judge_by(&file, hold_secs))?.by(by)))
             }
         }
     }

@@ -6,10 +6,12 @@ use anyhow::Context;
 use clap::Args;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{FAILURE, Output, UsageError, conclude, display::Display, load_rules, parse_duration};
+use super::{
+    FAILURE, Output, UsageError, conclude, display::Display, load_rules, parse_duration, rules_ref,
+};
 use crate::{
     engine::{analysis::Analysis, rule::Baseline},
-    report::build,
+    report::{build, shape::RulesRef},
     rulefile::RuleFile,
     service::{
         past::Gathering,
@@ -111,7 +113,8 @@ pub fn main(args: &RunArgs) -> anyhow::Result<u8> {
     };
     let past = past.map(|arm| collector(ArmSource::Targets(Vec::new()), Some(arm)));
     let collector = collector(canary, baseline.filter(|_| beside));
-    super::runtime()?.block_on(judge(collector, past, file, args.output))
+    let by = rules_ref(&args.rules, &file);
+    super::runtime()?.block_on(judge(collector, past, (file, by), args.output))
 }
 
 /// The arm whose past a metrics server knows.
@@ -159,7 +162,7 @@ fn arm(
 async fn judge(
     collector: Collector,
     past: Option<Collector>,
-    file: RuleFile,
+    (file, by): (RuleFile, RulesRef),
     output: Output,
 ) -> anyhow::Result<u8> {
     let rules = Arc::new(file.rules);
@@ -200,7 +203,7 @@ async fn judge(
             past.stand_in(&mut observation).await;
         }
         let step = analysis.step(&observation);
-        let report = build::report(&rules, &step);
+        let report = build::report(&rules, &step).by(by.clone());
         if let Some(display) = &mut display {
             display.look(&report, hold, deadline)?;
         }

@@ -23,8 +23,9 @@ use crate::{
 #[derive(Args)]
 #[command(after_help = "\
 The configuration says where to listen, where the store and the rule files are, and which webhooks
-and metrics servers there are; the README shows one. SIGTERM or Ctrl-C stops in order: running
-analyses are committed and go on at the next start. `RUST_LOG=debug` says more.")]
+and metrics servers there are; the README shows one. Rule files that change are taken up by
+themselves, within two seconds; SIGHUP reads all of them at once. SIGTERM or Ctrl-C stops in order:
+running analyses are committed and go on at the next start. `RUST_LOG=debug` says more.")]
 pub struct ServeArgs {
     /// Configuration file.
     #[arg(long, value_name = "FILE", default_value = "rollgate.yaml")]
@@ -70,7 +71,7 @@ async fn serve(config: Config) -> anyhow::Result<u8> {
     })
     .await?;
     println!("rollgate serves http://{}", service.addr);
-    stop_signal().await?;
+    until_stopped(&service).await?;
     service.stop().await;
     Ok(PROMOTE)
 }
@@ -86,13 +87,16 @@ fn unopened(error: StoreError) -> anyhow::Error {
     }
 }
 
-/// Waits for SIGTERM or Ctrl-C.
-async fn stop_signal() -> anyhow::Result<()> {
+/// Waits for SIGTERM or Ctrl-C; at each SIGHUP rule files are read again.
+async fn until_stopped(service: &service::Service) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut term = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = term.recv() => {}
-        result = tokio::signal::ctrl_c() => result?,
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = term.recv() => return Ok(()),
+            result = tokio::signal::ctrl_c() => return Ok(result?),
+            _ = hangup.recv() => service.reload_rules().await,
+        }
     }
-    Ok(())
 }

@@ -7,6 +7,8 @@ mod page;
 mod shape;
 mod table;
 
+pub(super) use table::grouped;
+
 use std::{
     fs,
     io::{self, Write},
@@ -198,7 +200,7 @@ fn trace(
 }
 
 /// Writes the page beside its place first, so that a reader never sees half of it.
-fn write_page(path: &Path, page: &str) -> anyhow::Result<()> {
+pub(super) fn write_page(path: &Path, page: &str) -> anyhow::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".part");
     fs::write(&beside, page)

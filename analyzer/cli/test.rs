@@ -78,6 +78,7 @@ pub struct Ran {
 }
 
 /// A file that could not be run.
+#[derive(Clone)]
 pub enum Bad {
     /// It has faults: its own, or those of its rule file.
     Faults(Faults),
@@ -203,11 +204,14 @@ fn load(file: &Path, filter: Option<&str>) -> Result<Loaded, Bad> {
     let name = file.display().to_string();
     let unreadable = |error: anyhow::Error| Bad::Unreadable(format!("{error:#}"));
     let text = check::read(file).map_err(unreadable)?;
-    let outline = ruletest::load(&name, &text).map_err(Bad::Faults)?;
-    let rules_path = rules_of(file, outline.rules()).map_err(Bad::Unreadable)?;
-    let text = check::read(&rules_path).map_err(unreadable)?;
-    let rules = rulefile::load(&rules_path.display().to_string(), &text).map_err(Bad::Faults)?;
-    let mut tests = outline.bind(&rules).map_err(Bad::Faults)?;
+    // Without its rule file only the faults of its shape can be told.
+    let shape = ruletest::load(&name, &text).map_err(Bad::Faults);
+    let bad = |text: String| shape.as_ref().err().map_or(Bad::Unreadable(text), Bad::clone);
+    let rules_path = rules_of(file, ruletest::rules_named(&text).as_deref()).map_err(bad)?;
+    let rules_text = check::read(&rules_path).map_err(|error| bad(format!("{name}: {error:#}")))?;
+    let rules = rulefile::load(&rules_path.display().to_string(), &rules_text);
+    let rules = rules.map_err(Bad::Faults)?;
+    let mut tests = ruletest::bind(&name, &text, &rules).map_err(Bad::Faults)?;
     if let Some(filter) = filter {
         tests.retain(|test| test.name.contains(filter));
     }
@@ -215,7 +219,7 @@ fn load(file: &Path, filter: Option<&str>) -> Result<Loaded, Bad> {
 }
 
 /// The rule file that a test file is about.
-fn rules_of(file: &Path, named: Option<&str>) -> Result<PathBuf, String> {
+pub(super) fn rules_of(file: &Path, named: Option<&str>) -> Result<PathBuf, String> {
     if let Some(named) = named {
         return Ok(file.with_file_name(named));
     }

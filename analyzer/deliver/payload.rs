@@ -12,7 +12,7 @@ use crate::{
         rule::{Otherwise, ReleaseStep},
         verdict::Verdict,
     },
-    report::shape::{FindingShape, Report},
+    report::shape::{FindingShape, Report, RulesRef},
 };
 
 /// Type of the event.
@@ -64,7 +64,7 @@ pub struct VerdictData {
     /// Seconds since the analysis began.
     pub elapsed_secs: f64,
     /// The rule file.
-    pub rules: RulesShape,
+    pub rules: RulesRef,
     /// What it rests on, one per rule; empty when left out for size.
     pub findings: Vec<FindingShape>,
     /// How many findings were left out because the event would have been too large.
@@ -97,15 +97,6 @@ pub struct StepShape {
     pub weight: f64,
 }
 
-/// Which rule file, and that it was this text of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RulesShape {
-    /// Its name.
-    pub name: String,
-    /// SHA-256 of its text, in hex.
-    pub sha256: String,
-}
-
 /// What an event is made of.
 #[derive(Clone, Debug)]
 pub struct VerdictParts<'a> {
@@ -126,7 +117,7 @@ pub struct VerdictParts<'a> {
     /// The report of the look that decided.
     pub report: &'a Report,
     /// The rule file.
-    pub rules: RulesShape,
+    pub rules: RulesRef,
 }
 
 /// The event's text; none when there is nothing to be done: a verdict that is neither final nor an
@@ -232,6 +223,7 @@ mod tests {
             otherwise: None,
             findings: vec![finding; rules],
             signals: vec![],
+            rules: None,
         }
     }
 
@@ -258,7 +250,7 @@ mod tests {
             steps: &STEPS,
             decided: Time(1_700_000_000_500),
             report,
-            rules: RulesShape { name: "shop".to_owned(), sha256: "00ff".to_owned() },
+            rules: RulesRef { name: "shop".to_owned(), sha256: "00ff".to_owned() },
         })
     }
 

@@ -23,7 +23,7 @@
 
 use super::{
     evidence::Counts,
-    wager::{LimitTerms, LimitWager, RatioWager, Terms},
+    wager::{Beyond, LimitTerms, LimitWager, RatioWager, Terms},
 };
 
 /// Requests of the baseline that its share of misses is taken from, at least.
@@ -60,18 +60,14 @@ impl BelowEvidence {
         Self {
             margin,
             versus_baseline: RatioWager::new(horizon),
-            versus_share: LimitWager::new(horizon),
-            versus_best: LimitWager::new(horizon),
+            versus_share: LimitWager::new(Beyond::Above, horizon),
+            versus_best: LimitWager::new(Beyond::Above, horizon),
         }
     }
 
     /// Takes one look at shares, as hits among requests; returns ln of the e-value.
     pub fn step_share(&mut self, hits: &Counts, before: &Before) -> f64 {
-        let misses = Counts {
-            canary_events: hits.canary_total - hits.canary_events,
-            baseline_events: hits.baseline_total - hits.baseline_events,
-            ..*hits
-        };
+        let misses = hits.misses();
         let limit = 1.0 - self.margin;
         let best = match limit > 0.0 {
             true => {
@@ -95,15 +91,9 @@ impl BelowEvidence {
 
     /// Takes one look at rates; returns ln of the e-value.
     pub fn step_rate(&mut self, counts: &Counts, before: &Before) -> f64 {
-        let turned = Counts {
-            canary_events: counts.baseline_events,
-            canary_total: counts.baseline_total,
-            baseline_events: counts.canary_events,
-            baseline_total: counts.canary_total,
-        };
         let usual = (before.total > 0.0).then(|| before.events / before.total);
         let terms = Terms { margin: 1.0 / self.margin, noise: before.noise, usual };
-        self.versus_baseline.step(&turned, &terms)
+        self.versus_baseline.step(&counts.turned(), &terms)
     }
 }
 

@@ -24,10 +24,12 @@
 use std::sync::Arc;
 
 use super::{
+    difference::{Rates, log_likelihood},
+    evidence::Counts,
     noise::{comparison_noise, limit_noise},
     observation::{Arm, Histogram, PARTS_MAX, Pair, Part, PartKind, Reading, Value},
     quantile::{self, edge_index},
-    rule::{Clause, Op, Scope, Signal, SignalKind, Test},
+    rule::{Allowed, Clause, Scope, Signal, SignalKind, Test},
     tail::{Tail, slower},
     verdict::{Blame, BlameBy},
 };
@@ -74,6 +76,21 @@ impl Tally {
 
     fn rate(self) -> f64 {
         if self.total > 0.0 { self.events / self.total } else { 0.0 }
+    }
+
+    /// The rate as far as it is known: none so far is not none ever.
+    fn usual_rate(self) -> f64 {
+        (self.events + 0.5) / self.total
+    }
+
+    /// Counts of both arms.
+    fn beside(self, baseline: Tally) -> Counts {
+        Counts {
+            canary_events: self.events,
+            canary_total: self.total,
+            baseline_events: baseline.events,
+            baseline_total: baseline.total,
+        }
     }
 
     /// Events beyond what `rate` gives.
@@ -125,8 +142,8 @@ enum Event {
 #[derive(Clone, Debug)]
 pub struct Suspects {
     event: Event,
-    /// The rule's multiple of the baseline, above 1.
-    margin: f64,
+    /// How far from the baseline the rule allows.
+    bound: Allowed,
     floor: f64,
     /// Cumulative sum that tells the onset, in nats.
     rise: f64,
@@ -155,16 +172,13 @@ struct Latencies {
 impl Suspects {
     /// Suspects of a clause; none where it compares nothing that has parts.
     pub fn of(clause: &Clause, signal: &Signal) -> Option<Self> {
-        let Test::BeyondBaseline { op, margin } = clause.test else { return None };
+        let Test::BeyondBaseline { op, allowed } = clause.test else { return None };
         match clause.scope {
             Scope::Arm => {}
             // Its own finding says on how many it fires.
             Scope::MostInstances => return None,
         }
-        let is_above = match op {
-            Op::Above | Op::AtLeast => true,
-            Op::Below | Op::AtMost => false,
-        };
+        let is_above = op.is_upward();
         let (event, floor) = match signal.kind {
             SignalKind::Ratio { floor } if is_above => (Event::Counted, floor),
             SignalKind::Ratio { .. } => (Event::Uncounted, 0.0),
@@ -188,7 +202,7 @@ impl Suspects {
         });
         Some(Self {
             event,
-            margin,
+            bound: allowed,
             floor,
             rise: 0.0,
             secs: 0.0,
@@ -204,7 +218,7 @@ impl Suspects {
         if self.rise <= 0.0
             && let (Event::Slower { q }, Some(latencies)) = (self.event, &mut self.latencies)
         {
-            latencies.choose(q, self.margin);
+            latencies.choose(q, self.bound);
         }
         let edge = self.edge();
         let tallies = self.tally_of(&pair.canary, edge).zip(self.tally_of(&pair.baseline, edge));
@@ -239,19 +253,33 @@ impl Suspects {
         }
     }
 
-    /// The rate ratio that is allowed: the rule's, or that of the tail beyond the edge.
+    /// The rate ratio that is allowed beside this baseline: the rule's, or that of the tail beyond the
+    /// edge.
     fn allowed(&self, baseline: Tally) -> f64 {
-        match self.event {
-            Event::Counted => self.margin,
+        match (self.event, self.bound) {
+            (Event::Counted, Allowed::Times(margin)) => margin,
             // "Less than 0.9 times as good" is so many times as bad, by the baseline's share.
-            Event::Uncounted => {
+            (Event::Uncounted, Allowed::Times(margin)) => {
                 let bad = baseline.rate();
-                if bad > 0.0 { ((1.0 - self.margin * (1.0 - bad)) / bad).max(1.0) } else { 1.0 }
+                if bad > 0.0 { ((1.0 - margin * (1.0 - bad)) / bad).max(1.0) } else { 1.0 }
             }
-            Event::Slower { .. } => {
+            // Beside a baseline without events an amount is no multiple of anything.
+            (Event::Counted | Event::Uncounted, Allowed::Plus(amount)) => {
+                let rate = baseline.rate();
+                if rate > 0.0 { 1.0 + amount.abs() / rate } else { 1.0 }
+            }
+            (Event::Slower { .. }, _) => {
                 let at = self.latencies.as_ref().and_then(|latencies| latencies.at);
-                at.map_or(self.margin, |(_, allowed)| allowed)
+                at.map_or(1.0, |(_, allowed)| allowed)
             }
+        }
+    }
+
+    /// The amount by which event rates may differ, of a rule that allows one.
+    fn amount(&self) -> Option<f64> {
+        match (self.event, self.bound) {
+            (Event::Counted | Event::Uncounted, Allowed::Plus(amount)) => Some(amount.abs()),
+            (Event::Slower { .. }, Allowed::Plus(_)) | (_, Allowed::Times(_)) => None,
         }
     }
 
@@ -266,8 +294,16 @@ impl Suspects {
     /// Log likelihood ratio of one look for a regression against none. To the baseline's events are
     /// added those of the floor, or one of all its requests: silence of both arms counts for health.
     fn drift(&self, canary: Tally, baseline: Tally, before: [f64; 2]) -> f64 {
-        let allowed = self.allowed(self.baseline);
-        let ratio = (allowed * allowed).max(ONSET_RATIO_MIN);
+        let ratio = match self.amount() {
+            None => self.allowed(self.baseline).powi(2),
+            // An amount may be many times a baseline that hardly has events: it is far enough.
+            Some(_) => {
+                let [events, total] = before;
+                let counted = if self.event == Event::Uncounted { total - events } else { events };
+                self.allowed(Tally { events: counted + 0.5, total })
+            }
+        };
+        let ratio = ratio.max(ONSET_RATIO_MIN);
         let rare = if before[1] > 0.0 { 1.0 / before[1] } else { 0.0 };
         let events = canary.events + baseline.events.max(baseline.total * self.floor.max(rare));
         canary.events * ratio.ln() - events * dilution(canary.total, baseline.total, 1.0, ratio)
@@ -382,8 +418,8 @@ impl Suspects {
         if own.total > 0.0 { own } else { self.baseline }
     }
 
-    /// Odds that these tallies give against the null of at most `allowed` times the baseline's rate
-    /// and at most the floor: the smaller of both.
+    /// Odds that these tallies give against the null of at most `allowed` times the baseline's rate,
+    /// or that plus the rule's amount, and at most the floor: the smaller of both.
     fn odds(&self, canary: Tally, baseline: Tally, allowed: f64, kappa_secs: f64) -> f64 {
         if canary.total <= 0.0 || baseline.total <= 0.0 || canary.events <= 0.0 {
             return 0.0;
@@ -392,13 +428,25 @@ impl Suspects {
         let per_sec = |total: f64, rate: f64| rate * total / secs;
         let rate = baseline.rate().max(self.floor);
         let rates = [canary.total, baseline.total].map(|total| per_sec(total, rate));
-        let versus_baseline_noise = comparison_noise(kappa_secs, rates[0], rates[1]);
+        let by_amount = self.amount().map(|amount| (amount, baseline.usual_rate()));
+        let versus_baseline_noise = match by_amount {
+            None => comparison_noise(kappa_secs, rates[0], rates[1]),
+            Some((amount, usual)) => limit_noise(kappa_secs, per_sec(canary.total, usual + amount)),
+        };
         let versus_floor_noise = limit_noise(kappa_secs, per_sec(canary.total, self.floor));
         let events = canary.events + baseline.events;
         let [mut versus_baseline, mut versus_floor] = [0.0; 2];
         for (effect, ln_effect) in EFFECTS.into_iter().zip(LN_EFFECTS) {
-            let lost = dilution(canary.total, baseline.total, allowed, allowed * effect);
-            let nats = canary.events * ln_effect - events * lost;
+            let nats = match by_amount {
+                None => {
+                    let lost = dilution(canary.total, baseline.total, allowed, allowed * effect);
+                    canary.events * ln_effect - events * lost
+                }
+                Some((amount, lesser)) => {
+                    let rates = Rates { greater: effect * (lesser + amount), lesser };
+                    log_likelihood(&canary.beside(baseline), rates, amount)
+                }
+            };
             versus_baseline += (nats / versus_baseline_noise).exp();
             let expected = canary.total * self.floor;
             let nats = canary.events * ln_effect - expected * (effect - 1.0);
@@ -410,6 +458,7 @@ impl Suspects {
     /// Without parts a quantile still has edges: the one with most of the evidence, by the tails of
     /// both arms beyond each.
     fn blame_edge(&self, kappa_secs: f64) -> Option<Blame> {
+        let Event::Slower { q } = self.event else { return None };
         let latencies = self.latencies.as_ref()?;
         let [canary, baseline] = latencies.since.each_ref();
         let (mut bad, mut of, mut sum) = (0, 0, 0.0);
@@ -417,7 +466,8 @@ impl Suspects {
         let beyond = slower(&latencies.counts);
         let tail = Tail::new(&latencies.edges, &beyond, latencies.counts.iter().sum());
         for (index, &edge) in latencies.edges.iter().enumerate() {
-            let margin = tail.margin(index, self.margin).filter(|_| tail.is_usable(index));
+            let is_usable = tail.is_usable(index, q, self.bound);
+            let margin = tail.margin(index, q, self.bound).filter(|_| is_usable);
             let Some((_, allowed)) = margin else { continue };
             let [canary, baseline] = [canary, baseline].map(|counts| Tally {
                 events: counts.iter().skip(index + 1).sum(),
@@ -439,7 +489,7 @@ impl Suspects {
 
 impl Latencies {
     /// Chooses the edge for a new onset, anew whenever so much more of the baseline is known.
-    fn choose(&mut self, q: f64, factor: f64) {
+    fn choose(&mut self, q: f64, bound: Allowed) {
         let requests: f64 = self.counts.iter().sum();
         if requests < QUANTILE_REQUESTS_MIN || requests < self.chosen_at * CHOICE_GROWTH {
             return;
@@ -450,7 +500,7 @@ impl Latencies {
         let index = self.edges.partition_point(|&edge| edge < usual);
         let Some(&edge) = self.edges.get(index) else { return };
         let beyond = slower(&self.counts);
-        let margin = Tail::new(&self.edges, &beyond, requests).margin(index, factor);
+        let margin = Tail::new(&self.edges, &beyond, requests).margin(index, q, bound);
         self.at = margin.map(|(_, allowed)| (edge, allowed));
     }
 

@@ -47,6 +47,25 @@ impl Counts {
         self.canary_events + self.baseline_events
     }
 
+    /// With the arms in each other's place.
+    pub fn turned(&self) -> Self {
+        Self {
+            canary_events: self.baseline_events,
+            canary_total: self.baseline_total,
+            baseline_events: self.canary_events,
+            baseline_total: self.canary_total,
+        }
+    }
+
+    /// Those of the requests that are no events, in place of those that are.
+    pub fn misses(&self) -> Self {
+        Self {
+            canary_events: self.canary_total - self.canary_events,
+            baseline_events: self.baseline_total - self.baseline_events,
+            ..*self
+        }
+    }
+
     /// The sum of two looks.
     pub fn plus(&self, other: &Self) -> Self {
         Self {

@@ -10,6 +10,7 @@ pub mod blame;
 pub mod calibration;
 pub mod clause;
 pub mod compared;
+pub mod difference;
 pub mod dispersion;
 pub mod dwell;
 pub mod envelope;

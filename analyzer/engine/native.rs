@@ -193,6 +193,20 @@ impl NativeHistogram {
         (edge, beyond.map(|(_, count)| count).sum())
     }
 
+    /// The highest bound at or below a limit, and how many values are beyond it; none where the
+    /// limit lies within the zero bucket.
+    pub fn above_lower(&self, limit: f64) -> Option<(f64, f64)> {
+        let above = index_of(self.schema, limit);
+        let index = if upper_edge(self.schema, above) > limit { above - 1 } else { above };
+        let edge = upper_edge(self.schema, index);
+        if edge <= self.zero_threshold {
+            let at = (self.zero_threshold, self.total() - self.zero_count);
+            return (self.zero_threshold <= limit).then_some(at);
+        }
+        let beyond = self.buckets.iter().filter(|(bucket, _)| *bucket > index);
+        Some((edge, beyond.map(|(_, count)| count).sum()))
+    }
+
     /// The same counts between fixed bounds, at a quarter of a doubling or as fine as the schema is.
     ///
     /// Every bound is a bound of this histogram, so no count is guessed, and the bounds depend on

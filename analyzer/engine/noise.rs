@@ -72,6 +72,15 @@ pub enum Origin {
     },
 }
 
+/// What is expected of one arm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Expected {
+    /// Events per request, or per second.
+    pub rate: f64,
+    /// Requests, or seconds of instances, in a second.
+    pub per_sec: f64,
+}
+
 impl SignalCalibration {
     /// So many times the noise.
     pub fn times(&self, factor: f64) -> Self {
@@ -85,6 +94,23 @@ impl SignalCalibration {
         }
         let lopsided = ((baseline - canary) / (baseline + canary)).max(0.0);
         comparison_noise(self.kappa_secs * large(self.spread, lopsided), canary, baseline)
+    }
+
+    /// Noise factor of the difference of two rates, the greater one first: `1 + kappa s / v` with
+    /// `s` the sum of their squares, which is what noise moves, and `v` the sum of rate over exposure,
+    /// which is Poisson's part. With equal rates it is that of a comparison, with a lesser rate of
+    /// zero that against a constant.
+    pub fn difference(&self, greater: Expected, lesser: Expected) -> f64 {
+        let chance = greater.rate / greater.per_sec + lesser.rate / lesser.per_sec;
+        let squares = [greater, lesser].map(|arm| arm.rate * arm.rate);
+        let moved = squares[0] + squares[1];
+        if chance.is_nan() || chance <= 0.0 || greater.per_sec <= 0.0 || lesser.per_sec <= 0.0 {
+            return 1.0;
+        }
+        let exposures = greater.per_sec + lesser.per_sec;
+        let lopsided = (lesser.per_sec - greater.per_sec) / exposures;
+        let alone = lopsided.max((squares[0] - squares[1]) / moved).max(0.0);
+        1.0 + self.kappa_secs * large(self.spread, alone) * moved / chance
     }
 
     /// Noise factor against a constant; `canary` is expected events per second.

@@ -11,8 +11,10 @@
 use std::time::Duration;
 
 use super::{
+    calibration::SignalCalibration,
+    difference::{Greater, Rates, growth},
     evidence::EFFECTS,
-    noise::{comparison_noise, limit_noise},
+    noise::{Expected, comparison_noise, limit_noise},
     rule::{Better, Margin},
 };
 
@@ -62,6 +64,26 @@ impl Traffic {
             event_share * baseline_per_sec,
         );
         events * divergence / noise
+    }
+
+    /// Nats a second by which evidence grows that one arm's event rate exceeds the other's by more
+    /// than `amount`, when the canary's is `truth`; 0 when it does not, or an arm has no traffic.
+    pub fn difference_nats_per_sec(&self, truth: f64, amount: f64, greater: Greater) -> f64 {
+        let Self { canary_per_sec, baseline_per_sec, event_share, kappa_secs } = *self;
+        let arms = [(truth, canary_per_sec), (event_share, baseline_per_sec)];
+        let ([(more, more_per_sec), (less, less_per_sec)], bound) = match greater {
+            Greater::Canary => (arms, [event_share + amount, event_share]),
+            Greater::Baseline => ([arms[1], arms[0]], [event_share, event_share - amount]),
+        };
+        if more <= less + amount || bound[1] < 0.0 {
+            return 0.0;
+        }
+        let nats =
+            growth(more_per_sec, less_per_sec, Rates { greater: more, lesser: less }, amount);
+        let of = |rate: f64, per_sec: f64| Expected { rate, per_sec };
+        let noise = SignalCalibration { kappa_secs, ..SignalCalibration::default() }
+            .difference(of(bound[0], more_per_sec), of(bound[1], less_per_sec));
+        nats / noise
     }
 
     /// Nats a second by which evidence grows that the canary's event rate is not `null`, when it is

@@ -1,5 +1,5 @@
 //! Quantiles of classic histograms: the point estimate, and evidence that the canary's quantile is
-//! beyond a multiple of the baseline's.
+//! beyond a multiple of the baseline's, or that plus an amount.
 //!
 //! The estimate interpolates inside a bucket exactly as the metrics servers' `histogram_quantile`
 //! does.
@@ -7,7 +7,9 @@
 //! The evidence goes by the share of requests slower than a bucket edge `x`. If the canary's
 //! latencies are at most `factor` times the baseline's, that share is at most
 //! `m_x = tail_b(x / factor) / tail_b(x)` times the baseline's, by [`super::tail`] from what the
-//! baseline showed before the present look. An alternative says that at one edge it is `rho` times
+//! baseline showed before the present look. With an amount it is `tail_b(x - amount)`, or that of the
+//! same proportion, whichever is more; and stakes go where that is exceeded, not where arms differ. That the canary's quantile falls short is that the baseline's is beyond the
+//! canary's: the arms change places. An alternative says that at one edge it is `rho` times
 //! the baseline's, for `rho` in `m_x` times [`EFFECTS`]. All alternatives at all edges share one
 //! wealth ([`super::stakes`]); an edge joins as soon as the baseline has shown enough beyond it.
 //!
@@ -30,6 +32,7 @@ use std::sync::Arc;
 use super::{
     calibration::SignalCalibration,
     observation::Histogram,
+    rule::Allowed,
     stakes::{Odds, Stakes},
     tail::Tail,
 };
@@ -71,11 +74,11 @@ pub fn estimate(q: f64, edges: &[f64], counts: &[f64]) -> Option<f64> {
     edges.last().copied()
 }
 
-/// Evidence that a quantile of the canary exceeds `factor` times the baseline's.
+/// Evidence that a quantile of the canary exceeds what is allowed beside the baseline's.
 #[derive(Clone, Debug)]
 pub struct QuantileEvidence {
     q: f64,
-    factor: f64,
+    allowed: Allowed,
     past: Option<Past>,
     edges: Vec<f64>,
     /// One alternative per edge and effect, effects innermost.
@@ -93,10 +96,11 @@ struct Past {
 }
 
 impl QuantileEvidence {
-    /// For the quantile `q`, in 0..1; `factor` is at least 1.
-    pub fn new(q: f64, factor: f64) -> Self {
+    /// For the quantile `q`, in 0..1; `allowed` is a multiple of at least 1, or an amount of at
+    /// least 0.
+    pub fn new(q: f64, allowed: Allowed) -> Self {
         let (edges, stakes) = (Vec::new(), Stakes::default());
-        Self { q, factor, past: None, edges, stakes, noise: 1.0 }
+        Self { q, allowed, past: None, edges, stakes, noise: 1.0 }
     }
 
     /// ln of the e-value now.
@@ -144,7 +148,10 @@ impl QuantileEvidence {
         let tail = past.tail();
         for (index, &edge) in past.edges.iter().enumerate() {
             let is_new = self.edges.len() < EDGES_MAX && !self.edges.contains(&edge);
-            if is_new && tail.is_usable(index) && edge_index(&canary.edges, edge).is_some() {
+            if is_new
+                && tail.is_usable(index, self.q, self.allowed)
+                && edge_index(&canary.edges, edge).is_some()
+            {
                 self.edges.push(edge);
                 self.stakes.join(EFFECTS.len());
             }
@@ -164,7 +171,7 @@ impl QuantileEvidence {
             let at_edge = both.zip(self.past.as_ref()).and_then(|((canary, baseline), past)| {
                 let index = edge_index(&past.edges, edge)?;
                 let tail = past.tail();
-                let (share, margin) = tail.margin(index, self.factor)?;
+                let (share, margin) = tail.margin(index, self.q, self.allowed)?;
                 let counts =
                     SlowCounts::of(canary, edge)?.beside(SlowCounts::of(baseline, edge)?)?;
                 let noise = noise.times(tail.noise_share(index, self.q));
@@ -173,7 +180,9 @@ impl QuantileEvidence {
             if let (Some(at_edge), true) = (&at_edge, leading == Some(number)) {
                 self.noise = at_edge.noise;
             }
-            odds.extend(at_edge.map_or([Odds::default(); EFFECTS.len()], |it| it.odds()));
+            odds.extend(
+                at_edge.map_or([Odds::default(); EFFECTS.len()], |it| it.odds(self.allowed)),
+            );
         }
         self.stakes.step(&odds, secs);
     }
@@ -258,11 +267,18 @@ struct AtEdge {
 }
 
 impl AtEdge {
-    fn odds(&self) -> [Odds; EFFECTS.len()] {
+    fn odds(&self, allowed: Allowed) -> [Odds; EFFECTS.len()] {
         let (null, equal) = (self.log_likelihood(self.margin), self.log_likelihood(1.0));
         EFFECTS.map(|effect| {
             let log = self.log_likelihood((self.margin * effect).min(SLOW_SHARE_MAX / self.share));
-            let odds = Odds { null: (log - null) / self.noise, equal: log - equal };
+            let null = (log - null) / self.noise;
+            let equal = match allowed {
+                Allowed::Times(_) => log - equal,
+                // An amount allows so much more at one edge than at another that a canary may be far
+                // from equal at the first and beyond the null at the second alone: there is the stake.
+                Allowed::Plus(_) => null,
+            };
+            let odds = Odds { null, equal };
             // Counts beyond what a double can tell apart say nothing.
             if odds.null.is_finite() && odds.equal.is_finite() { odds } else { Odds::default() }
         })

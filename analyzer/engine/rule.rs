@@ -341,12 +341,12 @@ pub enum Test {
         /// The constant, in the signal's own unit.
         limit: f64,
     },
-    /// `error_rate > 1.5x baseline`: evidence that it is beyond a multiple of the baseline's.
+    /// `error_rate > 1.5x baseline`, `error_rate > baseline + 1%`: evidence that it is beyond that.
     BeyondBaseline {
         /// Direction: below where higher is better.
         op: Op,
-        /// The multiple: at least 1 for above, at most 1 for below.
-        margin: f64,
+        /// How far from the baseline's is still allowed.
+        allowed: Allowed,
     },
     /// `slope(memory) > 100MB/min`: evidence that a level grows (or falls) faster than this.
     Slope {
@@ -455,6 +455,44 @@ pub enum Bound {
     BaselinePlus(f64),
 }
 
+/// How far from the baseline's value is allowed before a comparison by evidence fires.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Allowed {
+    /// So many times the baseline's: at least 1 for above, at most 1 for below.
+    Times(f64),
+    /// So much more than the baseline's, in the signal's own unit; at least 0 for above, at most 0
+    /// for below.
+    Plus(f64),
+}
+
+impl Allowed {
+    /// The bound beside this value of the baseline.
+    pub fn bound(self, baseline: f64) -> f64 {
+        match self {
+            Allowed::Times(margin) => baseline * margin,
+            Allowed::Plus(amount) => baseline + amount,
+        }
+    }
+
+    /// The same with the arms in each other's place: what the baseline is then allowed beside the
+    /// canary.
+    pub fn turned(self) -> Self {
+        match self {
+            Allowed::Times(margin) => Allowed::Times(margin.recip()),
+            Allowed::Plus(amount) => Allowed::Plus(-amount),
+        }
+    }
+}
+
+impl From<Allowed> for Bound {
+    fn from(allowed: Allowed) -> Self {
+        match allowed {
+            Allowed::Times(margin) => Bound::TimesBaseline(margin),
+            Allowed::Plus(amount) => Bound::BaselinePlus(amount),
+        }
+    }
+}
+
 /// Direction of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
@@ -469,6 +507,14 @@ pub enum Op {
 }
 
 impl Op {
+    /// Whether too much is asked about, rather than too little.
+    pub fn is_upward(self) -> bool {
+        match self {
+            Op::Above | Op::AtLeast => true,
+            Op::Below | Op::AtMost => false,
+        }
+    }
+
     /// Whether `value op bound` holds.
     pub fn holds(self, value: f64, bound: f64) -> bool {
         match self {

@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 
 use statrs::distribution::{ContinuousCDF, Normal};
 
+use super::rule::Allowed;
+
 /// Baseline requests that must have been seen before any margin is estimated from them.
 pub const CALIBRATION_REQUESTS: f64 = 400.0;
 
@@ -43,24 +45,52 @@ impl<'a> Tail<'a> {
         Self { edges, beyond, total }
     }
 
-    /// Whether enough has been seen to judge at edge number `index`.
-    pub fn is_usable(&self, index: usize) -> bool {
-        self.is_known(index) && self.edges[index] > 0.0 && TAIL_SHARES.contains(&self.share(index))
+    /// Whether enough has been seen to judge at edge number `index` how far the quantile `q` is from
+    /// what is `allowed`. By an amount an edge far beyond the quantile may tell most: it is looked at
+    /// where a canary that is just allowed would have slow requests enough.
+    pub fn is_usable(&self, index: usize, q: f64, allowed: Allowed) -> bool {
+        let too_common = self.share(index) > *TAIL_SHARES.end();
+        if !self.is_known(index) || self.edges[index] <= 0.0 || too_common {
+            return false;
+        }
+        let share = match allowed {
+            Allowed::Times(_) => self.share(index),
+            Allowed::Plus(_) => self.share_allowed(index, q, allowed).min(*TAIL_SHARES.end()),
+        };
+        TAIL_SHARES.contains(&share)
     }
 
     fn is_known(&self, index: usize) -> bool {
         self.total >= CALIBRATION_REQUESTS && self.beyond[index] >= EDGE_EVENTS_MIN
     }
 
-    /// Share of requests beyond edge number `index`, and by how much more a canary may have that is
-    /// `factor` times as slow; none where too little is known, or nothing could be seen.
-    pub fn margin(&self, index: usize, factor: f64) -> Option<(f64, f64)> {
+    /// Share of requests beyond edge number `index`, and by how much more a canary may have whose
+    /// quantile `q` is as far from this one's as is `allowed`; none where too little is known, or
+    /// nothing could be seen.
+    ///
+    /// So many times as slow: all latencies are. By an amount slower: each by that, or all in the
+    /// proportion by which the quantile is, whichever explains more slow requests. The quantile is
+    /// at its bound either way, and below it the one, beyond it the other allows more.
+    pub fn margin(&self, index: usize, q: f64, allowed: Allowed) -> Option<(f64, f64)> {
         if !self.is_known(index) {
             return None;
         }
-        let share = self.share(index);
-        let allowed = self.share_beyond(self.edges[index] / factor).max(share);
+        let (share, allowed) = (self.share(index), self.share_allowed(index, q, allowed));
         (allowed <= ALLOWED_SHARE_MAX).then_some((share, allowed / share))
+    }
+
+    /// The share of requests beyond an edge that a canary is allowed.
+    fn share_allowed(&self, index: usize, q: f64, allowed: Allowed) -> f64 {
+        let edge = self.edges[index];
+        let before = match allowed {
+            Allowed::Times(factor) => edge / factor,
+            Allowed::Plus(amount) => {
+                let in_proportion =
+                    self.quantile(q).map_or(edge, |quantile| edge * quantile / (quantile + amount));
+                in_proportion.min(edge - amount)
+            }
+        };
+        self.share_beyond(before).max(self.share(index))
     }
 
     /// Noise intensity of the share beyond an edge, as a multiple of that of the share beyond the
@@ -91,15 +121,15 @@ impl<'a> Tail<'a> {
     /// Share of requests slower than `x`. Below the lowest edge everything counts.
     pub fn share_beyond(&self, x: f64) -> f64 {
         let right = self.edges.partition_point(|&edge| edge < x);
+        if x > 0.0 && self.edges.get(right) == Some(&x) {
+            return self.share(right);
+        }
         if right == 0 || self.edges[right - 1] <= 0.0 {
             return 1.0;
         }
         let Some(&x_right) = self.edges.get(right) else {
             return self.beyond[right - 1] / self.total;
         };
-        if x == x_right {
-            return self.share(right);
-        }
         let x_left = self.edges[right - 1];
         let (z_left, z_right) = (self.score(right - 1), self.score(right));
         let at = (x / x_left).ln() / (x_right / x_left).ln();

@@ -70,10 +70,12 @@ const DRIFT_MEMORY: f64 = 0.8;
 /// stays below the 709 nats at which `exp` overflows.
 const LOOK_NATS_MAX: f64 = 200.0;
 
-/// Healthy rates below this share of a limit are taken to be this share of it.
+/// Healthy rates below this share of a limit are taken to be this share of it; those above a limit
+/// that must not be fallen short of, no more than its inverse.
 const HEALTHY_SHARE_MIN: f64 = 0.01;
 
-/// Share of the limit that is called healthy where nothing is known.
+/// Share of the limit that is called healthy where nothing is known; its inverse where falling
+/// short of the limit is looked for.
 const HEALTHY_SHARE_UNKNOWN: f64 = 0.5;
 
 /// What the forecaster takes the baseline's event rate to do.
@@ -135,7 +137,8 @@ fn log_add(a: f64, b: f64) -> f64 {
     a.max(b) + (-(a - b).abs()).exp().ln_1p()
 }
 
-fn bounded_exp(nats: f64) -> f64 {
+/// `exp` of what one look says, which counts for no more than so much.
+pub(super) fn bounded_exp(nats: f64) -> f64 {
     nats.clamp(-LOOK_NATS_MAX, LOOK_NATS_MAX).exp()
 }
 
@@ -192,6 +195,21 @@ impl RatioWager {
     /// Takes one look and returns ln of the e-value. A look in which an arm had no exposure, or in
     /// which a count is not a number, says nothing.
     pub fn step(&mut self, counts: &Counts, terms: &Terms) -> f64 {
+        self.look(counts, terms, None)
+    }
+
+    /// The same where a bet on each effect pays otherwise than by the likelihood of the ratio: what is
+    /// bet stays a forecast of the ratio, and validity is that of the payoffs.
+    pub fn step_paying(
+        &mut self,
+        counts: &Counts,
+        terms: &Terms,
+        pays: &[f64; EFFECTS.len()],
+    ) -> f64 {
+        self.look(counts, terms, Some(pays))
+    }
+
+    fn look(&mut self, counts: &Counts, terms: &Terms, pays: Option<&[f64; EFFECTS.len()]>) -> f64 {
         let Counts { canary_events, canary_total, baseline_events, baseline_total } = *counts;
         let known = [canary_events, canary_total, baseline_events, baseline_total];
         if !known.into_iter().all(is_count) || canary_total <= 0.0 || baseline_total <= 0.0 {
@@ -209,8 +227,9 @@ impl RatioWager {
             let nats = canary_events * ln_effect + events * (null / alternative).ln();
             *payoff = bounded_exp(nats / noise);
         }
-        self.log_paced += (self.known.pays(&payoffs) + self.drifting.pays(&payoffs)).ln();
-        self.log_cautious += self.cautious.pays(&payoffs).ln();
+        let pays = pays.unwrap_or(&payoffs);
+        self.log_paced += (self.known.pays(pays) + self.drifting.pays(pays)).ln();
+        self.log_cautious += self.cautious.pays(pays).ln();
         self.log_wealth = log_add(
             (1.0 - CAUTIOUS_SHARE).ln() + self.log_paced,
             CAUTIOUS_SHARE.ln() + self.log_cautious,
@@ -262,11 +281,24 @@ impl RatioWager {
     }
 }
 
+/// On which side of a limit an event rate is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beyond {
+    /// Above it: too many events.
+    Above,
+    /// Below it: too few.
+    Below,
+}
+
 /// Evidence that one event rate is beyond a constant: a limit, or the floor of a comparison.
 ///
-/// Bets pay `exp((x ln k - n f (k - 1)) / phi)` for a rate of `k` times the limit `f`.
+/// Bets pay `exp((x ln k - n f (k - 1)) / phi)` for a rate of `k` times the limit `f`: of `k` in
+/// [`EFFECTS`] above the limit, of the inverse of each below. A rate on the other side of the limit
+/// than `k` makes the exponent `n (r - f) (k - 1)` of the expectation negative, so that no bet pays
+/// more than it costs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LimitWager {
+    beyond: Beyond,
     forecast: Forecast,
     hazard: f64,
     log_wealth: f64,
@@ -285,8 +317,8 @@ pub struct LimitTerms {
 
 impl LimitWager {
     /// A process that has seen nothing; `horizon` as in [`RatioWager::new`].
-    pub fn new(horizon: u32) -> Self {
-        Self { forecast: Forecast::new(1.0), hazard: hazard(horizon), log_wealth: 0.0 }
+    pub fn new(beyond: Beyond, horizon: u32) -> Self {
+        Self { beyond, forecast: Forecast::new(1.0), hazard: hazard(horizon), log_wealth: 0.0 }
     }
 
     /// ln of the e-value now; 0 before the first look.
@@ -303,11 +335,20 @@ impl LimitWager {
         let expected = total * limit;
         let mut payoffs = [0.0; EFFECTS.len()];
         for ((payoff, effect), ln_effect) in payoffs.iter_mut().zip(EFFECTS).zip(LN_EFFECTS) {
-            *payoff = bounded_exp((events * ln_effect - expected * (effect - 1.0)) / noise);
+            let (times, ln_times) = match self.beyond {
+                Beyond::Above => (effect, ln_effect),
+                Beyond::Below => (effect.recip(), -ln_effect),
+            };
+            *payoff = bounded_exp((events * ln_times - expected * (times - 1.0)) / noise);
         }
         self.log_wealth += self.forecast.pays(&payoffs).ln();
-        let share = usual.map_or(HEALTHY_SHARE_UNKNOWN, |usual| usual / limit);
-        let share = share.clamp(HEALTHY_SHARE_MIN, 1.0);
+        let known = usual.map(|usual| usual / limit);
+        let share = match self.beyond {
+            Beyond::Above => known.unwrap_or(HEALTHY_SHARE_UNKNOWN).clamp(HEALTHY_SHARE_MIN, 1.0),
+            Beyond::Below => {
+                known.unwrap_or(HEALTHY_SHARE_UNKNOWN.recip()).clamp(1.0, HEALTHY_SHARE_MIN.recip())
+            }
+        };
         let healthy = bounded_exp((events * share.ln() - expected * (share - 1.0)) / noise);
         self.forecast.weigh(healthy, payoffs.into_iter());
         self.forecast.leak(self.forecast.sum(), self.hazard);
@@ -341,7 +382,8 @@ pub struct ComparisonEvidence {
 impl ComparisonEvidence {
     /// `margin` is a factor of at least 1, `floor` a rate (0 for none), `horizon` in looks.
     pub fn new(margin: f64, floor: f64, horizon: u32) -> Self {
-        let (versus_baseline, versus_floor) = (RatioWager::new(horizon), LimitWager::new(horizon));
+        let versus_baseline = RatioWager::new(horizon);
+        let versus_floor = LimitWager::new(Beyond::Above, horizon);
         Self { margin, floor, versus_baseline, versus_floor }
     }
 

@@ -59,6 +59,7 @@ pub fn report(rules: &RuleSet, step: &Step) -> Report {
                 proof: estimates.proof.map(proof_shape),
             })
             .collect(),
+        rules: None,
     };
     report.reason = explain::reason(rules, step, &report);
     report

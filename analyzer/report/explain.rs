@@ -141,7 +141,8 @@ fn lacking(report: &Report) -> String {
     sentences.join(" ")
 }
 
-fn missing_words(why: &str, detail: &str) -> String {
+/// Why there is no value: `scrape failed: 10.0.0.7:8080: connection refused`.
+pub fn missing_words(why: &str, detail: &str) -> String {
     let why = why.replace('_', " ");
     if detail.is_empty() { why } else { format!("{why}: {detail}") }
 }

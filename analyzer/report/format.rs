@@ -88,6 +88,12 @@ pub fn duration(secs: f64) -> String {
     }
 }
 
+/// A moment, from unix seconds: `2026-11-21 03:42:20 UTC`. Of one outside of all calendars the number.
+pub fn moment(unix_secs: f64) -> String {
+    let time = jiff::Timestamp::from_second(unix_secs.floor() as i64);
+    time.map_or_else(|_| plain(unix_secs), |time| time.strftime("%F %T UTC").to_string())
+}
+
 /// How far a clause is, in words: `3.0 of 3.6 decades`, `12 s of 2 m`, `2 of 3 checks`, `0 of 1`.
 pub fn progress(progress: &ProgressShape) -> String {
     let (value, needed) = (progress.value, progress.needed);

@@ -8,4 +8,5 @@ pub mod explain;
 pub mod format;
 pub mod proofs;
 pub mod shape;
+pub mod timeline;
 pub mod words;

@@ -37,6 +37,25 @@ pub struct Report {
     pub findings: Vec<FindingShape>,
     /// One per signal, in file order.
     pub signals: Vec<SignalShape>,
+    /// The rule file it was reached by; absent of what was written before reports named it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<RulesRef>,
+}
+
+impl Report {
+    /// The same report, naming the rule file that it was reached by.
+    pub fn by(self, rules: RulesRef) -> Self {
+        Self { rules: Some(rules), ..self }
+    }
+}
+
+/// Which rule file, and that it was this text of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesRef {
+    /// Its name.
+    pub name: String,
+    /// SHA-256 of its text, in hex.
+    pub sha256: String,
 }
 
 /// What one rule found.

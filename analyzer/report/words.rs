@@ -2,8 +2,8 @@
 //! that was reckoned with.
 
 use super::{
-    format,
-    shape::{BlameShape, ClauseShape, EffectShape, NoiseShape, ProgressShape},
+    explain, format,
+    shape::{BlameShape, ClauseShape, EffectShape, NoiseShape, ProgressShape, RulesRef},
 };
 
 /// A part with this much of the excess, and bad alone, has all of the blame.
@@ -102,6 +102,35 @@ fn noise_origin(noise: &NoiseShape) -> String {
         "analysis" => "measured on this analysis".to_owned(),
         _ => "a stated prior".to_owned(),
     }
+}
+
+/// A clause's numbers, or why there are none: `6.1 %, baseline 0.5 %, bound 0.8 %, 3.6 of 3.6
+/// decades`. None when it has neither.
+pub fn numbers(clause: &ClauseShape) -> Option<String> {
+    if let Some(missing) = &clause.missing {
+        return Some(explain::missing_words(&missing.why, &missing.detail));
+    }
+    let quantity = |value| format::quantity(value, &clause.unit);
+    let mut words = match status(clause) {
+        Some(word) => vec![word.to_owned()],
+        None => vec![quantity(clause.estimate?)],
+    };
+    words.extend(clause.baseline.map(|value| format!("baseline {}", quantity(value))));
+    words.extend(clause.bound.map(|value| format!("bound {}", quantity(value))));
+    words.push(format::progress(&clause.progress));
+    Some(words.join(", "))
+}
+
+/// Which text of which rule file: `recommended, sha256 1a2b3c4d5e6f`.
+pub fn rules(rules: &RulesRef) -> String {
+    let sha256: String = rules.sha256.chars().take(12).collect();
+    format!("{}, sha256 {sha256}", rules.name)
+}
+
+/// What a health clause has in place of a number: the word for what the canary said last.
+pub fn status(clause: &ClauseShape) -> Option<&str> {
+    let is_word = clause.unit == "health" && clause.estimate.is_none();
+    clause.note.as_deref().filter(|_| is_word)
 }
 
 /// Whether a clause is about a slope.

@@ -141,13 +141,21 @@ impl Fault {
 /// A fault while the file is still being read: bytes instead of lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Complaint {
-    pub(super) lint: Option<&'static str>,
+    /// Of a warning only; apart, since complaints are returned where warnings never are.
+    pub(super) warning: Option<Box<Warning>>,
     pub(super) span: Range<usize>,
     pub(super) message: String,
-    pub(super) means: Option<String>,
     pub(super) expected: String,
     pub(super) hint: Option<String>,
     pub(super) secret: bool,
+}
+
+/// What a warning says beyond what a fault does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Warning {
+    pub(super) lint: &'static str,
+    /// What comes of it for a release.
+    pub(super) means: String,
 }
 
 impl Complaint {
@@ -157,10 +165,9 @@ impl Complaint {
         expected: impl Into<String>,
     ) -> Self {
         Self {
-            lint: None,
+            warning: None,
             span,
             message: message.into(),
-            means: None,
             expected: expected.into(),
             hint: None,
             secret: false,
@@ -241,8 +248,10 @@ impl Complaints {
             let end = floor_boundary(text, complaint.span.end).max(start);
             let mut behind = counted.clone();
             behind.advance(text, end);
+            let warning = complaint.warning.map(|warning| *warning);
+            let (lint, means) = warning.map(|warning| (warning.lint, warning.means)).unzip();
             Fault {
-                lint: complaint.lint,
+                lint,
                 file: file.to_owned(),
                 line: counted.line + 1,
                 column: counted.column(text),
@@ -250,7 +259,7 @@ impl Complaints {
                 end_column: behind.column(text),
                 span: start..end,
                 message: complaint.message,
-                means: complaint.means,
+                means,
                 expected: complaint.expected,
                 hint: complaint.hint,
                 secret: complaint.secret,

@@ -16,7 +16,9 @@ use super::{
     table,
     units::Units,
 };
-use crate::engine::rule::{Bound, Clause, Condition, HealthHold, Op, Scope, SignalKind, Test};
+use crate::engine::rule::{
+    Allowed, Bound, Clause, Condition, HealthHold, Op, Scope, SignalKind, Test,
+};
 
 /// Multiples of the baseline beyond this are slips of the finger.
 const MARGIN_MAX: f64 = 1000.0;
@@ -107,7 +109,7 @@ fn read_clause(
         return Ok(None);
     };
     let units = Units { name: &signals.known[index].name, kind, scale };
-    let test = Reader { text: &text, clause, units }.test()?;
+    let test = Reader { clause, units }.test()?;
     let scope = scope(clause, kind, test)?;
     Ok(Some(Clause { text, signal: index, test, scope }))
 }
@@ -147,7 +149,6 @@ pub(super) fn words(text: &str) -> String {
 }
 
 struct Reader<'c> {
-    text: &'c str,
     clause: &'c WrittenClause,
     units: Units<'c>,
 }
@@ -297,12 +298,7 @@ impl Reader<'_> {
             ) => match bound {
                 Written::Constant(literal) => self.beyond_constant(asked, literal),
                 Written::TimesBaseline(margin) => self.beyond_baseline(asked, margin),
-                Written::BaselinePlus(_) => Err(Complaint::new(
-                    asked.span.clone(),
-                    "evidence against `baseline + amount` is not built yet",
-                    "`for` and a duration after it, or a multiple of the baseline",
-                )
-                .hint(format!("`{} for 1m`, or a multiple: `1.5x baseline`", self.text))),
+                Written::BaselinePlus(literal) => self.beyond_amount(asked, literal),
             },
             (SignalKind::Health, _) => Err(Complaint::new(
                 self.clause.span.clone(),
@@ -344,19 +340,7 @@ impl Reader<'_> {
             self.possible(asked.op, limit, &asked.span)?;
             return Ok(Test::BeyondConstant { op: asked.op, limit });
         }
-        let downward = match asked.op {
-            Op::Above | Op::AtLeast => false,
-            Op::Below | Op::AtMost => true,
-        };
         let ratio = matches!(self.units.kind, SignalKind::Ratio { .. });
-        if downward && !ratio {
-            return Err(Complaint::new(
-                asked.op_span.clone(),
-                "evidence that a rate or a quantile is too low is not built yet",
-                "`>` or `>=`, or `for` and a duration at the end of the clause",
-            )
-            .hint(format!("write `{} for 1m`", self.text)));
-        }
         self.possible(asked.op, limit, &asked.span)?;
         if limit <= 0.0 {
             return Err(Complaint::new(
@@ -377,10 +361,10 @@ impl Reader<'_> {
     }
 
     fn beyond_baseline(&self, asked: &Comparison, margin: f64) -> Result<Test, Complaint> {
-        let quantile = matches!(self.units.kind, SignalKind::Quantile { .. });
+        let allowed = Allowed::Times(margin);
         match asked.op {
             Op::Above | Op::AtLeast if (1.0..=MARGIN_MAX).contains(&margin) => {
-                Ok(Test::BeyondBaseline { op: Op::Above, margin })
+                Ok(Test::BeyondBaseline { op: Op::Above, allowed })
             }
             Op::Above | Op::AtLeast => Err(Complaint::new(
                 asked.span.clone(),
@@ -388,14 +372,8 @@ impl Reader<'_> {
                 format!("a multiple from 1x to {MARGIN_MAX}x"),
             )
             .hint("`1.5x baseline` means: half as much again as the old version")),
-            Op::Below | Op::AtMost if quantile => Err(Complaint::new(
-                asked.op_span.clone(),
-                "evidence that a quantile is below the baseline's is not built yet",
-                "`>`, or `for` and a duration at the end of the clause",
-            )
-            .hint(format!("write `{} for 1m`", self.text))),
             Op::Below | Op::AtMost if margin > 0.0 && margin <= 1.0 => {
-                Ok(Test::BeyondBaseline { op: Op::Below, margin })
+                Ok(Test::BeyondBaseline { op: Op::Below, allowed })
             }
             Op::Below | Op::AtMost => Err(Complaint::new(
                 asked.span.clone(),
@@ -404,6 +382,32 @@ impl Reader<'_> {
             )
             .hint("`0.9x baseline` means: a tenth less than the old version")),
         }
+    }
+
+    /// `baseline + 1%`, `baseline - 5%`: an amount more for what must not be above, less for what must
+    /// not be below.
+    fn beyond_amount(&self, asked: &Comparison, literal: Literal) -> Result<Test, Complaint> {
+        let amount = self.units.in_unit(literal, &asked.span)?;
+        let (op, sign, fits) = match asked.op {
+            Op::Above | Op::AtLeast => (Op::Above, "+", amount >= 0.0),
+            Op::Below | Op::AtMost => (Op::Below, "-", amount <= 0.0),
+        };
+        if !fits {
+            return Err(Complaint::new(
+                asked.span.clone(),
+                "evidence is asked for being further from the baseline, not nearer to it",
+                format!("`baseline {sign}` and an amount"),
+            )
+            .hint("a version that is as good as the old one would be beyond this bound"));
+        }
+        if matches!(self.units.kind, SignalKind::Ratio { .. }) && amount.abs() >= 1.0 {
+            return Err(Complaint::new(
+                asked.span.clone(),
+                "two shares are never 100% apart: this can never fire",
+                "an amount below 100%",
+            ));
+        }
+        Ok(Test::BeyondBaseline { op, allowed: Allowed::Plus(amount) })
     }
 
     fn slope(&self, op: Op, bound: Written, span: &Range<usize>) -> Result<Test, Complaint> {

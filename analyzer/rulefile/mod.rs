@@ -127,7 +127,8 @@ pub fn load_at(
     })
 }
 
-fn sha256_hex(text: &str) -> String {
+/// SHA-256 of a rule file's text, in lower-case hexadecimal: its version, as verdicts name it.
+pub fn sha256_hex(text: &str) -> String {
     let mut hex = String::with_capacity(64);
     for byte in Sha256::digest(text.as_bytes()) {
         write!(hex, "{byte:02x}").expect("writing to a String cannot fail");

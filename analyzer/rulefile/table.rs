@@ -66,7 +66,7 @@ impl<'t> Table<'t> {
             }
             let known = shape.keys.iter().find(|known| **known == key.text);
             if known.is_none() {
-                out.push(unknown_key(key, shape));
+                out.push(unknown_key(key, value, shape));
             }
             match known.copied().or_else(|| nearest(&key.text, shape.keys.iter().copied())) {
                 Some(name) if entries.iter().all(|earlier| earlier.name != name) => {
@@ -134,7 +134,7 @@ pub(super) fn twice(key: &Scalar) -> Complaint {
     .hint("keep the one that is meant: which of two would win is nobody's guess")
 }
 
-fn unknown_key(key: &Scalar, shape: &Shape) -> Complaint {
+fn unknown_key(key: &Scalar, value: &Node, shape: &Shape) -> Complaint {
     let complaint = Complaint::new(
         key.span.clone(),
         format!("unknown key `{}` in {}", excerpt(&key.text), shape.what),
@@ -146,7 +146,13 @@ fn unknown_key(key: &Scalar, shape: &Shape) -> Complaint {
             .hint("YAML's merge keys are not read: write every value where it is used");
     }
     if complaint.hint.is_none() && !key.text.chars().all(|c| c.is_alphanumeric() || c == '_') {
-        return complaint.hint(QUOTE_HINT);
+        // Two words without a value are what a comma in a text leaves behind.
+        let valueless =
+            matches!(&value.kind, Kind::Scalar(empty) if matches!(&*empty.text, "" | "~"));
+        return complaint.hint(match valueless && !key.text.contains(':') {
+            true => "inside `{ }` a comma ends a text: put the text in single quotes, '...'",
+            false => QUOTE_HINT,
+        });
     }
     complaint
 }

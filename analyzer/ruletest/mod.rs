@@ -11,4 +11,4 @@ mod run;
 mod scene;
 
 pub use self::{run::run, scene::Scene};
-pub use crate::rulefile::test_file::{Outline, Test, load};
+pub use crate::rulefile::test_file::{Outline, Test, bind, load, rules_named};

@@ -28,6 +28,9 @@ pub struct Outcome {
     pub timeline: Vec<Turn>,
     /// What did not come as expected, in file order.
     pub failures: Vec<Failure>,
+    /// The last look in full.
+    #[serde(skip)]
+    pub end: Report,
     /// By rule of the file: what it was seen to do.
     #[serde(skip)]
     pub seen: Vec<Seen>,

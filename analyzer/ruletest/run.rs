@@ -4,15 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     outcome::{Failure, Outcome, RuleTurns, Seen, Turn},
-    scene::Scene,
+    scene::{BEGIN, Scene},
 };
 use crate::{
     engine::{
         analysis::Analysis,
-        observation::Time,
         verdict::{State, Step},
     },
-    report::{build, format, shape::Report},
+    report::{build, shape::Report},
     rulefile::{
         RuleFile, duration_text,
         test_file::{Ask, Check, End, Test, Word},
@@ -23,7 +22,7 @@ use crate::{
 pub fn run(test: &Test, file: &RuleFile) -> Outcome {
     let rules = Arc::new(file.rules.clone());
     let mut scene = Scene::new(test, file);
-    let mut analysis = Analysis::new(rules, Time(0));
+    let mut analysis = Analysis::new(rules, BEGIN);
     let mut watch = Watch::new(test, file);
     loop {
         let step = analysis.step(&scene.observe());
@@ -128,7 +127,11 @@ impl<'t> Watch<'t> {
                     return None;
                 }
                 let text = &self.file.rules.rules[rule].text;
-                (format!("`{text}` {} at {at}", state_words(is)), state_words(found), Some(rule))
+                (
+                    format!("`{text}` {} at {at}", state_words(is)),
+                    state_words(found).to_owned(),
+                    Some(rule),
+                )
             }
         };
         let found = format!("{found} at {}", duration_text(step.elapsed));
@@ -184,7 +187,13 @@ impl<'t> Watch<'t> {
         for failure in &mut failures {
             if let Some(turns) = &mut failure.rule {
                 *turns = self.turns(turns.number - 1);
-                failure.hint = failure.hint.take().or_else(|| rule_hint(turns, failure.at_secs));
+                let later = self.states[turns.number - 1]
+                    .iter()
+                    .find(|(at, _)| at.as_secs_f64() > failure.at_secs);
+                let later = later.map(|(at, state)| {
+                    format!("at {} it {}", duration_text(*at), state_words(*state))
+                });
+                failure.hint = failure.hint.take().or(later);
             }
         }
         failures.sort_by_key(|failure| failure.line);
@@ -203,6 +212,7 @@ impl<'t> Watch<'t> {
             reason: report.reason.clone(),
             timeline: self.verdicts.iter().map(turn).collect(),
             failures,
+            end: *report,
             seen: self.seen,
         }
     }
@@ -274,23 +284,17 @@ impl<'t> Watch<'t> {
             at_secs: report.elapsed_secs,
             hint: None,
             rule: None,
-            look: Some(Box::new(report.clone())),
+            look: None,
         }
     }
 }
 
-/// When the rule came to be what it was not.
-fn rule_hint(turns: &RuleTurns, at_secs: f64) -> Option<String> {
-    let later = turns.timeline.iter().find(|turn| turn.at_secs > at_secs)?;
-    Some(format!("it was {} from {} on", later.is, format::duration(later.at_secs)))
-}
-
-fn state_words(state: State) -> String {
+fn state_words(state: State) -> &'static str {
     match state {
-        State::Fires => "fires".to_owned(),
-        State::Clear => "is clear".to_owned(),
-        State::NotEnoughData => "has not enough data".to_owned(),
-        State::Asleep => "is asleep".to_owned(),
+        State::Fires => "fires",
+        State::Clear => "is clear",
+        State::NotEnoughData => "has not enough data",
+        State::Asleep => "is asleep",
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
         test_file::{ArmScript, InstanceScript, Script, Series, Shown, Test, Values, value_at},
     },
     signal::{
+        answer::AnswerNumber,
         carry::Carry,
         reduce::Reducer,
         sample::{Gathered, InstanceReading, Labels, Probe, ProbeAnswer, Sample},
@@ -26,10 +27,16 @@ use crate::{
     },
 };
 
+/// When the analysis begins: any time that leaves room for processes to have begun before.
+pub const BEGIN: Time = Time(1_700_000_000_000);
+
+/// What the name of a series ends in whose values are times. A test gives them from its beginning on.
+const START_TIME: &str = "_start_time_seconds";
+
 /// When processes began of which the test does not say it, before the analysis.
 const BORN_BEFORE: Duration = Duration::from_secs(3600);
 
-/// One test's looks. The analysis begins at the Unix epoch, as in Prometheus' own unit tests.
+/// One test's looks.
 pub struct Scene<'t> {
     test: &'t Test,
     file: &'t RuleFile,
@@ -72,7 +79,7 @@ impl<'t> Scene<'t> {
     pub fn gather(&mut self) -> Gathered {
         let time = self.time();
         Gathered {
-            at: Time(0).after(time),
+            at: BEGIN.after(time),
             canary: self.instances(Arm::Canary, time),
             baseline: self.instances(Arm::Baseline, time),
             dependencies: self.dependencies(time),
@@ -114,7 +121,7 @@ impl<'t> Scene<'t> {
             let samples = self.samples(arm, index, instance, time);
             readings.push(InstanceReading {
                 instance: instance.name.as_str().into(),
-                at: Time(0).after(time),
+                at: BEGIN.after(time),
                 samples: if has_gap(instance, time) { Err(gap()) } else { Ok(samples) },
                 refused: None,
                 probes: self.probes(instance, time),
@@ -159,10 +166,12 @@ impl<'t> Scene<'t> {
         for (number, series) in instance.series.iter().enumerate() {
             let Series { name, labels, values } = &**series;
             match values {
-                Values::Listed(items) => samples.extend(
-                    value_at(items, self.look)
-                        .map(|value| Sample::number(name.as_str().into(), labels.clone(), value)),
-                ),
+                Values::Listed(items) => {
+                    let from = if name.ends_with(START_TIME) { BEGIN.as_secs_f64() } else { 0.0 };
+                    let sample =
+                        |value| Sample::number(name.as_str().into(), labels.clone(), from + value);
+                    samples.extend(value_at(items, self.look).map(sample));
+                }
                 Values::Histogram { signal, script } => {
                     let Some(shape) = &self.shapes[*signal] else { continue };
                     let counted = self.counted.entry((arm, index, number)).or_default();
@@ -184,41 +193,75 @@ impl<'t> Scene<'t> {
     fn told(&self, arm: Arm, signal: usize, time: Duration) -> Option<(Reading, Vec<Part>)> {
         let reads = &self.specs[signal].reads;
         let script = self.arm(arm);
-        // Health was probed, or is a dependency, which has no baseline.
-        if script.instances.is_empty() || matches!(reads, Reads::Health(_)) {
+        // Health was probed, and a dependency has no baseline.
+        let is_probed = match reads {
+            Reads::Health(_) => true,
+            Reads::Answer { of: HealthTarget::Url(_), .. } => arm == Arm::Baseline,
+            _ => false,
+        };
+        if script.instances.is_empty() || is_probed {
             return None;
         }
-        let told = |instance: &InstanceScript| instance.signals.contains_key(&signal);
+        let told = |instance: &'t InstanceScript| self.script(instance, signal).is_some();
         if !script.instances.iter().any(told) {
             let has_series = script.instances.iter().any(|instance| !instance.series.is_empty());
-            let has_own = has_series && !matches!(reads, Reads::Promql(_));
-            return if has_own { None } else { Some((Err(self.unsaid(signal)), Vec::new())) };
+            let is_read = match reads {
+                // Who answers shows in the gaps.
+                Reads::Up => true,
+                Reads::Promql(_) | Reads::Answer { .. } => false,
+                Reads::Ratio { .. }
+                | Reads::Counter(_)
+                | Reads::Histogram { .. }
+                | Reads::Gauge { .. }
+                | Reads::Health(_)
+                | Reads::Restarts(_) => has_series,
+            };
+            return if is_read { None } else { Some((Err(self.unsaid(signal)), Vec::new())) };
         }
         let mut readings = Vec::new();
         for (index, instance) in script.instances.iter().enumerate() {
-            let Some(script) = instance.signals.get(&signal) else { continue };
-            let reading = if has_gap(instance, time) {
+            let Some(script) = self.script(instance, signal) else { continue };
+            let is_answer = matches!(reads, Reads::Answer { .. } | Reads::Promql(_));
+            let reading = if has_gap(instance, time) && matches!(reads, Reads::Up) {
+                Ok(Value::Level(0.0))
+            } else if has_gap(instance, time) && !is_answer {
                 Err(Missing::new(Why::ScrapeFailed, format!("{}: {}", instance.name, gap().detail)))
             } else {
                 self.reading(signal, script, &instance.name, time)
             };
             readings.push((arm, index, instance.name.as_str(), reading));
         }
+        // As the reducer has it: counts are taken apart to find which instance of the canary is bad.
+        let has_parts = match reads {
+            Reads::Gauge { .. } | Reads::Answer { .. } => true,
+            Reads::Ratio { .. } | Reads::Counter(_) | Reads::Histogram { .. } | Reads::Up => {
+                arm == Arm::Canary && readings.len() > 1
+            }
+            Reads::Health(_) | Reads::Restarts(_) | Reads::Promql(_) => false,
+        };
         let parts = readings.iter().filter_map(|(arm, index, name, reading)| {
-            let value = reading.clone().ok()?;
-            let is_part = match value {
-                Value::Share { .. } | Value::Events { .. } | Value::Histogram(_) => true,
-                Value::Level(_) | Value::Native(_) => true,
-                Value::Health { .. } | Value::Restarts(_) => false,
-            };
+            let value = reading.clone().ok().filter(|_| has_parts)?;
             let started = self.lives.get(&(*arm, *index)).copied();
-            let started = started.or(Some(Time(-(BORN_BEFORE.as_millis() as i64))));
-            let name = Arc::from(*name);
-            is_part.then_some(Part { kind: PartKind::Instance, name, started, value })
+            let started = started.or(Some(Time(BEGIN.0 - BORN_BEFORE.as_millis() as i64)));
+            Some(Part { kind: PartKind::Instance, name: Arc::from(*name), started, value })
         });
         let parts = parts.collect();
         let readings = readings.into_iter().map(|(.., reading)| reading).collect();
         Some((joined(readings, reads), parts))
+    }
+
+    /// What an instance shows of a signal. How long a health endpoint takes is said beside its status.
+    fn script(&self, instance: &'t InstanceScript, signal: usize) -> Option<&'t Script> {
+        let own = instance.signals.get(&signal);
+        let of_health = || {
+            let Reads::Answer { of, number: AnswerNumber::Latency, .. } = &self.specs[signal].reads
+            else {
+                return None;
+            };
+            let is_it = |spec: &SignalSpec| matches!(&spec.reads, Reads::Health(at) if at == of);
+            instance.signals.get(&self.specs.iter().position(is_it)?)
+        };
+        own.or_else(of_health).map(Arc::as_ref)
     }
 
     fn unsaid(&self, signal: usize) -> Missing {
@@ -236,7 +279,9 @@ impl<'t> Scene<'t> {
         match shown {
             Shown::Missing(why) => Err(Missing::new(why, format!("{name}: the test says so"))),
             Shown::Level(level) => Ok(Value::Level(level)),
-            Shown::Health { status, latency_secs } => Ok(Value::Health { status, latency_secs }),
+            Shown::Health { latency_secs, .. } => latency_secs.map(Value::Level).ok_or_else(|| {
+                Missing::new(Why::NotObserved, "the test does not say how long, as in `up@20ms`")
+            }),
             Shown::Share { .. } | Shown::Events(_) | Shown::Latency { .. } if self.look == 0 => {
                 match kind {
                     SignalKind::Restarts => Ok(Value::Restarts(0)),
@@ -274,7 +319,7 @@ impl<'t> Scene<'t> {
                     && matches!(script.count_at(time), Shown::Events(lives) if lives > 0.0)
             });
             if restarted && self.look > 0 {
-                self.lives.insert((arm, index), Time(0).after(time));
+                self.lives.insert((arm, index), BEGIN.after(time));
             }
         }
     }

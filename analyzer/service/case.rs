@@ -17,7 +17,10 @@ use crate::{
         AnalysisSummary, AnalysisView, CancelAnalysis, DeliveryView, OpenAnalysis, RulesRef,
         StepView,
     },
-    engine::{analysis::Analysis, calibration::Calibration, observation::Time, rule::RuleSet},
+    engine::{
+        analysis::Analysis, calibration::Calibration, observation::Time, rule::RuleSet,
+        verdict::Step,
+    },
     report::{build, shape::Report},
     rulefile,
     signal::spec::SignalSpec,
@@ -92,6 +95,11 @@ impl Case {
         Analysis::calibrated(self.rules.clone(), self.started, &self.calibration)
     }
 
+    /// The report of one look.
+    pub fn report(&self, step: &Step) -> Report {
+        build::report(&self.rules, step).by(self.rules_ref.clone())
+    }
+
     /// The engine after every journaled look: the journal is the truth, this is a fold over it.
     /// `each` sees every report on the way.
     pub async fn refold(
@@ -109,7 +117,7 @@ impl Case {
                 // A journal that cannot be judged ends this analysis, not the process.
                 let step = catch_unwind(AssertUnwindSafe(|| analysis.step(observation)))
                     .map_err(|_| anyhow!("judging look {look} of {} failed", self.id))?;
-                each(&build::report(&self.rules, &step));
+                each(&self.report(&step));
             }
         }
     }
@@ -185,6 +193,10 @@ pub fn summary(stored: &StoredAnalysis) -> anyhow::Result<AnalysisSummary> {
         started_at: stored.new.started.as_secs_f64(),
         canary_version: order.canary.version,
         baseline_version: order.baseline.map(|arm| arm.version).unwrap_or_default(),
+        rules: RulesRef {
+            name: stored.new.rules_name.clone(),
+            sha256: rulefile::sha256_hex(&stored.new.rules_text),
+        },
         verdict: report.as_ref().map_or_else(|| "watching".into(), |report| report.verdict.clone()),
         reason: report.as_ref().map(|report| report.reason.clone()).unwrap_or_default(),
         decided_at: report.and_then(|report| report.decided_at),

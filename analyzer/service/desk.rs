@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -15,23 +14,25 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    case::{Case, stored_report, summary},
+    archive::{Archive, unavailable},
+    case::{Case, stored_report},
     driver::{Message, Running, chain, subject},
     live::Board,
     rule_files,
+    rule_reload::RuleAsker,
+    rule_shelf::{RuleShelf, RuleVersion},
     stand_in::marks_of,
     standing::StandingBoard,
     watcher,
 };
 use crate::{
     api::desk::{
-        AnalysisPage, AnalysisView, ArmOrder, CancelAnalysis, Desk, DeskError, EvidenceHistory,
-        History, ListFilter, OpenAnalysis, Opened, SignalHistory, WatchedServices,
+        AnalysisPage, AnalysisView, ArmOrder, CancelAnalysis, Desk, DeskError, History, ListFilter,
+        OpenAnalysis, Opened, RuleFiles, RuleText, WatchedServices,
     },
     deliver::Clock,
     engine::{analysis::Analysis, observation::Arm, rule::Baseline},
-    report::shape::Report,
-    rulefile,
+    report::{shape::Report, timeline::Timeline},
     signal::carry::Carry,
     source::{
         client::Client,
@@ -40,21 +41,12 @@ use crate::{
         prometheus::PrometheusServer,
         target::Target,
     },
-    store::{Created, Filter, NewAnalysis, Store, StoredAnalysis, StoredState},
+    store::{Created, NewAnalysis, Store, StoredAnalysis, StoredState},
     telemetry::{Telemetry, analysis::Opening},
 };
 
 /// Analyses that may run at once.
 pub const RUNNING_MAX: usize = 10_000;
-
-/// Points of a history; longer ones are thinned evenly.
-const HISTORY_POINTS_MAX: usize = 720;
-
-/// Analyses on a page when the request does not say.
-const PAGE_DEFAULT: u32 = 50;
-
-/// Most analyses on a page.
-const PAGE_MAX: u32 = 200;
 
 /// Longest name of a service, and longest idempotency key, in characters.
 const NAME_CHARS_MAX: usize = 200;
@@ -73,8 +65,10 @@ pub struct ServiceDesk {
     pub standing: StandingBoard,
     /// The driver's queue.
     pub driver: mpsc::Sender<Message>,
-    /// Where rule files are.
-    pub rules_dir: PathBuf,
+    /// The rule files.
+    pub shelf: RuleShelf,
+    /// Asks for a look at their directory.
+    pub ask_rules: RuleAsker,
     /// Names of the configured mechanisms.
     pub mechanisms: BTreeSet<String>,
     /// Metrics servers by name.
@@ -103,44 +97,23 @@ impl Desk for ServiceDesk {
     }
 
     async fn list(&self, filter: ListFilter) -> Result<AnalysisPage, DeskError> {
-        let limit = filter.limit.unwrap_or(PAGE_DEFAULT).clamp(1, PAGE_MAX);
-        let state = match filter.state.as_deref() {
-            None => None,
-            Some("running") => Some(StoredState::Running),
-            Some("finished") => Some(StoredState::Finished),
-            Some("cancelled") => Some(StoredState::Cancelled),
-            Some(other) => {
-                return Err(DeskError::Refused(vec![format!(
-                    "state is {other:?}, expected running, finished or cancelled"
-                )]));
-            }
-        };
-        let (service, verdict, after) = (filter.service, filter.verdict, filter.after);
-        let filter = Filter { service, state, verdict, after, limit: limit + 1 };
-        let mut rows = self.store.list(filter).await.map_err(unavailable)?;
-        let has_more = rows.len() > limit as usize;
-        rows.truncate(limit as usize);
-        let next = if has_more { rows.last().map(|row| row.new.id.clone()) } else { None };
-        let analyses: anyhow::Result<Vec<_>> = rows.iter().map(summary).collect();
-        Ok(AnalysisPage { analyses: analyses.map_err(|error| defect(&error))?, next })
+        self.archive().list(filter).await
     }
 
     async fn analysis(&self, id: &str) -> Result<AnalysisView, DeskError> {
-        self.stored_view(&self.stored(id).await?).await
+        self.archive().analysis(id).await
     }
 
     async fn history(&self, id: &str) -> Result<History, DeskError> {
-        let stored = self.stored(id).await?;
-        let case = Case::of(&stored).map_err(|error| defect(&error))?;
-        let mut history = History { at: Vec::new(), signals: Vec::new(), evidence: Vec::new() };
-        let every = (stored.last_look as usize).div_ceil(HISTORY_POINTS_MAX).max(1) as u64;
-        let keep = |report: &Report| {
-            if report.look.is_multiple_of(every) || report.is_final {
-                append(&mut history, report);
-            }
-        };
-        case.refold(&*self.store, keep).await.map_err(|error| defect(&error))?;
-        Ok(history)
+        self.archive().history(id).await
+    }
+
+    async fn timeline(&self, id: &str) -> Result<Timeline, DeskError> {
+        self.archive().timeline(id).await
+    }
+
+    async fn analysis_rules(&self, id: &str) -> Result<RuleText, DeskError> {
+        self.archive().rules(id).await
     }
 
     fn follow(&self, id: &str) -> Option<watch::Receiver<Arc<AnalysisView>>> {
@@ -157,6 +130,16 @@ impl Desk for ServiceDesk {
         Ok(WatchedServices { services })
     }
 
+    async fn rules(&self) -> Result<RuleFiles, DeskError> {
+        Ok(self.shelf.view())
+    }
+
+    async fn rule_text(&self, name: &str) -> Result<RuleText, DeskError> {
+        let version = self.shelf.version(name);
+        let version = version.map_err(|faults| DeskError::NoRules(faults.join("; ")))?;
+        Ok(RuleText { text: version.text.clone(), sha256: version.sha256.clone() })
+    }
+
     async fn unready(&self) -> Option<String> {
         if self.driver.is_closed() {
             return Some("the service is stopping".to_owned());
@@ -166,6 +149,10 @@ impl Desk for ServiceDesk {
 }
 
 impl ServiceDesk {
+    fn archive(&self) -> Archive {
+        Archive { store: self.store.clone() }
+    }
+
     /// Does work that must not stop half-way when whoever asked for it goes away: an analysis that
     /// is stored and not begun would be watched by nobody until the next start.
     async fn to_its_end<T: Send + 'static>(
@@ -215,11 +202,11 @@ impl ServiceDesk {
                 stored.new.id
             )));
         }
-        Ok(Opened { view: self.stored_view(stored).await?, is_new: false })
+        Ok(Opened { view: self.archive().view(stored).await?, is_new: false })
     }
 
     async fn give_up(&self, id: &str, order: &CancelAnalysis) -> Result<AnalysisView, DeskError> {
-        let stored = self.stored(id).await?;
+        let stored = self.archive().stored(id).await?;
         let note = serde_json::to_string(order).expect("strings are always JSON");
         if !self.store.cancel(id, &note, (self.now)()).await.map_err(unavailable)? {
             return Err(DeskError::Conflict(format!(
@@ -390,8 +377,8 @@ impl ServiceDesk {
         if order.hold_secs.is_some_and(|secs| !(secs > 0.0 && secs <= HOLD_SECS_MAX)) {
             faults.push(format!("hold_secs must be above 0 and at most {HOLD_SECS_MAX}"));
         }
-        let text = self.rules_text(&order.rules).await;
-        let text = text.map_err(|found| faults.extend(found)).ok();
+        let rules = self.version(&order.rules).await;
+        let rules = rules.map_err(|found| faults.extend(found)).ok();
         let new = NewAnalysis {
             id: uuid::Uuid::now_v7().simple().to_string(),
             idempotency_key: order.idempotency_key.clone(),
@@ -399,7 +386,7 @@ impl ServiceDesk {
             started: (self.now)(),
             order: order_text(order),
             rules_name: order.rules.clone(),
-            rules_text: text.unwrap_or_default(),
+            rules_text: rules.map(|rules| rules.text.clone()).unwrap_or_default(),
             calibration: None,
             past: None,
         };
@@ -413,40 +400,16 @@ impl ServiceDesk {
         if faults.is_empty() { Ok((new, case)) } else { Err(DeskError::Refused(faults)) }
     }
 
-    /// The text of a rule file that loads, or everything that is wrong with it.
-    async fn rules_text(&self, name: &str) -> Result<String, Vec<String>> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if name.is_empty() || !name.chars().all(plain) {
+    /// The version of a rule file that is used now, as the directory has it now.
+    async fn version(&self, name: &str) -> Result<Arc<RuleVersion>, Vec<String>> {
+        if !rule_files::is_plain(name) {
             return Err(vec![format!(
                 "rules is {name:?}, expected the name of a rule file without `.yaml`: letters, \
                  digits, - and _"
             )]);
         }
-        let file = format!("{name}.yaml");
-        let text =
-            rule_files::read_bounded(&self.rules_dir.join(&file)).await.map_err(|error| {
-                vec![format!(
-                    "rule file {file} cannot be read from the configured directory: {error}"
-                )]
-            })?;
-        match rulefile::load(&file, &text) {
-            Ok(_) => Ok(text),
-            Err(faults) => Err(faults.iter().map(ToString::to_string).collect()),
-        }
-    }
-
-    async fn stored(&self, id: &str) -> Result<StoredAnalysis, DeskError> {
-        let stored = self.store.analysis(id).await.map_err(unavailable)?;
-        stored.ok_or_else(|| DeskError::Unknown(id.to_owned()))
-    }
-
-    async fn stored_view(&self, stored: &StoredAnalysis) -> Result<AnalysisView, DeskError> {
-        let case = Case::of(stored).map_err(|error| defect(&error))?;
-        let report = stored_report(stored).map_err(|error| defect(&error))?;
-        let deliveries = self.store.deliveries(&stored.new.id).await.map_err(unavailable)?;
-        let note = stored.cancel_note.as_deref();
-        let cancelled = note.map(|note| serde_json::from_str(note).unwrap_or_default());
-        Ok(case.view(stored.state, report, cancelled, &deliveries))
+        self.ask_rules.refresh().await;
+        self.shelf.version(name)
     }
 }
 
@@ -463,52 +426,7 @@ fn fresh(new: NewAnalysis) -> StoredAnalysis {
     }
 }
 
-fn append(history: &mut History, report: &Report) {
-    let points = history.at.len();
-    history.at.push(report.at);
-    for (index, signal) in report.signals.iter().enumerate() {
-        if history.signals.len() <= index {
-            history.signals.push(SignalHistory {
-                name: signal.name.clone(),
-                unit: signal.unit.clone(),
-                canary: vec![None; points],
-                baseline: vec![None; points],
-            });
-        }
-        history.signals[index].canary.push(signal.canary);
-        history.signals[index].baseline.push(signal.baseline);
-    }
-    for clause in report.findings.iter().flat_map(|finding| &finding.clauses) {
-        if clause.progress.kind != "evidence_decades" {
-            continue;
-        }
-        let known = history.evidence.iter().position(|known| known.clause == clause.clause);
-        let index = known.unwrap_or_else(|| {
-            history.evidence.push(EvidenceHistory {
-                clause: clause.clause.clone(),
-                needed: clause.progress.needed,
-                decades: vec![None; points],
-            });
-            history.evidence.len() - 1
-        });
-        if history.evidence[index].decades.len() == points {
-            history.evidence[index].decades.push(Some(clause.progress.value));
-        }
-    }
-    for evidence in &mut history.evidence {
-        evidence.decades.resize(points + 1, None);
-    }
-}
-
 /// An order as it is stored.
 fn order_text(order: &OpenAnalysis) -> String {
     serde_json::to_string(order).expect("strings and numbers are always JSON")
-}
-
-fn unavailable(error: crate::store::StoreError) -> DeskError {
-    DeskError::Unavailable(chain(&error))
-}
-
-fn defect(error: &anyhow::Error) -> DeskError {
-    DeskError::Unavailable(format!("{error:#}"))
 }

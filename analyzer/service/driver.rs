@@ -16,13 +16,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{case::Case, live::Board};
 use crate::{
-    deliver::payload::{RulesShape, VerdictParts, delivery_key, verdict_event},
+    deliver::payload::{VerdictParts, delivery_key, verdict_event},
     engine::{
         analysis::Analysis,
         observation::{Observation, Time},
         verdict::{Step, Verdict},
     },
-    report::{build, shape::Report},
+    report::shape::Report,
     signal::carry::Carry,
     store::{Decision, Look, NewDelivery, Store, StoreError, StoredState},
     telemetry::{
@@ -261,7 +261,7 @@ fn concluded(
     step: Step,
     begun: Instant,
 ) -> Stepped {
-    let report = build::report(&running.case.rules, &step);
+    let report = running.case.report(&step);
     let advance_to = step.verdict.advance_to();
     let decision = (step.verdict.is_final() || advance_to.is_some()).then(|| {
         let deliveries = deliveries(&running.case, &step, &report);
@@ -311,10 +311,7 @@ fn deliveries(case: &Case, step: &Step, report: &Report) -> Vec<NewDelivery> {
         steps: &case.rules.steps,
         decided: step.at,
         report,
-        rules: RulesShape {
-            name: case.rules_ref.name.clone(),
-            sha256: case.rules_ref.sha256.clone(),
-        },
+        rules: case.rules_ref.clone(),
     });
     let Some(body) = event else { return Vec::new() };
     case.order

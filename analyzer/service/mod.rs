@@ -31,6 +31,7 @@ use crate::{
     telemetry::Telemetry,
 };
 
+pub mod archive;
 pub mod case;
 pub mod desk;
 pub mod driver;
@@ -41,6 +42,8 @@ pub mod order_past;
 pub mod outbox;
 pub mod past;
 pub mod rule_files;
+pub mod rule_reload;
+pub mod rule_shelf;
 pub mod stand_in;
 pub mod standing;
 pub mod watcher;
@@ -60,7 +63,7 @@ pub struct ServiceOptions {
     pub listen: SocketAddr,
     /// Where analyses live.
     pub store: Arc<dyn Store>,
-    /// Where rule files are.
+    /// The directory of rule files.
     pub rules_dir: PathBuf,
     /// Mechanisms by name.
     pub mechanisms: BTreeMap<String, Arc<dyn Mechanism>>,
@@ -86,6 +89,7 @@ pub struct Service {
     pub addr: SocketAddr,
     /// What its API asks.
     pub desk: Arc<dyn Desk>,
+    rules: RuleFilesHandle,
     requests: CancellationToken,
     watchers: CancellationToken,
     driving: CancellationToken,
@@ -96,6 +100,13 @@ pub struct Service {
     driver: JoinHandle<()>,
     worker: JoinHandle<()>,
     upkeep: JoinHandle<()>,
+}
+
+/// What it takes to read all rule files again, and to say what came of it.
+struct RuleFilesHandle {
+    shelf: rule_shelf::RuleShelf,
+    ask: rule_reload::RuleAsker,
+    telemetry: Telemetry,
 }
 
 /// The wall clock, in milliseconds.
@@ -120,11 +131,14 @@ pub async fn start(options: ServiceOptions) -> anyhow::Result<Service> {
     let (messages, queue) = mpsc::channel(driver::QUEUE_MAX);
     let (store, telemetry) = (options.store, options.telemetry);
     let board = live::Board::default();
+    let opened =
+        rule_reload::open(options.rules_dir, store.clone(), telemetry.clone(), now.clone());
+    let (shelf, ask_rules, reload) = opened.await.context("the rule files cannot be read")?;
     let (keeper, kept) = mpsc::channel(keeper::QUEUE_MAX);
     let standing = standing::StandingParts {
         store: store.clone(),
         keeper,
-        rules_dir: options.rules_dir.clone(),
+        shelf: shelf.clone(),
         client: options.client.clone(),
         limits: options.limits.clone(),
         timeout: options.timeout,
@@ -144,7 +158,8 @@ pub async fn start(options: ServiceOptions) -> anyhow::Result<Service> {
         board,
         standing: standing.board.clone(),
         driver: messages,
-        rules_dir: options.rules_dir,
+        shelf: shelf.clone(),
+        ask_rules: ask_rules.clone(),
         mechanisms: options.mechanisms.keys().cloned().collect(),
         prometheus: options.prometheus,
         client: options.client,
@@ -156,8 +171,9 @@ pub async fn start(options: ServiceOptions) -> anyhow::Result<Service> {
         tasks: watcher_tasks.clone(),
     });
     let resumed = desk.resume().await.context("running analyses cannot be taken up")?;
-    let (board, known) = (standing.board.clone(), telemetry.clone());
+    let (board, known, reported) = (standing.board.clone(), telemetry.clone(), telemetry.clone());
     watcher_tasks.spawn(keeper::keep(kept, store.clone(), board, known, watchers.clone()));
+    watcher_tasks.spawn(reload.run(watchers.clone()));
     for watch in options.watch {
         watcher_tasks.spawn(standing::watch(watch, standing.clone(), watchers.clone()));
     }
@@ -174,6 +190,7 @@ pub async fn start(options: ServiceOptions) -> anyhow::Result<Service> {
     Ok(Service {
         addr,
         desk,
+        rules: RuleFilesHandle { shelf, ask: ask_rules, telemetry: reported },
         requests,
         watchers,
         driving,
@@ -188,6 +205,14 @@ pub async fn start(options: ServiceOptions) -> anyhow::Result<Service> {
 }
 
 impl Service {
+    /// Reads every rule file again now, whatever its times say.
+    pub async fn reload_rules(&self) {
+        self.rules.ask.reload().await;
+        let files = self.rules.shelf.view().rules;
+        let count = |state: &str| files.iter().filter(|file| file.state == state).count();
+        self.rules.telemetry.rules().reloaded(count("good"), count("bad"));
+    }
+
     /// Stops in order; what is queued is committed first.
     pub async fn stop(self) {
         self.requests.cancel();

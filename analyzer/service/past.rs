@@ -374,7 +374,7 @@ impl Gathering<'_> {
 }
 
 /// Of when a metrics server knows the past, when that begins within the stretch that was read.
-fn began(looks: &[PastLook], stretch: Stretch) -> Option<Stretch> {
+pub fn began(looks: &[PastLook], stretch: Stretch) -> Option<Stretch> {
     let first = looks.first().map_or(stretch.until, |look| look.at);
     // Within a tenth of it the beginning is the server's own granularity.
     let is_late = first.since(stretch.after) > stretch.length() / 10;

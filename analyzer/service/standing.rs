@@ -11,7 +11,6 @@
 use std::{
     collections::BTreeMap,
     panic::AssertUnwindSafe,
-    path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -23,7 +22,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::rule_files;
+use super::rule_shelf::{RuleShelf, RuleVersion};
 use crate::{
     api::desk::WatchedService,
     config::watch::WatchOptions,
@@ -51,8 +50,11 @@ pub const HISTORY_LOOKS_MAX: u64 = 250_000;
 /// Bytes of their readings at most.
 pub const HISTORY_BYTES_MAX: u64 = 64 << 20;
 
-/// Time between two readings of a watch's rule file.
-const RELOAD_INTERVAL: Duration = Duration::from_secs(60);
+/// Time between two countings of what is kept.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Time after which a watch without rules asks for them again.
+const RULES_PAUSE: Duration = Duration::from_secs(1);
 
 /// What every standing watch needs.
 #[derive(Clone)]
@@ -61,8 +63,8 @@ pub struct StandingParts {
     pub store: Arc<dyn Store>,
     /// Keeps looks.
     pub keeper: mpsc::Sender<KeptLook>,
-    /// Where rule files are.
-    pub rules_dir: PathBuf,
+    /// The rule files.
+    pub shelf: RuleShelf,
     /// The client that scrapes.
     pub client: Client,
     /// Limits of the sources.
@@ -163,6 +165,8 @@ impl StandingBoard {
 
 /// What a watch looks with, made from the rule file.
 struct Eyes {
+    /// Version of the rule file.
+    sha256: String,
     signals: SignalsKey,
     interval: Duration,
     collector: Collector,
@@ -189,22 +193,22 @@ struct StandingWatch {
 impl StandingWatch {
     async fn run(&self) {
         let mut eyes: Option<Eyes> = None;
-        let mut reload = Instant::now();
+        let mut measured = Instant::now();
         let mut next = Instant::now();
         loop {
-            if Instant::now() >= reload {
-                eyes = self.reload(eyes).await;
-                reload = Instant::now() + RELOAD_INTERVAL;
-            }
+            eyes = self.with_rules(eyes);
             let pause = match &mut eyes {
-                None => RELOAD_INTERVAL,
+                None => RULES_PAUSE,
                 Some(open) => {
                     let interval = open.interval;
                     let look = AssertUnwindSafe(self.look(open)).catch_unwind();
                     if look.await.is_err() {
                         // What it had read may be half counted.
                         self.lost("a look failed because of a defect of rollgate");
-                        (eyes, reload) = (None, Instant::now());
+                        eyes = None;
+                    } else if measured.elapsed() >= MEASURE_INTERVAL {
+                        measured = Instant::now();
+                        self.measure(&open.signals).await;
                     }
                     interval
                 }
@@ -214,15 +218,22 @@ impl StandingWatch {
         }
     }
 
-    /// Reads the rule file again. One that no longer loads leaves the watch as it was.
-    async fn reload(&self, eyes: Option<Eyes>) -> Option<Eyes> {
+    /// Follows the rule file. Without a version in use the watch stays as it was.
+    fn with_rules(&self, eyes: Option<Eyes>) -> Option<Eyes> {
         let (service, rules) = (&self.options.service, &self.options.rules);
         let history = self.parts.telemetry.history();
-        let file = match self.rules().await {
-            Ok(file) => file,
+        let (version, file) = match self.rules(eyes.as_ref()) {
+            Ok(Some(found)) => found,
+            Ok(None) => return eyes,
             Err(fault) => {
-                history.watch_rules(service, rules, &fault);
-                self.parts.board.change(service, |state| state.last_fault = Some(fault));
+                let mut is_news = false;
+                self.parts.board.change(service, |state| {
+                    is_news = state.last_fault.as_ref() != Some(&fault);
+                    state.last_fault = Some(fault.clone());
+                });
+                if is_news {
+                    history.watch_rules(service, rules, &fault);
+                }
                 return eyes;
             }
         };
@@ -230,8 +241,7 @@ impl StandingWatch {
         let interval = self.options.interval.unwrap_or(file.rules.observe.interval);
         match eyes {
             Some(eyes) if eyes.signals == signals && eyes.interval == interval => {
-                self.measure(&signals).await;
-                return Some(eyes);
+                return Some(Eyes { sha256: version.sha256.clone(), ..eyes });
             }
             Some(eyes) if eyes.signals != signals => {
                 history.watch_rules(service, rules, "its signals changed: history begins anew");
@@ -253,6 +263,7 @@ impl StandingWatch {
             state.last_fault = None;
         });
         Some(Eyes {
+            sha256: version.sha256.clone(),
             signals,
             interval,
             collector: Collector::new(client, collector, telemetry),
@@ -261,12 +272,17 @@ impl StandingWatch {
         })
     }
 
-    async fn rules(&self) -> Result<RuleFile, String> {
-        let file = format!("{}.yaml", self.options.rules);
-        let text = rule_files::read_bounded(&self.parts.rules_dir.join(&file)).await;
-        let text = text.map_err(|error| format!("rule file {file} cannot be read: {error}"))?;
-        rulefile::load(&file, &text)
-            .map_err(|faults| format!("rule file {file} does not load: {faults}"))
+    /// The version in use, when it is not the one that is looked with.
+    fn rules(&self, eyes: Option<&Eyes>) -> Result<Option<(Arc<RuleVersion>, RuleFile)>, String> {
+        let version = self.parts.shelf.version(&self.options.rules);
+        let version = version.map_err(|faults| faults.join("; "))?;
+        if eyes.is_some_and(|eyes| eyes.sha256 == version.sha256) {
+            return Ok(None);
+        }
+        match rulefile::load(&version.file, &version.text) {
+            Ok(file) => Ok(Some((version, file))),
+            Err(faults) => Err(faults.to_string()),
+        }
     }
 
     async fn look(&self, eyes: &mut Eyes) {

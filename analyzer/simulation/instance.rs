@@ -232,6 +232,7 @@ impl Instance {
                 }
                 SignalPlan::Latency
                 | SignalPlan::Level { .. }
+                | SignalPlan::Up
                 | SignalPlan::Health
                 | SignalPlan::Restarts => 0,
             };

@@ -18,10 +18,15 @@ use super::{
 };
 use crate::engine::{
     calibration::Calibration,
+    difference::Greater,
     evidence::EFFECTS,
     noise::comparison_noise,
     promotion::{Sought, Traffic, time_at, time_to_find, time_to_show},
-    rule::{Action, Bound, Clause, Condition, HealthHold, Margin, Op, RuleSet, SignalKind, Test},
+    rule::{
+        Action, Allowed, Bound, Clause, Condition, HealthHold, Margin, Op, RuleSet, SignalKind,
+        Test,
+    },
+    tail::EDGE_EVENTS_MIN,
 };
 
 /// How long something takes.
@@ -207,7 +212,7 @@ impl Eye<'_> {
                     let faults = LATENCY_FACTORS.into_iter();
                     faults.for_each(|factor| add(FaultKind::Latency { factor }));
                 }
-                SignalPlan::Health => add(GONE),
+                SignalPlan::Health | SignalPlan::Up => add(GONE),
                 SignalPlan::Restarts => add(RESTART),
                 SignalPlan::Level { .. } | SignalPlan::Throughput => {}
             }
@@ -236,7 +241,10 @@ impl Eye<'_> {
         let fault = asked.fault;
         let interval = self.rules.observe.interval;
         match clause.test {
-            Test::BeyondBaseline { op, margin } => self.until_beyond(clause, asked, op, margin),
+            Test::BeyondBaseline { op, allowed } => match allowed {
+                Allowed::Times(margin) => self.until_beyond(clause, asked, op, margin),
+                Allowed::Plus(amount) => self.until_apart(clause, asked, op, amount),
+            },
             Test::BeyondConstant { op, limit } => self.until_limit(clause, asked, op, limit),
             Test::Dwell { op, bound, hold } => self.until_held(clause, fault, op, bound, hold),
             Test::Counted { limit, .. } => self.until_counted(clause, fault, limit),
@@ -300,9 +308,9 @@ impl Eye<'_> {
                 if factor <= margin {
                     return Wait::Never;
                 }
-                about(self.until_slower(clause.signal, margin, factor, alpha))
+                about(self.until_slower(clause.signal, Allowed::Times(margin), asked))
             }
-            (SignalPlan::Level { .. }, _) => Wait::Unknown,
+            (SignalPlan::Level { .. } | SignalPlan::Up, _) => Wait::Unknown,
             _ => Wait::Never,
         }
     }
@@ -313,21 +321,81 @@ impl Eye<'_> {
     }
 
     /// By the edge that shows it soonest.
-    fn until_slower(
-        &self,
-        signal: usize,
-        margin: f64,
-        factor: f64,
-        alpha: f64,
-    ) -> Option<Duration> {
+    fn until_slower(&self, signal: usize, allowed: Allowed, asked: Asked) -> Option<Duration> {
+        let (FaultKind::Latency { factor }, SignalKind::Quantile { q }) =
+            (asked.fault, self.rules.signals[signal].kind)
+        else {
+            return None;
+        };
         let law = self.assumed.truth.latency;
-        let edges: Vec<f64> = usable_edges(law).collect();
+        let usual = law.quantile(q);
+        let bound = |edge: f64| match allowed {
+            Allowed::Times(margin) => edge / margin,
+            // As the engine allows it: all by that much slower, or all in proportion.
+            Allowed::Plus(amount) => (edge - amount).min(edge * usual / (usual + amount)),
+        };
+        let beyond = |edge: f64| 1.0 - law.below(edge.max(0.0));
+        let edges: Vec<f64> = match allowed {
+            Allowed::Times(_) => usable_edges(law).collect(),
+            // By an amount an edge counts by what is allowed there, once it has been learnt.
+            Allowed::Plus(_) => {
+                let learnt = self.assumed.traffic.baseline_rps
+                    * self.scale
+                    * self.rules.promote.after.as_secs_f64();
+                let is_usable = |edge: &f64| {
+                    beyond(*edge) <= 0.4
+                        && beyond(bound(*edge)) >= 0.005
+                        && beyond(*edge) * learnt >= EDGE_EVENTS_MIN
+                };
+                EDGES.into_iter().filter(is_usable).collect()
+            }
+        };
         let nats = edges.iter().map(|edge| {
-            let slow = 1.0 - law.below(*edge);
-            let of = |factor: f64| (1.0 - law.below(edge / factor)) / slow;
-            self.edge_nats(signal, slow, of(factor), of(margin))
+            let slow = beyond(*edge);
+            let of = |before: f64| beyond(before) / slow;
+            self.edge_nats(signal, slow, of(edge / factor), of(bound(*edge)))
         });
-        time_at(nats.fold(0.0, f64::max), self.price(alpha, edges.len().max(1)))
+        time_at(nats.fold(0.0, f64::max), self.price(asked.alpha, edges.len().max(1)))
+    }
+
+    /// Until the arms are shown to be further apart than an amount.
+    fn until_apart(&self, clause: &Clause, asked: Asked, op: Op, amount: f64) -> Wait {
+        let Asked { fault, alpha } = asked;
+        let signal = clause.signal;
+        if let SignalPlan::Level { .. } = self.plans[signal] {
+            return Wait::Unknown;
+        }
+        let Some((healthy, faulty)) = self.values(signal, fault) else { return Wait::Unknown };
+        if !op.holds(faulty, healthy + amount) {
+            return Wait::Never;
+        }
+        let failing = self.assumed.truth.error_share;
+        let (worse, amount) = (faulty - healthy, amount.abs());
+        match (self.plans[signal], fault) {
+            // Counted are failures, whichever of both the signal shows.
+            (SignalPlan::Failing | SignalPlan::Succeeding, FaultKind::Errors { .. }) => {
+                let floor = match self.rules.signals[signal].kind {
+                    SignalKind::Ratio { floor } if op.is_upward() && amount < floor => floor,
+                    _ => 0.0,
+                };
+                let (traffic, truth) = (self.traffic(signal, failing), failing + worse.abs());
+                let mut nats = traffic.difference_nats_per_sec(truth, amount, Greater::Canary);
+                if floor > 0.0 {
+                    nats = nats.min(traffic.constant_nats_per_sec(truth, floor));
+                }
+                about(time_at(nats, self.price(alpha, 1)))
+            }
+            (SignalPlan::FailingOverTime, FaultKind::Errors { factor }) => {
+                let traffic = self.traffic(signal, failing);
+                let truth = factor * traffic.event_share;
+                let nats = traffic.difference_nats_per_sec(truth, amount, Greater::Canary);
+                about(time_at(nats, self.price(alpha, 1)))
+            }
+            (SignalPlan::Latency, FaultKind::Latency { .. }) => {
+                about(self.until_slower(signal, Allowed::Plus(amount), asked))
+            }
+            _ => Wait::Unknown,
+        }
     }
 
     /// Nats a second at an edge beyond which a share `slow` of the baseline's requests lies, when
@@ -467,6 +535,7 @@ impl Eye<'_> {
             SignalPlan::Throughput
             | SignalPlan::Excess
             | SignalPlan::Level { .. }
+            | SignalPlan::Up
             | SignalPlan::Health
             | SignalPlan::Restarts => Wait::Unknown,
         }

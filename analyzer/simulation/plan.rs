@@ -29,6 +29,8 @@ pub enum SignalPlan {
         /// Whether leaks are seen in it.
         is_bytes: bool,
     },
+    /// Which instances answer when they are scraped.
+    Up,
     /// A health endpoint.
     Health,
     /// Restarts.
@@ -54,6 +56,10 @@ fn plan(rules: &RuleSet, index: usize, signal: &Signal) -> SignalPlan {
         }
         SignalKind::Rate | SignalKind::Count => SignalPlan::FailingOverTime,
         SignalKind::Quantile { .. } => SignalPlan::Latency,
+        // A share that should be whole and has no end of its own.
+        SignalKind::Gauge { limit: None } if is_good && signal.unit == Unit::Share => {
+            SignalPlan::Up
+        }
         SignalKind::Gauge { limit } => {
             let usual: f64 = match signal.unit {
                 Unit::Bytes => 200e6,

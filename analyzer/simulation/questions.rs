@@ -12,7 +12,9 @@ use super::{
     plan::{SignalPlan, plans},
     scenario::{FaultKind, Scenario, Traffic, Truth},
 };
-use crate::engine::rule::{Action, Better, Bound, Margin, RuleSet, Signal, SignalKind, Test};
+use crate::engine::rule::{
+    Action, Allowed, Better, Bound, Margin, RuleSet, Signal, SignalKind, Test,
+};
 
 /// What is taken to be true of the service.
 #[derive(Clone, Debug, PartialEq)]
@@ -148,7 +150,11 @@ fn rollback_bound(rules: &RuleSet, signal: usize, healthy: Option<f64>) -> Optio
     };
     let of_floor = healthy.filter(|value| *value > 0.0).map_or(0.0, |value| floor / value);
     let margins = rollback_tests(rules, signal).filter_map(|test| match test {
-        Test::BeyondBaseline { margin, .. } => Some(margin),
+        Test::BeyondBaseline { allowed: Allowed::Times(margin), .. } => Some(margin),
+        // Of an amount there is no multiple where it is not known what a healthy version shows.
+        Test::BeyondBaseline { allowed: Allowed::Plus(amount), .. } => {
+            healthy.filter(|value| *value > 0.0).map(|value| 1.0 + amount / value)
+        }
         Test::Dwell { .. }
         | Test::BeyondConstant { .. }
         | Test::Slope { .. }
@@ -224,6 +230,7 @@ fn worse_by(rules: &RuleSet, signal: usize, factor: f64, truth: &Truth) -> Optio
         | SignalPlan::Succeeding
         | SignalPlan::Throughput
         | SignalPlan::Excess
+        | SignalPlan::Up
         | SignalPlan::Health
         | SignalPlan::Restarts => None,
     }
@@ -266,7 +273,7 @@ fn faults(rules: &RuleSet) -> Vec<FaultKind> {
             },
         }));
     }
-    if has(|plan| matches!(plan, SignalPlan::Health | SignalPlan::Restarts)) {
+    if has(|plan| matches!(plan, SignalPlan::Up | SignalPlan::Health | SignalPlan::Restarts)) {
         faults.push(CRASH);
     }
     faults

@@ -240,6 +240,10 @@ impl Source {
 
     fn reading(&self, signal: usize, plan: SignalPlan) -> Reading {
         let values = || self.seen.iter().filter_map(|seen| self.value(seen, signal, plan).ok());
+        if plan == SignalPlan::Up && !self.seen.is_empty() {
+            let up = self.seen.iter().filter(|seen| seen.read.is_ok()).count();
+            return Ok(Value::Level(up as f64 / self.seen.len() as f64));
+        }
         match values().reduce(join) {
             Some(Value::Share { total, .. }) if total <= 0.0 => Err(quiet()),
             Some(Value::Histogram(histogram)) if histogram.total() <= 0.0 => Err(quiet()),
@@ -264,7 +268,8 @@ impl Source {
             | SignalPlan::FailingOverTime
             | SignalPlan::Throughput
             | SignalPlan::Excess
-            | SignalPlan::Latency => self.instances.len() > 1,
+            | SignalPlan::Latency
+            | SignalPlan::Up => self.instances.len() > 1,
         };
         if !has_parts {
             return Vec::new();
@@ -290,6 +295,10 @@ impl Source {
                 let (status, latency_secs) = seen.health;
                 return Ok(Value::Health { status, latency_secs });
             }
+            SignalPlan::Up => {
+                let up = seen.read.is_ok();
+                return Ok(Value::Level(f64::from(u8::from(up))));
+            }
             SignalPlan::Restarts => return seen.restarts.map(Value::Restarts).ok_or_else(failed),
             SignalPlan::Failing
             | SignalPlan::Succeeding
@@ -310,9 +319,10 @@ impl Source {
             SignalPlan::Latency => {
                 Value::Histogram(Histogram { edges: self.edges.clone(), counts: buckets.clone() })
             }
-            SignalPlan::Level { .. } | SignalPlan::Health | SignalPlan::Restarts => {
-                Value::Level(values[signal])
-            }
+            SignalPlan::Level { .. }
+            | SignalPlan::Up
+            | SignalPlan::Health
+            | SignalPlan::Restarts => Value::Level(values[signal]),
         })
     }
 

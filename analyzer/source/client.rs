@@ -104,6 +104,21 @@ pub enum FetchError {
     },
 }
 
+impl FetchError {
+    /// Whether the same may well succeed in a moment.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            FetchError::Timeout { .. } | FetchError::Refused { .. } | FetchError::Cut { .. } => {
+                true
+            }
+            FetchError::TooLarge { .. }
+            | FetchError::Name { .. }
+            | FetchError::Tls { .. }
+            | FetchError::Ours { .. } => false,
+        }
+    }
+}
+
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set up the HTTP client")]

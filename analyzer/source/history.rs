@@ -218,14 +218,18 @@ fn step_of(long: &[Long]) -> Duration {
         let times: Vec<i64> = points.iter().map(|point| point.at_ms).collect();
         scrape_gap(&times)
     });
-    let gap = gap.min();
-    let Some(gap_ms) = gap.and_then(|gap| u64::try_from(gap).ok()).filter(|gap| *gap > 0) else {
-        return STEP;
-    };
+    whole_scrapes(gap.min(), STEP)
+}
+
+/// The least time that is a whole number of scrapes and no less than `least`; `least` itself where
+/// it is not known how often targets are scraped.
+pub(super) fn whole_scrapes(gap_ms: Option<i64>, least: Duration) -> Duration {
+    let gap_ms = gap_ms.and_then(|gap| u64::try_from(gap).ok()).filter(|gap| *gap > 0);
+    let Some(gap_ms) = gap_ms else { return least };
     // Scrapes are stamped with some jitter; the interval itself is whole seconds, or less than one.
     let gap_ms = ((gap_ms + 500) / 1000).max(1) * 1000;
-    let step_ms = u64::try_from(STEP.as_millis()).unwrap_or(u64::MAX);
-    Duration::from_millis(step_ms.div_ceil(gap_ms) * gap_ms)
+    let least_ms = u64::try_from(least.as_millis()).unwrap_or(u64::MAX);
+    Duration::from_millis(least_ms.div_ceil(gap_ms).max(1).saturating_mul(gap_ms))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! A source that fails gives missing data with a reason; it never gives zero, never health, and
 //! never takes the service down.
 
+pub mod archive;
 pub mod client;
 pub mod collector;
 mod excerpt;

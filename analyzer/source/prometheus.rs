@@ -3,7 +3,7 @@
 //! Raw series are asked for with a *range* selector: unlike an instant vector, which repeats a
 //! value for five minutes after its target died, a range has the samples' own times. Differences
 //! are taken by `signal/`, so that a server and a scrape mean the same. It deliberately has no
-//! cache and no retry: the next look is soon.
+//! cache, and asks a second time only where no next look will: over the past.
 
 use std::time::Duration;
 
@@ -20,10 +20,14 @@ use super::{
 };
 use crate::{
     engine::observation::{Missing, Time, Why},
+    signal::past::Stretch,
     telemetry::{Telemetry, secret::Secret},
 };
 
 pub use super::prometheus_answer::SERIES_MAX;
+
+/// Waits before a question over the past is asked again; after the last it has failed.
+pub const RETRY_WAITS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 
 /// How a server is reached.
 #[derive(Clone, Debug)]
@@ -78,6 +82,7 @@ pub enum PrometheusError {
 pub struct PrometheusServer {
     client: Client,
     endpoint: Url,
+    grid_endpoint: Url,
     name: String,
     headers: HeaderMap,
     timeout: Duration,
@@ -96,6 +101,8 @@ impl PrometheusServer {
         let path = format!("{}/api/v1/query", endpoint.path().trim_end_matches('/'));
         endpoint.set_path(&path);
         endpoint.set_fragment(None);
+        let mut grid_endpoint = endpoint.clone();
+        grid_endpoint.set_path(&format!("{path}_range"));
         let mut headers = HeaderMap::new();
         for (header, secret) in &options.headers {
             let fault = |part| PrometheusError::Header { name: header.clone(), part };
@@ -105,12 +112,17 @@ impl PrometheusServer {
             headers.append(key, value);
         }
         let PrometheusOptions { timeout, limits, .. } = options;
-        Ok(Self { client, endpoint, name, headers, timeout, limits })
+        Ok(Self { client, endpoint, grid_endpoint, name, headers, timeout, limits })
     }
 
     /// How far back raw samples are asked for.
     pub(super) fn range(&self) -> Duration {
         self.limits.range
+    }
+
+    /// How the server is called where it is spoken of.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Evaluates an expression at a moment.
@@ -125,7 +137,8 @@ impl PrometheusServer {
             let answered = read_answer(status, body)?;
             Ok((answered.data.series().len(), answered.data, answered.warnings))
         };
-        self.ask_for(query, (at, timeout), telemetry, read).await
+        let question = Question { query, when: When::At(at), timeout, patience: Patience::Once };
+        self.ask_for(question, telemetry, read).await
     }
 
     /// The same for a range selector of which every point is wanted.
@@ -136,58 +149,131 @@ impl PrometheusServer {
         timeout: Duration,
         telemetry: &Telemetry,
     ) -> Result<Vec<LongSeries>, Missing> {
+        let question = Question { query, when: When::At(at), timeout, patience: Patience::Once };
+        self.ask_long(question, telemetry).await
+    }
+
+    /// Asks for every point of something, with patience where the question says so.
+    pub(super) async fn ask_long(
+        &self,
+        question: Question<'_>,
+        telemetry: &Telemetry,
+    ) -> Result<Vec<LongSeries>, Missing> {
         let read = |status, body: &[u8]| {
             let (series, warnings) = read_long_answer(status, body)?;
             Ok((series.len(), series, warnings))
         };
-        self.ask_for(query, (at, timeout), telemetry, read).await
+        self.ask_for(question, telemetry, read).await
     }
 
     /// Asks, and reports what came of it. `read` gives the number of series, what is made of them,
     /// and the warnings.
     async fn ask_for<T>(
         &self,
-        query: &str,
-        (at, timeout): (Time, Duration),
+        question: Question<'_>,
         telemetry: &Telemetry,
-        read: impl FnOnce(u16, &[u8]) -> Result<(usize, T, Vec<String>), String>,
+        read: impl Fn(u16, &[u8]) -> Result<(usize, T, Vec<String>), String>,
     ) -> Result<T, Missing> {
+        let Question { query, when, timeout, patience } = question;
         let bound = Bound { time: timeout.min(self.timeout), bytes: self.limits.body_bytes_max };
-        let form = form(query, at, bound.time);
-        let outcome = self.client.bounded_form(&self.endpoint, &self.headers, form, bound).await;
-        let outcome = outcome.map_err(|error| error.to_string()).and_then(|answer| {
-            let answered = read(answer.status, &answer.body)?;
-            Ok((answered, answer.elapsed))
-        });
-        match outcome {
-            Ok(((series, answered, warnings), elapsed)) => {
-                telemetry.query_answered(query, series, elapsed);
-                for warning in &warnings {
-                    telemetry.query_warned(query, warning);
+        let endpoint = match when {
+            When::At(_) => &self.endpoint,
+            When::Grid { .. } => &self.grid_endpoint,
+        };
+        let mut waits = patience.waits().iter();
+        loop {
+            let form = form(query, when, bound.time);
+            let exchanged = self.client.bounded_form(endpoint, &self.headers, form, bound).await;
+            let (outcome, may_pass) = match exchanged {
+                Err(error) => (Err(error.to_string()), error.may_pass()),
+                Ok(answer) => {
+                    let may_pass = answer.status == 429 || answer.status >= 500;
+                    let read = read(answer.status, &answer.body);
+                    (read.map(|read| (read, answer.elapsed)), may_pass)
                 }
-                Ok(answered)
+            };
+            match outcome {
+                Ok(((series, answered, warnings), elapsed)) => {
+                    telemetry.query_answered(query, series, elapsed);
+                    for warning in &warnings {
+                        telemetry.query_warned(query, warning);
+                    }
+                    return Ok(answered);
+                }
+                Err(words) => {
+                    if let Some(wait) = waits.next().filter(|_| may_pass) {
+                        tokio::time::sleep(*wait).await;
+                        continue;
+                    }
+                    let detail =
+                        format!("metrics server {}: {words}, asked {}", self.name, excerpt(query));
+                    let missing = Missing::new(Why::QueryFailed, detail);
+                    telemetry.query_failed(query, &missing);
+                    return Err(missing);
+                }
             }
-            Err(words) => {
-                let detail =
-                    format!("metrics server {}: {words}, asked {}", self.name, excerpt(query));
-                let missing = Missing::new(Why::QueryFailed, detail);
-                telemetry.query_failed(query, &missing);
-                Err(missing)
-            }
+        }
+    }
+}
+
+/// One question.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Question<'a> {
+    pub query: &'a str,
+    pub when: When,
+    pub timeout: Duration,
+    pub patience: Patience,
+}
+
+/// Of when an expression is evaluated.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum When {
+    /// At a moment.
+    At(Time),
+    /// At each step of a stretch.
+    Grid { stretch: Stretch, step: Duration },
+}
+
+/// Whether a question is asked again when the server has failed in a way that may pass.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Patience {
+    /// No: the next look is soon.
+    Once,
+    /// As often as [`RETRY_WAITS`] says: nothing else will ask again.
+    Again,
+}
+
+impl Patience {
+    fn waits(self) -> &'static [Duration] {
+        match self {
+            Patience::Once => &[],
+            Patience::Again => &RETRY_WAITS,
         }
     }
 }
 
 /// The form of a query. Thanos and VictoriaMetrics answer with a part of the data unless told not
 /// to; Prometheus ignores what it does not know.
-fn form(query: &str, at: Time, timeout: Duration) -> String {
+fn form(query: &str, when: When, timeout: Duration) -> String {
     let mut url = Url::parse("http://form.invalid/").expect("a constant that is a URL");
-    url.query_pairs_mut()
-        .append_pair("query", query)
-        .append_pair("time", &format!("{:.3}", at.as_secs_f64()))
+    let secs = |at: Time| format!("{:.3}", at.as_secs_f64());
+    let mut pairs = url.query_pairs_mut();
+    pairs.append_pair("query", query);
+    match when {
+        When::At(at) => {
+            pairs.append_pair("time", &secs(at));
+        }
+        When::Grid { stretch, step } => {
+            pairs.append_pair("start", &secs(stretch.after));
+            pairs.append_pair("end", &secs(stretch.until));
+            pairs.append_pair("step", &format!("{:.3}", step.as_secs_f64()));
+        }
+    }
+    pairs
         .append_pair("timeout", &format!("{}ms", timeout.as_millis().max(1)))
         .append_pair("partial_response", "false")
         .append_pair("deny_partial_response", "1");
+    drop(pairs);
     url.query().unwrap_or("").to_owned()
 }
 
@@ -248,7 +334,7 @@ mod tests {
 
     #[test]
     fn forms_are_escaped() {
-        let form = form("a{b=\"c&d\"}[5s]", Time(1_500), Duration::from_secs(1));
+        let form = form("a{b=\"c&d\"}[5s]", When::At(Time(1_500)), Duration::from_secs(1));
         assert_eq!(
             form,
             "query=a%7Bb%3D%22c%26d%22%7D%5B5s%5D&time=1.500&timeout=1000ms&partial_response=false\

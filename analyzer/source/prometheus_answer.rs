@@ -3,7 +3,7 @@
 //! Invariants: values are read from strings (`"NaN"`, `"+Inf"`); of a range only the newest points
 //! are held; an answer that says it is partial is a failure.
 
-use std::{collections::BTreeMap, fmt, marker::PhantomData};
+use std::{collections::BTreeMap, fmt, marker::PhantomData, sync::OnceLock};
 
 use serde::{
     Deserialize, Deserializer,
@@ -14,6 +14,7 @@ use super::{
     excerpt::{excerpt, excerpt_bytes},
     prometheus_native::HistogramPoint,
 };
+use crate::signal::sample::{Labels, Sample};
 
 /// Points of a series that are held: enough to step back to the scrape that all queries saw, and
 /// to tell how often it is scraped.
@@ -56,13 +57,29 @@ pub(super) struct Series {
     pub value: Option<Point>,
     #[serde(default)]
     pub histograms: Newest<HistogramPoint>,
+    /// What its samples have in common; made once, since a stretch of the past has thousands.
+    #[serde(skip)]
+    blank: OnceLock<Sample>,
 }
 
 impl Series {
     /// A series of plain numbers that has no points yet.
     pub(super) fn of(metric: BTreeMap<String, String>) -> Self {
         let (values, value, histograms) = (Newest::default(), None, Newest::default());
-        Self { metric, values, value, histograms }
+        Self { metric, values, value, histograms, blank: OnceLock::new() }
+    }
+
+    /// A sample of it without a value: name and labels, a bucket's bound written plainly.
+    pub(super) fn blank(&self) -> &Sample {
+        self.blank.get_or_init(|| {
+            let name = self.metric.get("__name__").map_or("", String::as_str);
+            let labels = self.metric.iter().filter(|(label, _)| *label != "__name__");
+            let mut pairs: Vec<(&str, &str)> =
+                labels.map(|(label, value)| (label.as_str(), value.as_str())).collect();
+            let mut blank = Sample::number(name.into(), Labels::of(&mut pairs), 0.0);
+            blank.write_bound_plainly();
+            blank
+        })
     }
 
     /// When its newest points were taken, oldest first.
@@ -131,6 +148,8 @@ pub(super) struct LongSeries {
     pub metric: BTreeMap<String, String>,
     #[serde(default)]
     pub values: Vec<Point>,
+    #[serde(default)]
+    pub histograms: Vec<HistogramPoint>,
 }
 
 #[derive(Deserialize)]

@@ -113,6 +113,66 @@ fn probes_are_judged_as_live_ones() {
 }
 
 #[test]
+fn numbers_of_recorded_health_answers_are_read_as_live_ones() {
+    use crate::signal::{
+        answer::{AnswerNumber, FieldPath, FieldStep},
+        spec::Reduce,
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let scrape =
+        "{\"t\":1,\"role\":\"canary\",\"instance\":\"a\",\"fmt\":\"text\",\"error\":\"x\"}\n";
+    fs::write(dir.path().join("scrapes.ndjson"), scrape).unwrap();
+    let row = |t: u32, rest: serde_json::Value| {
+        let mut row =
+            serde_json::json!({ "t": t, "role": "canary", "instance": "a", "path": "/h" });
+        row.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        format!("{row}\n")
+    };
+    let rows = [
+        row(1, serde_json::json!({ "status": 200, "body": "{\"n\": 5}", "ms": 12.5 })),
+        row(2, serde_json::json!({ "status": 503, "body": "{\"n\": \"6.5\"}" })),
+        row(3, serde_json::json!({ "status": 200, "body": "ok", "ms": 1 })),
+        row(4, serde_json::json!({ "error": "refused" })),
+    ];
+    fs::write(dir.path().join("health.ndjson"), rows.concat()).unwrap();
+    let answer = |number| SignalSpec {
+        name: "s".into(),
+        reads: Reads::Answer { of: HealthTarget::Path("/h".into()), number, reduce: Reduce::Max },
+    };
+    let path = FieldPath::new(vec![FieldStep::Name("n".into())]).unwrap();
+    let up = SignalSpec { name: "up".into(), reads: Reads::Up };
+    let specs =
+        [health("/h"), answer(AnswerNumber::Field(path)), answer(AnswerNumber::Latency), up];
+    let recording = Recording::open(dir.path(), Format::Text).unwrap();
+    let check = |second: i64, field: Result<f64, Why>, latency: Result<f64, Why>| {
+        let (now, since) = (Time(second * 1000 + 500), Time(second * 1000 - 500));
+        let gathered = recording.gather(&specs, now, since);
+        let told: Vec<_> = gathered.canary[0]
+            .levels
+            .iter()
+            .map(|level| (level.signal, level.value.clone().map_err(|missing| missing.why)))
+            .collect();
+        assert_eq!(told, [(1, field), (2, latency)], "second {second}");
+    };
+    check(1, Ok(5.0), Ok(0.0125));
+    check(2, Ok(6.5), Err(Why::NotObserved));
+    check(3, Err(Why::BadValue), Ok(0.001));
+    check(4, Err(Why::ScrapeFailed), Err(Why::ScrapeFailed));
+    check(5, Err(Why::Stale), Err(Why::Stale));
+    // What a row of scrapes says, or that there is none, is what `up` says.
+    let reduced = |second: i64| {
+        let (now, since) = (Time(second * 1000 + 500), Time(second * 1000 - 500));
+        let gathered = recording.gather(&specs, now, since);
+        let warmup = std::time::Duration::ZERO;
+        let carry = crate::signal::carry::Carry::default();
+        let mut reducer = crate::signal::reduce::Reducer::new(specs.to_vec().into(), warmup, carry);
+        reducer.reduce(&gathered).signals[3].canary.clone().map_err(|missing| missing.why)
+    };
+    assert_eq!(reduced(1), Ok(crate::engine::observation::Value::Level(0.0)));
+    assert_eq!(reduced(2), Err(Why::Stale));
+}
+
+#[test]
 fn faults_name_file_and_line() {
     let good = scrape_row(1.0, "canary", "text", "m 1\n");
     let limits = FileLimits { line_bytes: 500, file_bytes: 1500, rows: 4 };

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     engine::observation::{Missing, Time, Why},
     signal::{
-        sample::{InstanceReading, Labels, Level, RefusedLines, Sample},
+        sample::{InstanceReading, Level, RefusedLines, Sample},
         spec::{PROCESS_START_TIME, Reads, Selection, Selector, SignalSpec},
     },
     telemetry::Telemetry,
@@ -92,7 +92,7 @@ pub(super) struct Book {
 }
 
 impl Book {
-    fn index_of(&mut self, server: &Arc<PrometheusServer>, query: String) -> usize {
+    pub(super) fn index_of(&mut self, server: &Arc<PrometheusServer>, query: String) -> usize {
         let known = self
             .questions
             .iter()
@@ -131,15 +131,15 @@ pub(super) struct Plan {
 
 pub(super) struct Planned {
     pub answer: usize,
-    metric: String,
+    pub metric: String,
     /// Of a histogram's buckets: its bare name, which a native one and a summary have.
-    native: Option<String>,
+    pub native: Option<String>,
 }
 
 /// A question that is asked when buckets were not found.
 pub(super) struct BareQuestion {
-    metric: String,
-    answer: usize,
+    pub metric: String,
+    pub answer: usize,
 }
 
 /// What has to be asked of one arm. Samples are asked for as far back as `range`.
@@ -343,15 +343,28 @@ pub(super) fn readings(
 /// The series of one instance.
 #[derive(Default)]
 struct Instance<'a> {
-    /// Each with its question and its metric.
-    series: Vec<(usize, &'a str, &'a Series)>,
+    series: Vec<Asked<'a>>,
     /// Whether its scrapes were answered.
     up: Option<&'a Series>,
 }
 
+/// One series of an answer.
+struct Asked<'a> {
+    /// The question that it answers.
+    question: usize,
+    metric: &'a str,
+    series: &'a Series,
+    /// When its newest sample was taken.
+    last: Option<i64>,
+    /// How often it is scraped, as far as its points tell.
+    gap: Option<i64>,
+}
+
 impl<'a> Instance<'a> {
     fn take(&mut self, question: usize, metric: &'a str, series: &'a Series) {
-        self.series.push((question, metric, series));
+        let times = series.times();
+        let (last, gap) = (times.last().copied(), scrape_gap(&times));
+        self.series.push(Asked { question, metric, series, last, gap });
     }
 
     fn reading(&self, name: &str, range: Duration, now: Time) -> InstanceReading {
@@ -400,13 +413,10 @@ impl<'a> Instance<'a> {
         let range_ms = i64::try_from(range.as_millis()).unwrap_or(i64::MAX);
         // Of a series with one point the interval is that of the others; when all are new it is
         // not known, and the range is three of the longest.
-        let known = |series: &Series| scrape_gap(&series.times());
-        let least = self.series.iter().filter_map(|(_, _, series)| known(series)).min();
+        let least = self.series.iter().filter_map(|asked| asked.gap).min();
         let least_gap = least.unwrap_or(range_ms / i64::from(STALE_INTERVALS));
-        let gap = |series: &Series| known(series).unwrap_or(least_gap);
-        let last = |series: &Series| series.times().last().copied();
-        let Some(newest) = self.series.iter().filter_map(|(_, _, series)| last(series)).max()
-        else {
+        let gap = |asked: &Asked<'_>| asked.gap.unwrap_or(least_gap);
+        let Some(newest) = self.series.iter().filter_map(|asked| asked.last).max() else {
             return (now, Ok(Vec::new()));
         };
         let age = now.since(Time(newest));
@@ -418,52 +428,45 @@ impl<'a> Instance<'a> {
         // The newest scrape that the answers of all questions have. A question whose series have
         // ended does not hold the others back.
         let mut seen: BTreeMap<usize, i64> = BTreeMap::new();
-        for (question, _, series) in &self.series {
-            if let Some(last) = last(series).filter(|last| newest - last <= gap(series) * 3 / 2) {
-                let seen = seen.entry(*question).or_insert(last);
+        for asked in &self.series {
+            let is_live = |last: &i64| newest - last <= gap(asked) * 3 / 2;
+            if let Some(last) = asked.last.filter(is_live) {
+                let seen = seen.entry(asked.question).or_insert(last);
                 *seen = last.max(*seen);
             }
         }
         let at = seen.into_values().min().unwrap_or(newest);
-        let mut samples: BTreeMap<(Arc<str>, Labels), Sample> = BTreeMap::new();
-        for (_, metric, series) in &self.series {
-            let is_live = |at_ms: i64| at_ms <= at && at - at_ms <= gap(series) * 3 / 2;
-            let (name, labels) = name_and_labels(series);
-            let mut found = Vec::new();
+        let mut samples: Vec<Sample> = Vec::with_capacity(self.series.len());
+        for asked in &self.series {
+            let Asked { series, metric, .. } = asked;
+            let is_live = |at_ms: i64| at_ms <= at && at - at_ms <= gap(asked) * 3 / 2;
             if let Some(point) = series.values.0.iter().rfind(|point| is_live(point.at_ms)) {
-                let mut sample = Sample::number(name, labels, point.value);
-                sample.write_bound_plainly();
-                found.push(sample);
+                samples.push(Sample { value: point.value, ..series.blank().clone() });
             } else if let Some(point) =
                 series.histograms.0.iter().rfind(|point| is_live(point.at_ms))
             {
-                match point.histogram.samples(metric, &labels) {
-                    Ok(read) => found = read,
+                match point.histogram.samples(metric, &series.blank().labels) {
+                    Ok(read) => samples.extend(read),
                     Err(fault) => faults.push(format!("{metric}: {fault}")),
                 }
             }
-            for sample in found {
-                samples.insert((sample.name.clone(), sample.labels.clone()), sample);
-            }
         }
-        (Time(at), Ok(samples.into_values().collect()))
+        // Two questions may have one series in common: it is one sample, as last answered.
+        samples.sort_by(|a, b| (&a.name, &a.labels).cmp(&(&b.name, &b.labels)));
+        samples.dedup_by(|later, first| {
+            let is_same = (&later.name, &later.labels) == (&first.name, &first.labels);
+            if is_same {
+                std::mem::swap(later, first);
+            }
+            is_same
+        });
+        (Time(at), Ok(samples))
     }
 }
 
 /// The shortest time between two points: a missed scrape makes the others longer.
 pub(super) fn scrape_gap(times: &[i64]) -> Option<i64> {
     times.windows(2).map(|pair| pair[1] - pair[0]).filter(|gap| *gap > 0).min()
-}
-
-fn name_and_labels(series: &Series) -> (Arc<str>, Labels) {
-    let name = series.metric.get("__name__").map_or("", String::as_str);
-    let labels = series
-        .metric
-        .iter()
-        .filter(|(label, _)| *label != "__name__")
-        .map(|(label, value)| (Arc::from(label.as_str()), Arc::from(value.as_str())))
-        .collect();
-    (name.into(), Labels::new(labels))
 }
 
 /// The one number an expression is expected to give.

@@ -224,3 +224,40 @@ fn series_without_an_instance_are_one_instance_named_by_the_arm() {
         read_all(&[counter("a")], vec![Ok(Data::Matrix(vec![])), Ok(Data::Matrix(vec![]))]);
     assert_eq!((nothing.len(), &nothing[0].samples), (1, &Ok(vec![])));
 }
+
+#[test]
+fn what_the_server_says_of_its_scrapes_is_what_is_up() {
+    let specs = [counter("a"), SignalSpec { name: "up".to_owned(), reads: Reads::Up }];
+    let of = |name: &str, instance: &str, points: &[(i64, f64)]| {
+        series(name, &[("instance", instance)], points)
+    };
+    let requests = || vec![of("a", "i:1", &[(1000, 1.0), (2000, 2.0)])];
+    let nothing = || Ok(Data::Matrix(vec![]));
+    let check = |ups: Result<Data, Missing>, expected: &[(&str, bool, Result<f64, Why>)]| {
+        let readings = read_all(&specs, vec![Ok(Data::Matrix(requests())), nothing(), ups]);
+        let found: Vec<_> = readings
+            .iter()
+            .map(|reading| {
+                let level = reading.levels[0].value.clone().map_err(|missing| missing.why);
+                assert_eq!(reading.levels[0].signal, 1);
+                (&*reading.instance, reading.samples.is_ok(), level)
+            })
+            .collect();
+        assert_eq!(found, expected);
+    };
+    let up = |instance, last| of("up", instance, &[(1000, 1.0), (2000, last)]);
+    let both = Ok(Data::Matrix(vec![up("i:1", 1.0), up("k:1", 0.0)]));
+    // One that never told a number is known by its `up` alone.
+    check(both, &[("i:1", true, Ok(1.0)), ("k:1", false, Ok(0.0))]);
+    check(Ok(Data::Matrix(vec![up("i:1", 0.0)])), &[("i:1", false, Ok(0.0))]);
+    check(nothing(), &[("i:1", true, Err(Why::AbsentSeries))]);
+    let failed = Missing::new(Why::QueryFailed, "too slow");
+    check(Err(failed), &[("i:1", true, Err(Why::QueryFailed))]);
+    // A target that is not scraped any more says nothing.
+    let old = of("up", "i:1", &[(-9000, 1.0), (-8000, 0.0)]);
+    check(Ok(Data::Matrix(vec![old])), &[("i:1", true, Err(Why::Stale))]);
+    let none = read_all(&specs, vec![nothing(), nothing(), nothing()]);
+    let missing = none[0].levels[0].value.as_ref().unwrap_err();
+    assert_eq!((none.len(), missing.why), (1, Why::AbsentSeries));
+    assert!(missing.detail.contains("no up{version=\"v2\"}"), "{missing}");
+}

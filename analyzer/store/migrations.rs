@@ -14,8 +14,12 @@ use sqlx::{
 use super::StoreError;
 
 /// What brings a database from version `index` to `index + 1`.
-const STEPS: [&str; 3] =
-    [include_str!("schema.sql"), include_str!("steps.sql"), include_str!("history.sql")];
+const STEPS: [&str; 4] = [
+    include_str!("schema.sql"),
+    include_str!("steps.sql"),
+    include_str!("history.sql"),
+    include_str!("rules.sql"),
+];
 
 /// The version this program reads and writes.
 pub(super) const VERSION: i64 = STEPS.len() as i64;

@@ -21,6 +21,7 @@ mod history;
 mod migrations;
 mod outbox;
 mod record;
+mod rule_files;
 pub mod sqlite;
 
 /// How long an analysis that is over is kept when nothing else is configured: long enough to look
@@ -98,6 +99,12 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets looks of standing watches that are older than they are kept, at most
     /// [`FORGET_MAX`]; says how many they were.
     async fn prune_history(&self, now: Time) -> Result<u64, StoreError>;
+    /// Keeps the text of a rule file that loaded, in the place of an older one.
+    async fn keep_rules(&self, rules: StoredRules) -> Result<(), StoreError>;
+    /// Every rule file that is kept, by name.
+    async fn kept_rules(&self) -> Result<Vec<StoredRules>, StoreError>;
+    /// Forgets a rule file, when there is one of the name.
+    async fn forget_rules(&self, name: &str) -> Result<(), StoreError>;
     /// Writes and reads back a row: the readiness probe.
     async fn ping(&self) -> Result<(), StoreError>;
     /// Finishes outstanding writes and closes files.
@@ -139,6 +146,17 @@ pub struct KeptLook {
     pub look: PastLook,
     /// How much of this service is kept.
     pub bounds: KeepBounds,
+}
+
+/// The newest text of a rule file that loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRules {
+    /// Name of the file, without its ending.
+    pub name: String,
+    /// The whole file.
+    pub text: String,
+    /// When it was taken into use.
+    pub loaded: Time,
 }
 
 /// How much of a service's history is kept. What is reached first holds.

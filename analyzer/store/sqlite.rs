@@ -23,9 +23,10 @@ use sqlx::{
 
 use super::{
     AttemptRecord, Created, DeliveryCounts, Filter, HistorySpan, KeptLook, Look, NewAnalysis,
-    PAGE_MAX, PRUNE_MAX, Store, StoreError, StoredAnalysis, StoredDelivery, StoredState, history,
+    PAGE_MAX, PRUNE_MAX, Store, StoreError, StoredAnalysis, StoredDelivery, StoredRules,
+    StoredState, history,
     migrations::{self, database},
-    outbox, record,
+    outbox, record, rule_files,
 };
 use crate::{
     engine::observation::{Observation, Time},
@@ -352,6 +353,18 @@ impl Store for SqliteStore {
 
     async fn prune_history(&self, now: Time) -> Result<u64, StoreError> {
         history::prune(self, now).await
+    }
+
+    async fn keep_rules(&self, rules: StoredRules) -> Result<(), StoreError> {
+        rule_files::keep(self, rules).await
+    }
+
+    async fn kept_rules(&self) -> Result<Vec<StoredRules>, StoreError> {
+        rule_files::kept(self).await
+    }
+
+    async fn forget_rules(&self, name: &str) -> Result<(), StoreError> {
+        rule_files::forget(self, name).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

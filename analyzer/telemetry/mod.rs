@@ -17,6 +17,7 @@ pub mod analysis;
 pub mod delivery;
 pub mod history;
 pub mod http;
+pub mod rules;
 pub mod secret;
 pub mod source;
 
@@ -24,6 +25,7 @@ use analysis::AnalysisMetrics;
 use delivery::DeliveryMetrics;
 use history::HistoryMetrics;
 use http::HttpMetrics;
+use rules::RuleMetrics;
 use source::SourceMetrics;
 
 /// Content type of [`Telemetry::render`].
@@ -45,6 +47,7 @@ struct Inner {
     delivery: DeliveryMetrics,
     source: SourceMetrics,
     history: HistoryMetrics,
+    rules: RuleMetrics,
 }
 
 impl Default for Telemetry {
@@ -56,7 +59,9 @@ impl Default for Telemetry {
         let delivery = DeliveryMetrics::register(&mut registry);
         let source = SourceMetrics::register(&mut registry);
         let history = HistoryMetrics::register(&mut registry);
-        Self { inner: Arc::new(Inner { registry, analysis, http, delivery, source, history }) }
+        let rules = RuleMetrics::register(&mut registry);
+        let inner = Inner { registry, analysis, http, delivery, source, history, rules };
+        Self { inner: Arc::new(inner) }
     }
 }
 
@@ -74,6 +79,11 @@ impl Telemetry {
     /// Facts about the past of services.
     pub fn history(&self) -> &HistoryMetrics {
         &self.inner.history
+    }
+
+    /// Facts about rule files.
+    pub fn rules(&self) -> &RuleMetrics {
+        &self.inner.rules
     }
 
     /// Facts about requests to our own API.

@@ -4,6 +4,7 @@ import { h, morph } from "./dom.js";
 import * as format from "./format.js";
 import { matrix, proofs } from "./matrix.js";
 import { Plot, writer } from "./plot.js";
+import { Rules, VIEW, watchRules } from "./rules.js";
 
 const LIST_EVERY_MS = 3000;
 const RETRY_MS = 3000;
@@ -36,7 +37,9 @@ function route() {
   const id = /^#\/analyses\/([^/]+)$/.exec(location.hash);
   main.replaceChildren(h("p", { class: "quiet" }, "Loading"));
   connection("wait", "connecting");
-  current = id ? new Analysis(decodeURIComponent(id[1])) : new List();
+  if (id) current = new Analysis(decodeURIComponent(id[1]));
+  else if (location.hash === VIEW) current = new Rules({ fetchJson, connection, problem, show: morphMain });
+  else current = new List();
   current.start();
   window.scrollTo(0, 0);
 }
@@ -425,11 +428,12 @@ function facts(view) {
     h("dl", { class: "card facts" },
       h("dt", null, "Canary"), arm(view.canary),
       view.baseline && [h("dt", null, "Baseline"), arm(view.baseline)],
-      h("dt", null, "Rules"), h("dd", null, view.rules.name, " ", h("code", { title: view.rules.sha256 }, view.rules.sha256.slice(0, 12))),
+      h("dt", null, "Rules"), h("dd", null, h("a", { href: `/v1/analyses/${encodeURIComponent(view.id)}/rules` }, view.rules.name), " ", h("code", { title: view.rules.sha256 }, view.rules.sha256.slice(0, 12))),
       h("dt", null, "Began"), h("dd", null, format.moment(view.started_at)),
       h("dt", null, "Looks"), h("dd", null, `every ${format.span(view.interval_secs)}, until ${format.span(view.deadline_secs)} at the latest`),
       h("dt", null, "Id"), h("dd", null, h("code", null, view.id))));
 }
 
+watchRules(document.getElementById("troubles"), fetchJson);
 window.addEventListener("hashchange", route);
 route();

@@ -30,7 +30,7 @@ class Ratio:
         self.log_wealth = np.log([0.9, 0.1])
         self.recent = np.zeros(2)
 
-    def step(self, xc, nc, xb, nb, margin, noise, usual):
+    def step(self, xc, nc, xb, nb, margin, noise, usual, paid=None):
         if nc <= 0 or nb <= 0:
             return special.logsumexp(self.log_wealth)
         events = xc + xb
@@ -41,6 +41,8 @@ class Ratio:
         ratios = np.array([1.0] + [margin * effect for effect in EFFECTS])
         by_split = np.array([split(ratio) for ratio in ratios]) / noise
         pays = np.exp(by_split - split(margin) / noise)
+        if paid is not None:  # bets that pay otherwise; the forecast stays the same
+            pays[1:] = paid
         pays[0] = 1.0
         self.log_wealth = self.log_wealth + np.log([(self.paced.sum(axis=0) * pays).sum(), (self.cautious * pays).sum()])
 
@@ -67,7 +69,8 @@ class Ratio:
 
 
 class Limit:
-    def __init__(self, horizon):
+    def __init__(self, horizon, below=False):
+        self.below = below
         self.hazard = 1 / max(horizon, 2)
         self.shares = START.copy()
         self.log_wealth = 0.0
@@ -75,8 +78,13 @@ class Limit:
     def step(self, x, n, limit, noise, usual):
         if n <= 0:
             return self.log_wealth
-        healthy = 0.5 if usual is None else min(max(usual / limit, 0.01), 1.0)
-        rates = np.array([healthy] + EFFECTS) * limit
+        if self.below:
+            healthy = 2.0 if usual is None else min(max(usual / limit, 1.0), 100.0)
+            effects = [1 / effect for effect in EFFECTS]
+        else:
+            healthy = 0.5 if usual is None else min(max(usual / limit, 0.01), 1.0)
+            effects = EFFECTS
+        rates = np.array([healthy] + effects) * limit
         logs = np.array([stats.poisson.logpmf(x, rate * n) for rate in rates]) / noise
         logs -= stats.poisson.logpmf(x, limit * n) / noise
         pays = np.exp(logs)
@@ -105,6 +113,17 @@ def wager_case(name, seed, margin, floor, horizon, noise, usual, rates, traffic,
         ln_e.append(float(e))
     return dict(name=name, margin=margin, floor=floor, horizon=horizon, noise=noise, usual=usual,
                 looks=counts, ln_e=ln_e)
+
+
+def limit_case(name, seed, limit, noise, usual, total, rates, looks=60):
+    rng = np.random.default_rng(seed)
+    process = Limit(180, below=True)
+    counts, ln_e = [], []
+    for look in range(looks):
+        x = int(rng.poisson(total * rates[look >= looks // 2]))
+        counts.append([x, total])
+        ln_e.append(float(process.step(x, total, limit, noise, usual)))
+    return dict(name=name, limit=limit, horizon=180, noise=noise, usual=usual, looks=counts, ln_e=ln_e)
 
 
 def blocks(x, n, secs, length):
@@ -176,7 +195,13 @@ def main():
         noise_case("against the past", 15, 5, 720, 0.05, 0.5, 200, 600),
         noise_case("a past too short for its lag", 16, 10, 200, 0.05, 0.5, 200, 86400),
     ]
-    print(json.dumps(dict(about="written by golden_wager.py", effects=EFFECTS, wagers=wagers, noises=noises)))
+    below = [
+        limit_case("traffic falls", 21, 10.0, 1.0, 20.0, 1.0, (20.0, 5.0)),
+        limit_case("traffic stops, noisy", 22, 10.0, 3.5, None, 5.0, (12.0, 0.0)),
+        limit_case("fewer slow requests", 23, 0.05, 1.2, None, 100.0, (0.08, 0.02)),
+    ]
+    print(json.dumps(dict(about="written by golden_wager.py", effects=EFFECTS, wagers=wagers, noises=noises, below=below)))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -66,6 +66,7 @@ async fn an_order_opens_an_analysis_once_per_key() {
 #[tokio::test]
 async fn answers_are_as_published() {
     let server = server().await;
+    server.desk.set_rules(crate::page::rule_files());
     for (name, path) in [
         ("list", "/v1/analyses"),
         ("list_running", "/v1/analyses?state=running"),
@@ -76,6 +77,8 @@ async fn answers_are_as_published() {
         ("verdict_watching", "/v1/analyses/a4/verdict"),
         ("view", "/v1/analyses/a4"),
         ("history", "/v1/analyses/a4/history"),
+        ("timeline", "/v1/analyses/a1/timeline"),
+        ("rules", "/v1/rules"),
         ("healthz", "/healthz"),
         ("readyz", "/readyz"),
     ] {
@@ -87,12 +90,31 @@ async fn answers_are_as_published() {
 }
 
 #[tokio::test]
+async fn the_text_of_a_rule_file_is_sent_once() {
+    let server = server().await;
+    server.desk.set_rules(crate::page::rule_files());
+    for path in ["/v1/rules/mail", "/v1/analyses/a4/rules"] {
+        let answer = server.get(path).await;
+        assert_eq!((answer.status, answer.body.as_str()), (200, "version: 1\n"), "{answer:?}");
+        assert_eq!(answer.header("content-type"), Some("application/yaml"));
+        let known = format!("If-None-Match: {}\r\n", answer.header("etag").unwrap());
+        let again = server.send(&request("GET", path, &known, "")).await;
+        assert_eq!((again.status, again.body.as_str()), (304, ""), "{again:?}");
+        let browser = "If-None-Match: \"00\"\r\nAccept: text/html,*/*\r\n";
+        let shown = server.send(&request("GET", path, browser, "")).await;
+        assert_eq!(shown.header("content-type"), Some("text/plain; charset=utf-8"), "{shown:?}");
+    }
+}
+
+#[tokio::test]
 async fn refusals_are_problems_that_say_what_was_wrong() {
     let server = server().await;
     for (name, path) in [
         ("unknown_path", "/v2/analyses"),
         ("unknown_asset", "/assets/none.js"),
         ("unknown_analysis", "/v1/analyses/none"),
+        ("unknown_rules", "/v1/rules/none"),
+        ("unknown_timeline", "/v1/analyses/none/timeline"),
         ("unknown_events", "/v1/analyses/none/events"),
         ("unknown_parameter", "/v1/analyses?page=2"),
         ("wrong_limit", "/v1/analyses?limit=0"),

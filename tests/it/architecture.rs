@@ -44,8 +44,13 @@ const TABLE: &[(&str, &[&str])] = &[
     ("simulation", &["engine"]),
     ("chart", &[]),
     (
+        "backtest",
+        &["engine", "signal", "rulefile", "telemetry", "report", "source", "service", "simulation"],
+    ),
+    (
         "cli",
         &[
+            "backtest",
             "engine",
             "signal",
             "rulefile",

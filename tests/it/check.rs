@@ -122,6 +122,30 @@ fn a_directory_stands_for_its_rule_files() {
     assert!(err.contains("and at most 1000 are read"), "{err}");
 }
 
+/// A file of tests is read with the rule file beside it, and not run.
+#[test]
+fn a_file_of_tests_is_read_as_such() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let write = |name: &str, text: &str| {
+        fs::write(folder.path().join(name), text).expect("it can be written");
+    };
+    let rules = fs::read_to_string(repository("tests/cases/check_example.yaml")).expect("text");
+    let good =
+        "tests:\n  - { name: fine, canary: { app: up }, expect: { verdict: inconclusive } }\n";
+    for (name, rules, tests, code, said) in [
+        ("good", rules.as_str(), good, check::GOOD, "good.test.yaml: good: 1 test of "),
+        ("signal", &rules, &good.replace("app", "ap"), check::FAULTY, "did you mean `app`?"),
+        ("faulty", "version: 2", good, check::FAULTY, "has faults; check that first"),
+        ("shape", &rules, "tests: 5", check::FAULTY, "shape.test.yaml: 1 fault"),
+    ] {
+        write(&format!("{name}.yaml"), rules);
+        write(&format!("{name}.test.yaml"), tests);
+        let file = folder.path().join(format!("{name}.test.yaml"));
+        let (found, out, err) = checked(&[file], Options::default());
+        assert!(found == code && (out.clone() + &err).contains(said), "{name}: {out}{err}");
+    }
+}
+
 #[test]
 fn no_more_is_read_than_a_rule_file_may_have() {
     let folder = tempfile::tempdir().expect("a folder can be made");
@@ -293,6 +317,36 @@ fn github_gets_one_command_a_line() {
     assert!(warning.contains("%0Aso: ") && warning.contains("%0Aexpected: "), "{warning}");
     assert!(fault.starts_with("::error file=") && fault.contains("not_ascii.yaml,line="));
     assert!(unreadable.starts_with("::error file=") && !unreadable.contains("line="));
+}
+
+/// Every wrong file of `tests/cases/rules` is refused in exactly the words beside it. Run with
+/// `BLESS=1` to write those words anew, and read them as the person who made the mistake.
+#[test]
+fn wrong_files_are_refused_in_the_words_beside_them() {
+    let mut cases: Vec<PathBuf> = fs::read_dir(repository("tests/cases/rules"))
+        .expect("the cases are there")
+        .map(|entry| entry.expect("a directory can be listed").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .collect();
+    cases.sort();
+    assert!(cases.len() >= 60, "only {} cases", cases.len());
+    let mut differing = Vec::new();
+    for case in cases {
+        let name = case.file_name().expect("it has a name").to_string_lossy().into_owned();
+        let text = fs::read_to_string(&case).expect("a case is text");
+        let said = match rulefile::load(&name, &text) {
+            Ok(_) => panic!("{name} was found good"),
+            Err(faults) => format!("{}\n", faults.render(false)),
+        };
+        let beside = case.with_extension("txt");
+        if std::env::var_os("BLESS").is_some() {
+            fs::write(&beside, &said).expect("the words can be written");
+        }
+        if fs::read_to_string(&beside).unwrap_or_default() != said {
+            differing.push(format!("{name} is now refused with:\n{said}"));
+        }
+    }
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
 }
 
 /// Lines and columns of every fault of the cases name exactly the bytes of its span.

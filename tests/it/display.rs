@@ -129,6 +129,7 @@ fn errors(decades: f64) -> Report {
     let mut fires = finding("rollback", state, vec![compared]);
     fires.reason = Some("the canary fails more often than the version it replaces".into());
     Report {
+        rules: None,
         verdict: if state == "fires" { "rollback" } else { "watching" }.into(),
         is_final: state == "fires",
         decided_at: (state == "fires").then_some(1_790_000_016.0),
@@ -198,6 +199,7 @@ fn idle() -> Report {
         )
     };
     Report {
+        rules: None,
         verdict: "inconclusive".into(),
         is_final: true,
         elapsed_secs: 20.0,

@@ -171,6 +171,18 @@ fn one_bad_instance_of_five_is_named() {
     }
 }
 
+/// Of rules that allow an amount the same is said.
+#[test]
+fn an_amount_blames_as_a_multiple_does() {
+    for when in ["errors > baseline + 1%", "p95 > baseline + 40ms"] {
+        let one = blamed(when, ONE_BAD, Known::InstancesAndRoutes);
+        check(&one, 0, |blame| blame.by == BlameBy::Instance && blame.name == "i3");
+        check(&one, 2, |blame| blame.share > 0.7 && blame.bad_of.0 <= 1);
+        let all = blamed(when, ALL_BAD, Known::InstancesAndRoutes);
+        check(&all, 2, |blame| blame.share < 0.5 || blame.bad_of.0 > 1);
+    }
+}
+
 #[test]
 fn a_bad_version_is_no_bad_instance() {
     for when in [ERRORS, LATENCY] {

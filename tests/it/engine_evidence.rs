@@ -17,10 +17,11 @@ use rollgate::engine::{
     observation::{Missing, Pair, Reading, Time, Value, Why},
     residual::Residual,
     verdict::{Progress, State, Verdict},
-    wager::{ComparisonEvidence, Noise, RatioWager, Terms},
+    wager::{Beyond, ComparisonEvidence, LimitTerms, LimitWager, Noise, RatioWager, Terms},
 };
 use serde::Deserialize;
 
+use super::engine_false_alarms::{Law, plausible};
 use super::engine_rules::{ERRORS, P95, START, healthy, histogram, missing, rules, share};
 
 #[derive(Deserialize)]
@@ -28,6 +29,7 @@ struct Golden {
     effects: Vec<f64>,
     wagers: Vec<WagerCase>,
     noises: Vec<NoiseCase>,
+    below: Vec<BelowCase>,
 }
 
 #[derive(Deserialize)]
@@ -40,6 +42,19 @@ struct WagerCase {
     usual: Option<f64>,
     /// Canary's events and requests, baseline's events and requests.
     looks: Vec<[f64; 4]>,
+    ln_e: Vec<f64>,
+}
+
+/// A rate that falls short of a limit.
+#[derive(Deserialize)]
+struct BelowCase {
+    name: String,
+    limit: f64,
+    horizon: u32,
+    noise: f64,
+    usual: Option<f64>,
+    /// Events, and what they are among.
+    looks: Vec<[f64; 2]>,
     ln_e: Vec<f64>,
 }
 
@@ -78,6 +93,36 @@ fn evidence_equals_the_reference_at_every_look() {
             assert!(close, "{} look {number}: {found}, expected {expected}", case.name);
         }
     }
+}
+
+#[test]
+fn evidence_of_too_little_equals_the_reference_at_every_look() {
+    let golden = golden();
+    assert!(golden.below.len() >= 3, "{} cases", golden.below.len());
+    for case in golden.below {
+        let mut evidence = LimitWager::new(Beyond::Below, case.horizon);
+        let terms = LimitTerms { limit: case.limit, noise: case.noise, usual: case.usual };
+        assert_eq!(case.looks.len(), case.ln_e.len());
+        for (number, ([events, total], expected)) in case.looks.iter().zip(&case.ln_e).enumerate() {
+            let found = evidence.step(*events, *total, &terms);
+            let close = (found - expected).abs() <= 1e-8 * (1.0 + expected.abs());
+            assert!(close, "{} look {number}: {found}, expected {expected}", case.name);
+        }
+    }
+}
+
+/// A rate that is exactly at the limit is not below it, however often one looks.
+#[test]
+fn a_rate_exactly_at_its_limit_is_not_too_low() {
+    let (alarms, is_plausible) = plausible(1_000, 0.01, |seed| {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mean = [0.5, 10.0, 60.0][seed as usize % 3];
+        let law = Law::poisson(mean);
+        let mut evidence = LimitWager::new(Beyond::Below, 300);
+        let terms = LimitTerms { limit: mean, noise: 1.0, usual: None };
+        (0..300).any(|_| evidence.step(law.draw(&mut random), 1.0, &terms) >= -f64::ln(0.01))
+    });
+    assert!(is_plausible, "{alarms} of 1000 at the limit");
 }
 
 #[test]

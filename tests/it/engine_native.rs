@@ -152,6 +152,10 @@ fn every_count_of_the_fixed_layout_is_exact() {
             let beyond = values.iter().filter(|value| *value > edge).count();
             assert_eq!(classic.above(place), beyond as f64, "schema {schema}, edge {edge}");
             assert_eq!(native.above(*edge), (*edge, beyond as f64), "schema {schema}");
+            // The nearest bound from below of a limit that is one, and of one a little higher.
+            let lower = Some((*edge, beyond as f64));
+            assert_eq!(native.above_lower(*edge), lower, "schema {schema}");
+            assert_eq!(native.above_lower(edge * (1.0 + 1e-9)), lower, "schema {schema}");
         }
         // Looks without the rare values have the same layout.
         assert_eq!(of(schema, 0.0, &[0.1]).classic().edges, classic.edges);

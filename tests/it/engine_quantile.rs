@@ -12,6 +12,7 @@ use rollgate::{
         calibration::SignalCalibration,
         observation::Histogram,
         quantile::{EFFECTS, QuantileEvidence, estimate},
+        rule::Allowed,
     },
     simulation::draw::poisson,
 };
@@ -44,7 +45,7 @@ fn quantile_evidence_equals_another_program() {
     assert_eq!(golden.effects, EFFECTS);
     assert!(golden.cases.len() >= 8, "{} cases", golden.cases.len());
     for case in golden.cases {
-        let mut evidence = QuantileEvidence::new(case.q, case.factor);
+        let mut evidence = QuantileEvidence::new(case.q, Allowed::Times(case.factor));
         assert_eq!(case.looks.len(), case.ln_e.len());
         for (look, (seen, expected)) in case.looks.iter().zip(&case.ln_e).enumerate() {
             let of = |counts: &Option<Vec<f64>>| {
@@ -232,7 +233,7 @@ fn quantile_evidence_equals_the_slow_reference() {
         let rps = random.random_range(20.0..200.0);
         let median_secs = random.random_range(0.02..0.2);
         let slower = median_secs * random.random_range(0.7..2.5);
-        let mut fast = QuantileEvidence::new(0.95, factor);
+        let mut fast = QuantileEvidence::new(0.95, Allowed::Times(factor));
         let mut slow = SlowQuantile { q: 0.95, factor, kappa_secs: 0.25, seen: Vec::new() };
         for look in 0..50 {
             let mut arm =
@@ -259,7 +260,7 @@ type Pace<'a> = &'a dyn Fn(u32) -> (f64, f64);
 fn alarms(runs: u64, kappa_secs: f64, canary: Pace<'_>, baseline: Pace<'_>, wander: f64) -> usize {
     let alarm = |seed: &u64| {
         let mut random = StdRng::seed_from_u64(*seed);
-        let mut evidence = QuantileEvidence::new(0.95, 1.2);
+        let mut evidence = QuantileEvidence::new(0.95, Allowed::Times(1.2));
         let mut levels = [0.0; 2];
         (0..300).any(|look| {
             let histograms = [canary(look), baseline(look)].into_iter().zip(&mut levels).map(
@@ -314,7 +315,7 @@ fn noise_that_is_not_taken_into_account_alarms() {
 #[test]
 fn edges_that_only_one_arm_has_are_left_out() {
     let mut random = StdRng::seed_from_u64(5);
-    let mut evidence = QuantileEvidence::new(0.95, 1.2);
+    let mut evidence = QuantileEvidence::new(0.95, Allowed::Times(1.2));
     for _ in 0..200 {
         let baseline = draw(&mut random, 100.0, 0.05);
         let canary = draw(&mut random, 100.0, 0.05);

@@ -13,7 +13,7 @@ use rollgate::{
         calibration::SignalCalibration,
         observation::{Health, Histogram, Missing, Observation, Pair, Reading, Time, Value, Why},
         quantile::{EDGES_MAX, QuantileEvidence},
-        rule::{Otherwise, RuleSet},
+        rule::{Allowed, Otherwise, RuleSet},
         verdict::{State, Step, Verdict},
     },
     rulefile,
@@ -430,7 +430,7 @@ fn a_new_layout_of_the_baseline_is_learned_anew() {
     let finer = [0.05, 0.1, 0.2, 0.3, 0.4];
     let few = of(histogram(&finer, &[30.0, 4.0, 5.0, 1.0, 0.0, 0.0]));
     let (fast, slow) = (of(fast()), of(slow()));
-    let mut evidence = QuantileEvidence::new(0.95, 1.2);
+    let mut evidence = QuantileEvidence::new(0.95, Allowed::Times(1.2));
     let mut step = |canary, baseline| {
         evidence.step(Some(canary), Some(baseline), &SignalCalibration::default(), 1.0);
         evidence.log_value()
@@ -461,7 +461,7 @@ fn a_tail_that_only_high_quantiles_see_is_judged() {
 
 #[test]
 fn the_edges_judged_are_bounded_however_layouts_change() {
-    let mut evidence = QuantileEvidence::new(0.95, 1.2);
+    let mut evidence = QuantileEvidence::new(0.95, Allowed::Times(1.2));
     let mut most = 0;
     for layout in 1..=3 * EDGES_MAX {
         let edges = [layout as f64];

@@ -9,8 +9,9 @@ use std::{
 use async_trait::async_trait;
 use rollgate::api::desk::{
     AnalysisPage, AnalysisSummary, AnalysisView, CancelAnalysis, Desk, DeskError, History,
-    ListFilter, OpenAnalysis, Opened, WatchedServices,
+    ListFilter, OpenAnalysis, Opened, RuleFiles, RuleText, WatchedServices,
 };
+use rollgate::report::timeline::Timeline;
 use tokio::sync::watch;
 
 use crate::story::Story;
@@ -25,6 +26,7 @@ pub const SILENT: &str = "silent";
 #[derive(Default)]
 pub struct FakeDesk {
     told: Mutex<BTreeMap<String, Told>>,
+    rules: Mutex<RuleFiles>,
     unready: Mutex<Option<String>>,
 }
 
@@ -61,6 +63,11 @@ impl FakeDesk {
 
     pub fn set_unready(&self, reason: &str) {
         *self.unready.lock().unwrap() = Some(reason.to_owned());
+    }
+
+    /// What is said of the rule files.
+    pub fn set_rules(&self, rules: RuleFiles) {
+        *self.rules.lock().unwrap() = rules;
     }
 
     fn told<T>(&self, id: &str, read: impl FnOnce(&mut Told) -> T) -> Result<T, DeskError> {
@@ -148,6 +155,37 @@ impl Desk for FakeDesk {
         Ok(WatchedServices { services: Vec::new() })
     }
 
+    async fn timeline(&self, id: &str) -> Result<Timeline, DeskError> {
+        self.told(id, |told| {
+            let mut timeline = Timeline::default();
+            let mut view = told.story.view();
+            for _ in 0..told.view.report.as_ref().map_or(0, |report| report.look) {
+                view = told.story.after_look(&view);
+                timeline.see(view.report.as_ref().unwrap());
+            }
+            timeline
+        })
+    }
+
+    async fn analysis_rules(&self, id: &str) -> Result<RuleText, DeskError> {
+        self.told(id, |told| RuleText {
+            text: "version: 1\n".into(),
+            sha256: told.view.rules.sha256.clone(),
+        })
+    }
+
+    async fn rules(&self) -> Result<RuleFiles, DeskError> {
+        Ok(self.rules.lock().unwrap().clone())
+    }
+
+    async fn rule_text(&self, name: &str) -> Result<RuleText, DeskError> {
+        let rules = self.rules.lock().unwrap();
+        let file = rules.rules.iter().find(|file| file.name == name);
+        let sha256 = file.and_then(|file| file.sha256.clone());
+        let none = || DeskError::NoRules(format!("rule file {name}.yaml is not there"));
+        sha256.map(|sha256| RuleText { text: "version: 1\n".into(), sha256 }).ok_or_else(none)
+    }
+
     async fn unready(&self) -> Option<String> {
         self.unready.lock().unwrap().clone()
     }
@@ -162,6 +200,7 @@ fn summary(view: &AnalysisView) -> AnalysisSummary {
         started_at: view.started_at,
         canary_version: view.canary.version.clone(),
         baseline_version: view.baseline.as_ref().map_or("", |arm| &arm.version).to_owned(),
+        rules: view.rules.clone(),
         verdict: report.map_or("watching", |report| &report.verdict).to_owned(),
         reason: report.map_or("", |report| &report.reason).to_owned(),
         decided_at: report.and_then(|report| report.decided_at),

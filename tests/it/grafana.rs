@@ -24,6 +24,7 @@ use rollgate::{
         OPENMETRICS, Telemetry,
         analysis::{EvidenceFact, LookFact, Opening, Subject},
         delivery::{AttemptOutcome, DeliveryAttempt},
+        rules::VersionFact,
         source::ScrapeFacts,
     },
 };
@@ -102,6 +103,10 @@ fn happen(telemetry: &Telemetry, round: u64) {
         answer: "204",
         took,
     });
+    let version = VersionFact { sha256: "00ff", loaded_secs: 9.0, warnings: 1 };
+    telemetry.rules().in_use("shop", version);
+    telemetry.rules().refused("shop", "shop.yaml:1:1: planted", Some("00ff"));
+    telemetry.rules().counted(0, 1);
     telemetry.outbox_failed("reading", "planted");
     telemetry.deliveries_counted(1, 1);
 }

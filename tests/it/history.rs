@@ -363,7 +363,7 @@ async fn a_calibration_is_part_of_the_fold_after_a_restart() {
         let mut analysis = case.begun();
         for n in 1..=60 {
             let step = analysis.step(&observation(n));
-            let report = rollgate::report::build::report(&case.rules, &step);
+            let report = case.report(&step);
             let look = Look {
                 analysis: id.to_owned(),
                 look: step.look,

@@ -177,10 +177,17 @@ impl Server {
 
     /// SIGTERM, and how it ended.
     pub async fn terminate(&mut self) -> ExitStatus {
-        let id = self.child.id().to_string();
-        let sent = Command::new("sh").args(["-c", "kill -TERM $0", &id]).status().unwrap();
-        assert!(sent.success());
+        self.signal("TERM");
         eventually("the service ends", async || self.child.try_wait().unwrap()).await
+    }
+}
+
+impl Server {
+    /// Sends a signal, by its name.
+    pub fn signal(&self, name: &str) {
+        let (kill, id) = (format!("kill -{name} $0"), self.child.id().to_string());
+        let sent = Command::new("sh").args(["-c", &kill, &id]).status().unwrap();
+        assert!(sent.success());
     }
 }
 

@@ -1,8 +1,11 @@
 //! Every test of the product that needs more than one module, in one binary.
 #![allow(clippy::unwrap_used, reason = "a test that fails to set up should stop at once")]
 
+mod agreement;
+mod answers;
 mod api;
 mod architecture;
+mod backtest;
 mod bad_input;
 mod bombs;
 mod browser;
@@ -13,6 +16,7 @@ mod demo_service;
 mod display;
 mod engine_below;
 mod engine_blame;
+mod engine_difference;
 mod engine_evidence;
 mod engine_false_alarms;
 mod engine_instances;
@@ -25,19 +29,25 @@ mod engine_rules;
 mod engine_slope;
 mod engine_steps;
 mod engine_together;
+mod explain;
 mod exposition;
 mod fake_desk;
 mod grafana;
 mod history;
 mod house;
 mod kill;
+mod language;
 mod lints;
 mod page;
+mod past_world;
 mod peers;
 mod protobuf;
 mod recorder;
 mod recordings;
+mod reload;
 mod replay;
+mod rule_tests;
+mod rule_weights;
 mod rules;
 mod runbooks;
 mod schema;

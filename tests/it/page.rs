@@ -2,7 +2,10 @@
 //! can become markup.
 
 use chromiumoxide::Page;
-use rollgate::api::ApiOptions;
+use rollgate::api::{
+    ApiOptions,
+    desk::{FaultView, IgnoredFile, RuleFileView, RuleFiles},
+};
 
 use crate::{
     story::Story,
@@ -137,5 +140,108 @@ async fn no_name_becomes_markup() {
         assert_eq!(text(&page, found).await, "0");
         check_fits(&page, path).await;
     }
+    surfer.close().await;
+}
+
+fn rule_file(name: &str, state: &str) -> RuleFileView {
+    RuleFileView {
+        name: name.into(),
+        file: format!("{name}.yaml"),
+        state: state.into(),
+        since: 1_790_000_000.0,
+        sha256: Some("3b5f".repeat(16)),
+        loaded_at: Some(1_789_000_000.0),
+        refused_sha256: None,
+        faults: Vec::new(),
+        more_faults: 0,
+        warnings: Vec::new(),
+    }
+}
+
+/// One of each state; the bad ones with a version before, without one, and unreadable.
+pub fn rule_files() -> RuleFiles {
+    let fault = |line, message: &str, hint: Option<&str>| FaultView {
+        line,
+        column: line.map(|_| 12),
+        lint: None,
+        message: message.into(),
+        means: None,
+        expected: line.map(|_| "`rollback`, `investigate` or `ok`".into()),
+        hint: hint.map(str::to_owned),
+    };
+    let mut checkout = rule_file("checkout", "bad");
+    checkout.faults = vec![
+        fault(Some(14), "`then` is `rollbak`", Some("did you mean `rollback`?")),
+        fault(Some(15), "no signal is called <img src=x onerror=window.hit=1>", None),
+    ];
+    let mut fresh = rule_file("a-rule-file-with-a-rather-long-name-in-a-team-of-its-own", "bad");
+    (fresh.sha256, fresh.loaded_at) = (None, None);
+    fresh.faults = vec![fault(Some(1), "the file is empty", None); 7];
+    fresh.more_faults = 40;
+    let mut unread = rule_file("ledger", "bad");
+    unread.faults = vec![fault(None, "it cannot be read: Permission denied (os error 13)", None)];
+    let mut mail = rule_file("mail", "good");
+    mail.warnings = vec![FaultView {
+        lint: Some("no-liveness".into()),
+        means: Some("a canary that is gone is missing data and is never rolled back".into()),
+        ..fault(Some(9), "no rule is on health", Some("add `app is down for 3 checks`"))
+    }];
+    RuleFiles {
+        directory_fault: None,
+        rules: vec![fresh, checkout, unread, mail, rule_file("old", "gone")],
+        ignored: vec![IgnoredFile {
+            file: "not a name.yaml".into(),
+            why: "its name may have letters, digits, - and _ only".into(),
+        }],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_file_that_does_not_load_is_on_every_view() {
+    let server = scene().await;
+    server.desk.set_rules(rule_files());
+    let surfer = Surfer::start().await;
+    for (width, scheme) in [(WIDE, "light"), (WIDE, "dark"), (NARROW, "light"), (NARROW, "dark")] {
+        for (name, path) in
+            [("bad_rules", ""), ("bad_rules_analysis", "analyses/a5"), ("rules", "rules")]
+        {
+            let name = format!("{name}_{width}_{scheme}");
+            let url = format!("http://{}/#/{path}", server.address);
+            let page = surfer.open(&url, width, scheme).await;
+            // The view of all rule files says by itself what a banner says elsewhere.
+            let (place, bad, unusable) = match path {
+                "rules" => ("main", "checkout", "There is no version in use"),
+                _ => ("#troubles", "Rule file checkout.yaml", "that name it are refused"),
+            };
+            let says = format!("document.querySelector('{place}').innerText.includes");
+            for words in [bad, "14:12", "did you mean", "3b5f3b5f3b5f", unusable] {
+                until(&page, &format!("{says}({words:?})")).await;
+            }
+            until(&page, "!!document.querySelector('main .card')").await;
+            check_fits(&page, &name).await;
+            picture(&page, &name).await;
+            let found = "String(document.querySelectorAll('aside img, main img').length + (window.hit || 0))";
+            assert_eq!(text(&page, found).await, "0");
+            page.close().await.unwrap();
+        }
+    }
+    // It goes when the file is mended, and comes back for the whole directory.
+    let page = surfer.open(&format!("http://{}/#/rules", server.address), WIDE, "light").await;
+    until(&page, "document.body.innerText.includes('Not in the directory since')").await;
+    until(&page, "document.querySelector('.warnings').open = true").await;
+    until(&page, "document.body.innerText.includes('so a canary that is gone is missing')").await;
+    until(&page, "document.body.innerText.includes('not a name.yaml')").await;
+    page.evaluate("location.hash = '#/'").await.unwrap();
+    until(&page, "!document.querySelector('#troubles').hidden").await;
+    page.evaluate("location.hash = '#/rules'").await.unwrap();
+    until(&page, "document.querySelector('#troubles').hidden").await;
+    let mended = RuleFiles { rules: vec![rule_file("mail", "good")], ..RuleFiles::default() };
+    server.desk.set_rules(mended.clone());
+    until(&page, "document.querySelector('#troubles').hidden").await;
+    until(&page, "!document.body.innerText.includes('checkout')").await;
+    let lost = Some("/etc/rollgate/rules cannot be listed: Stale file handle".to_owned());
+    server.desk.set_rules(RuleFiles { directory_fault: lost, ..mended });
+    until(&page, "document.querySelector('#troubles').innerText.includes('Stale file handle')")
+        .await;
     surfer.close().await;
 }

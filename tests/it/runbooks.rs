@@ -1,11 +1,12 @@
 //! The rule files that ship, and the tables of `rules/README.md` that say how five runbooks became
 //! five of them: each row is true of its file, and neither a rule nor a trigger is left out.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use rollgate::{
     engine::rule::Action,
     rulefile::{self, RuleFile},
+    signal::{sample::Labels, spec::Reads},
 };
 
 /// The runbooks with their rule files, and the sentences of each that have to become a rule.
@@ -190,6 +191,44 @@ fn rows(file: &str) -> Vec<Row> {
     .collect()
 }
 
+/// Every rule file of the directory, and not their tests.
+fn shipped() -> Vec<String> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules");
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
+    let names = entries.map(|name| name.into_string().unwrap());
+    names.filter(|name| name.ends_with(".yaml") && !name.ends_with(".test.yaml")).collect()
+}
+
+#[test]
+fn the_rule_files_that_ship_are_good_and_free_of_warnings() {
+    let shipped = shipped();
+    assert!(shipped.len() >= 7, "{shipped:?}");
+    let page = read("rules/README.md");
+    for file in shipped {
+        let warnings = load(&file).warnings;
+        assert!(warnings.is_empty(), "{file}: {warnings:?}");
+        assert!(page.contains(&format!("| `{file}` |")), "the page does not tell of {file}");
+    }
+}
+
+/// As CI runs them: every rule is driven to firing and to clear.
+#[test]
+fn the_rule_files_that_ship_do_what_their_tests_say() {
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules");
+    for file in shipped() {
+        let tests = rules.join(file.replace(".yaml", ".test.yaml"));
+        assert!(tests.exists(), "{file} has no tests");
+    }
+    let command = Command::new(env!("CARGO_BIN_EXE_rollgate"))
+        .args(["test", "--require-coverage"])
+        .arg(&rules)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&command.stdout);
+    let faults = String::from_utf8_lossy(&command.stderr);
+    assert!(command.status.success(), "{said}{faults}");
+}
+
 #[test]
 fn every_row_is_true_of_its_rule_file() {
     for (_, file, _) in RUNBOOKS {
@@ -263,4 +302,30 @@ fn the_tables_quote_the_runbooks_word_for_word() {
             assert!(text.contains(piece.as_str()), "{runbook} does not say {piece:?}");
         }
     }
+}
+
+/// The recommended file reads every naming convention it promises, and only failures as events.
+#[test]
+fn the_recommended_file_knows_the_common_names() {
+    let text = read("rules/recommended.yaml");
+    let read = rulefile::load("recommended.yaml", &text).expect("it is good");
+    let Reads::Ratio { events, total } = &read.specs[0].reads else {
+        panic!("the first signal is the error share");
+    };
+    let check = |name: &str, label: &str, value: &str, is_event: bool| {
+        let labels =
+            Labels::new(vec![(label.into(), value.into()), ("method".into(), "GET".into())]);
+        assert_eq!(events.matches(name, &labels), is_event, "{name}{{{label}={value}}}");
+        assert!(total.matches(name, &labels), "{name}");
+    };
+    for label in ["status", "code", "status_code"] {
+        check("http_requests_total", label, "503", true);
+        check("http_requests_total", label, "200", false);
+        check("http_requests_total", label, "5030", false);
+    }
+    check("http_server_requests_seconds_count", "status", "500", true);
+    let otel = "http_server_request_duration_seconds_count";
+    check(otel, "http_response_status_code", "500", true);
+    check(otel, "http_response_status_code", "404", false);
+    assert_eq!(events.names(), total.names(), "both sides prefer the same names");
 }

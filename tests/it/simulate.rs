@@ -248,6 +248,47 @@ promote: { after: 5m, deadline: 15m, otherwise: hold }
     assert!(!asks.iter().any(|q| matches!(q.ask, Ask::AtRollbackBound { signal: 0, .. })));
 }
 
+/// Of an amount the same is asked where it is known what a healthy version shows, and a rule with
+/// more of the false-rollback rate is planned to be quicker.
+#[test]
+fn amounts_and_weights_are_asked_about_and_planned() {
+    let by_amount = RULES
+        .replace("errors > 1.5x baseline,", "errors > baseline + 1%, weight: 100,")
+        .replace("p95 > 1.2x baseline", "p95 > baseline + 30ms");
+    let (even, by_amount) =
+        (rules(&by_amount.replace("weight: 100, ", "")), Arc::new(rules(&by_amount)));
+    let assumed = assumed(60.0, NoiseModel::NONE);
+    let asks = questions(&by_amount, &assumed, 9, 3);
+    let bound = asks.iter().find_map(|question| match question.ask {
+        Ask::AtRollbackBound { signal: 0, factor } => Some(factor),
+        _ => None,
+    });
+    // One point more than 0.5 % is three times that.
+    assert!((bound.expect("it is asked") - 3.0).abs() < 1e-12);
+    let plan = |rules: &RuleSet| outlook(rules, &assumed, 1).rules;
+    let (planned, planned_even) = (plan(&by_amount), plan(&even));
+    let mut found = 0;
+    for (rule, (of, of_even)) in planned.iter().zip(&planned_even).take(2).enumerate() {
+        for ((fault, wait), (_, even)) in of.faults.iter().zip(&of_even.faults) {
+            let (Wait::About(planned), Wait::About(even)) = (*wait, *even) else { continue };
+            assert_eq!(planned < even, rule == 0, "{fault:?}: {planned:?} and {even:?}");
+            found += 1;
+            let asked = Question {
+                ask: Ask::Fault(*fault),
+                scenario: assumed.healthy().with_fault(*fault, 60.0),
+                runs: 15,
+            };
+            let delays = study(&by_amount, vec![asked], None)[0].delays_secs();
+            if delays.len() > 7 {
+                check_plan(&format!("{fault:?} by an amount"), planned, &delays);
+            } else {
+                assert!(planned > Duration::from_secs(120), "{fault:?}: {planned:?}, never found");
+            }
+        }
+    }
+    assert!(found >= 4, "{planned:?}");
+}
+
 #[test]
 fn a_rule_that_fires_on_chance_breaks_its_promise() {
     let hasty = RULES.replace("errors > 20% for 1m", "errors > 0.6% for 5s");

@@ -12,8 +12,10 @@ use std::{
 
 use axum::{Router, extract::State, http::HeaderMap, routing::post};
 use rollgate::{
-    engine::observation::{Health, Time, Why},
+    engine::observation::{Health, Time, Value, Why},
     signal::{
+        carry::Carry,
+        reduce::Reducer,
         sample::{Gathered, InstanceReading},
         spec::{Reads, SignalSpec},
     },
@@ -180,6 +182,56 @@ async fn a_dead_target_behind_a_real_server_goes_stale_and_a_foreign_arm_is_abse
     let reading = &gathered.canary[0];
     assert_eq!(reading.samples, Ok(vec![]), "an empty result is an absent series, not a failure");
     assert_eq!(reading.probes[0].answer.as_ref().unwrap_err().why, Why::NotObserved);
+}
+
+/// The server's own word on a target is believed at once, before its samples are old.
+#[tokio::test]
+async fn a_target_that_dies_behind_a_real_server_is_not_up() {
+    let (canary, baseline) = (Service::default(), Service::default());
+    let canary_runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let doomed = canary.clone();
+    canary_runtime.spawn(async move { tell.send(doomed.start().await) });
+    let canary_at = told.await.unwrap();
+    let prometheus = Prometheus::start(canary_at, baseline.start().await).await;
+    let client = Client::new().unwrap();
+    let mut signals = specs();
+    let signal = signals.len();
+    signals.push(SignalSpec { name: "up".to_owned(), reads: Reads::Up });
+    let selected = by_selector(&client, &prometheus.url, signals.clone());
+    let mut reducer =
+        Reducer::new(signals.clone().into(), Duration::from_secs(30), Carry::default());
+    let mut up = |gathered: &Gathered| {
+        let pair = reducer.reduce(gathered).signals.remove(signal);
+        [pair.canary, pair.baseline]
+    };
+    let all = [Ok(Value::Level(1.0)), Ok(Value::Level(1.0))];
+    let is = |gathered: &Gathered, level: f64| {
+        gathered.canary[0].levels.iter().any(|told| told.value == Ok(level))
+            && values(&gathered.baseline).is_some()
+    };
+    let gathered = until(&selected, |gathered| is(gathered, 1.0)).await;
+    assert_eq!(up(&gathered), all);
+    canary_runtime.shutdown_background();
+    let gathered = until(&selected, |gathered| is(gathered, 0.0)).await;
+    assert_eq!(up(&gathered), [Ok(Value::Level(0.0)), Ok(Value::Level(1.0))]);
+    let missing = gathered.canary[0].samples.as_ref().unwrap_err();
+    assert_eq!(missing.why, Why::ScrapeFailed, "{missing}");
+    let foreign = CollectorOptions {
+        specs: signals.into(),
+        canary: ArmSource::Selector {
+            prometheus: server(&client, &prometheus.url, vec![]),
+            matchers: "version=\"v99\"".to_owned(),
+        },
+        baseline: None,
+        timeout: Duration::from_secs(2),
+        limits: SourceLimits::default(),
+    };
+    let gathered = Collector::new(client, foreign, Telemetry::new()).gather(now()).await;
+    let [missing, _] = up(&gathered);
+    let missing = missing.unwrap_err();
+    assert!(missing.detail.contains("no up{version=\"v99\"}"), "{missing}");
 }
 
 /// Authorization header and form of one request.

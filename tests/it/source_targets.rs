@@ -9,8 +9,9 @@ use flate2::{Compression, write::GzEncoder};
 use rollgate::{
     engine::observation::{Health, Missing, Time, Why},
     signal::{
+        answer::{AnswerNumber, FieldPath, FieldStep},
         sample::{Gathered, InstanceReading},
-        spec::{HealthTarget, Reads, SignalSpec},
+        spec::{HealthTarget, Reads, Reduce, SignalSpec},
     },
     source::{
         client::Client,
@@ -258,4 +259,74 @@ async fn dependencies_are_asked_once_and_promql_needs_a_server() {
     assert_eq!(gathered.dependencies[1].answer.as_ref().unwrap_err().why, Why::UnclearHealth);
     let level = &gathered.canary[1].levels[0];
     assert_eq!((level.signal, level.value.as_ref().unwrap_err().why), (2, Why::NotObserved));
+}
+
+/// A service without metrics, whose health answer says no and tells numbers; it counts the questions.
+async fn talkative() -> (std::net::SocketAddr, std::sync::Arc<std::sync::atomic::AtomicU32>) {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    };
+    let asked = Arc::new(AtomicU32::new(0));
+    let count = asked.clone();
+    let health = move || {
+        count.fetch_add(1, Ordering::SeqCst);
+        async {
+            let body = "{\"status\": \"down\", \"pool\": {\"in_use\": 41, \"size\": \"50\"}}";
+            (axum::http::StatusCode::SERVICE_UNAVAILABLE, body)
+        }
+    };
+    let app = axum::Router::new().route("/health", axum::routing::get(health));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    (address, asked)
+}
+
+fn number(of: HealthTarget, names: &[&str]) -> SignalSpec {
+    let steps = names.iter().map(|name| FieldStep::Name((*name).to_owned())).collect();
+    let number = FieldPath::new(steps).map_or(AnswerNumber::Latency, AnswerNumber::Field);
+    let reads = Reads::Answer { of, number, reduce: Reduce::Max };
+    SignalSpec { name: "number".to_owned(), reads }
+}
+
+#[tokio::test]
+async fn one_question_tells_the_status_and_every_number() {
+    let (address, asked) = talkative().await;
+    let health = |target| SignalSpec { name: "app".to_owned(), reads: Reads::Health(target) };
+    let told = |reading: &InstanceReading| -> Vec<(usize, Result<f64, Why>)> {
+        let why = |missing: Missing| missing.why;
+        reading.levels.iter().map(|one| (one.signal, one.value.clone().map_err(why))).collect()
+    };
+    let numbers = |of: HealthTarget| {
+        [
+            health(of.clone()),
+            number(of.clone(), &["pool", "in_use"]),
+            number(of.clone(), &["pool", "size"]),
+            number(of.clone(), &["pool", "free"]),
+            number(of, &[]),
+        ]
+    };
+    let mut own = options(&[format!("http://{address}")]);
+    own.specs = numbers(HealthTarget::Path("/health".to_owned())).into();
+    let gathered = gather(own).await;
+    let (reading, levels) = (&gathered.canary[0], told(&gathered.canary[0]));
+    assert_eq!(reading.samples.as_ref().unwrap_err().why, Why::ScrapeFailed);
+    assert_eq!(reading.probes[0].answer.as_ref().unwrap().status, Health::Down);
+    assert_eq!(levels[..3], [(1, Ok(41.0)), (2, Ok(50.0)), (3, Err(Why::AbsentSeries))]);
+    assert!(matches!(levels[3], (4, Ok(secs)) if secs > 0.0 && secs < 2.0), "{levels:?}");
+    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 1, "one question");
+    // A dependency is asked once, and what it tells is no instance's.
+    let mut far = options(&[format!("http://{}", closed_port().await)]);
+    far.specs = numbers(HealthTarget::Url(format!("http://{address}/health"))).into();
+    let gathered = gather(far).await;
+    assert_eq!((gathered.canary.len(), gathered.dependencies.len()), (2, 1));
+    assert_eq!(told(&gathered.canary[1])[0], (1, Ok(41.0)));
+    assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 2);
+    // Nobody there: every number is missing, with the reason.
+    let mut gone = options(&[format!("http://{}", closed_port().await)]);
+    gone.specs = numbers(HealthTarget::Path("/health".to_owned())).into();
+    let levels = told(&gather(gone).await.canary[0]);
+    assert_eq!(levels.len(), 4);
+    assert!(levels.iter().all(|(_, told)| *told == Err(Why::ScrapeFailed)), "{levels:?}");
 }

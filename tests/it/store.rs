@@ -3,6 +3,7 @@
 
 mod history;
 mod model;
+mod rules;
 
 use std::{
     collections::BTreeMap,

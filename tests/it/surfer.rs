@@ -84,7 +84,7 @@ pub async fn text(page: &Page, expression: &str) -> String {
 
 /// Nothing sticks out to the side, at any width, once the page has settled at this one.
 pub async fn check_fits(page: &Page, name: &str) {
-    let widest = "[...document.querySelectorAll('main *')]\
+    let widest = "[...document.querySelectorAll('main *, aside *, header *')]\
                   .filter(e => !e.closest('.hidden, thead') && e.getBoundingClientRect().right \
                   > document.documentElement.clientWidth + 1)\
                   .map(e => e.outerHTML.slice(0, 120)).join('\\n')";

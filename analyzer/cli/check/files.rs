@@ -53,9 +53,19 @@ fn list(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 /// Whether a file of a directory is a rule file, by its name.
 fn is_rule_file(path: &Path) -> bool {
-    let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-    let stem = name.strip_suffix(".yaml").or(name.strip_suffix(".yml"));
-    stem.is_some_and(|stem| !stem.ends_with(".test") && !stem.starts_with('.'))
+    stem(path).is_some_and(|stem| !stem.ends_with(".test") && !stem.starts_with('.'))
+}
+
+/// Whether a file holds tests of rules, by its name.
+pub fn is_test(path: &Path) -> bool {
+    stem(path).is_some_and(|stem| stem.ends_with(".test"))
+}
+
+/// The name of a YAML file, without its ending.
+fn stem(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_string_lossy();
+    let stem = name.strip_suffix(".yaml").or(name.strip_suffix(".yml"))?;
+    Some(stem.to_owned())
 }
 
 /// Reads a rule file's text; never more of it than a rule file may have, and one byte to tell.

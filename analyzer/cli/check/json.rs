@@ -30,9 +30,9 @@ struct FileShape<'c> {
     file: &'c str,
     /// `good`, `faulty` or `unreadable`.
     state: &'static str,
-    /// The service it is for; null where the file is not good.
+    /// The service it is for; null of tests, and where the file is not good.
     service: Option<&'c str>,
-    /// SHA-256 of its text, in hexadecimal; null where the file is not good.
+    /// SHA-256 of its text, in hexadecimal; null of tests, and where the file is not good.
     sha256: Option<&'c str>,
     /// Why it could not be read; null where it could.
     error: Option<&'c str>,
@@ -95,6 +95,7 @@ fn file(checked: &Checked) -> FileShape<'_> {
             shape.sha256 = Some(&file.sha256);
             shape.warnings = file.warnings.iter().map(fault).collect();
         }
+        Outcome::Tests { .. } => {}
         Outcome::Faulty(faults) => {
             shape.state = "faulty";
             shape.faults = faults.iter().map(fault).collect();

@@ -30,6 +30,7 @@ pub fn render(checked: &[Checked]) -> String {
     for Checked { name, outcome, .. } in checked {
         match outcome {
             Outcome::Good(file) => results.extend(file.warnings.iter().map(result)),
+            Outcome::Tests { .. } => {}
             Outcome::Faulty(faults) => results.extend(faults.iter().map(result)),
             Outcome::Unreadable(error) => results.push(json!({
                 "ruleId": UNREADABLE,

@@ -16,7 +16,7 @@ use super::line::{Line, Tone, clean, left, meter, right, width, wrap};
 pub(super) const WIDTH_MAX: usize = 140;
 
 /// Narrower than this nothing can be laid out; lines may then be longer than the terminal.
-pub(super) const WIDTH_MIN: usize = 40;
+pub const WIDTH_MIN: usize = 40;
 
 /// Symbol and word of a state, before the rule.
 pub(super) const STATE: usize = 9;
@@ -127,7 +127,7 @@ impl State {
     }
 
     /// How a state reads depends on what it leads to: a firing `ok` rule is nothing bad.
-    fn tone(self, then: &str) -> Tone {
+    pub fn tone(self, then: &str) -> Tone {
         match self {
             State::Fires => match then {
                 "rollback" => Tone::Bad,
@@ -229,7 +229,7 @@ impl Layout {
     ) -> Vec<Line> {
         let state = lead.own;
         let has_numbers = clause.estimate.is_some()
-            || status(clause).is_some()
+            || words::status(clause).is_some()
             || clause.baseline.is_some()
             || clause.bound.is_some();
         // An asleep rule misses nothing, and a clear one has what it needs.
@@ -312,7 +312,7 @@ impl Layout {
             line.push("  ", Tone::Plain);
         }
         let tone = estimate_tone(state, then);
-        match status(clause) {
+        match words::status(clause) {
             Some(word) => line.push(right(&clean(word), NUMBER), tone),
             None => line.push(cell(clause.estimate), of(clause.estimate, tone)),
         }
@@ -344,7 +344,7 @@ impl Layout {
         let mut line = Lead::blank(state).line();
         self.evidence(&mut line, &clause.progress, then, state);
         let quantity = |value| format::quantity(value, &clause.unit);
-        let mut words = match status(clause) {
+        let mut words = match words::status(clause) {
             Some(word) => clean(word),
             None => clause.estimate.map(quantity).unwrap_or_default(),
         };
@@ -370,7 +370,7 @@ impl Layout {
             text.push_str(reason);
         }
         let mut lines = self.below(&clean(&text), tone);
-        for clause in finding.clauses.iter().filter(|clause| status(clause).is_none()) {
+        for clause in finding.clauses.iter().filter(|clause| words::status(clause).is_none()) {
             lines.extend(self.suspicion(clause));
             let effect = clause.effect.as_ref();
             let rests_on = [
@@ -422,12 +422,6 @@ impl Lead {
     fn line(&self) -> Line {
         Line::of(" ".repeat(MARGIN), Tone::Plain).and(left(&self.mark, STATE) + "  ", self.tone)
     }
-}
-
-/// What a health clause has in place of a number: the word for what the canary said last.
-pub fn status(clause: &ClauseShape) -> Option<&str> {
-    let is_word = clause.unit == "health" && clause.estimate.is_none();
-    clause.note.as_deref().filter(|_| is_word)
 }
 
 /// Under the matrix: the canary instances that gave nothing, which no rule's row tells.

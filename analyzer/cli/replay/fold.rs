@@ -13,7 +13,10 @@ use crate::{
         observation::{Observation, Time},
         rule::RuleSet,
     },
-    report::{build, explain, shape::Report},
+    report::{
+        build, explain,
+        shape::{Report, RulesRef},
+    },
 };
 
 /// An analysis that is being judged again.
@@ -44,6 +47,13 @@ pub struct Course {
     pub fired_secs: Option<f64>,
     /// Its state at the last look: `fires`, `clear`, `not_enough_data`, `asleep`.
     pub state: String,
+}
+
+impl Outcome {
+    /// The same, its report naming the rule file that it was reached by.
+    pub fn by(self, rules: RulesRef) -> Self {
+        Self { report: self.report.by(rules), ..self }
+    }
 }
 
 impl Fold {

@@ -13,6 +13,7 @@ use crate::{
         calibration::Calibration,
         observation::{Missing, Observation, Pair, Part, Reading, Value, Why},
     },
+    report::shape::RulesRef,
     rulefile::RuleFile,
     service::case::{Case, override_hold},
     signal::spec::{Reads, SignalSpec},
@@ -72,8 +73,8 @@ impl Stored {
     }
 
     /// Name and SHA-256 of the rule file it began with.
-    pub fn rules(&self) -> (&str, &str) {
-        (&self.case.rules_ref.name, &self.case.rules_ref.sha256)
+    pub fn rules(&self) -> &RulesRef {
+        &self.case.rules_ref
     }
 
     /// What was concluded when it was judged first, as it was written; none before its first look.

@@ -9,7 +9,7 @@ use crate::{
     chart::{
         Page, Scale,
         page::{Figure, Key, Mood, Plot},
-        plot::{self, Curve, Shares, Spread},
+        plot::{self, Curve, Marks, Shares, Spread},
         scale::{linear_time, log_time, percent},
     },
     report::format,
@@ -226,7 +226,7 @@ fn found(study: &Simulation) -> Vec<Plot> {
         }
         plots.push(Plot {
             title: title.to_owned(),
-            svg: plot::curves(title, &x, &percent("found"), &curves, None),
+            svg: plot::curves(title, &x, &percent("found"), &curves, Marks::default()),
             legend,
             caption: "Higher is better. A curve that is low at the left says which faults are too \
                       small for this traffic, and how much longer watching helps."
@@ -289,8 +289,9 @@ fn evidence(study: &Simulation) -> Option<Plot> {
     let x = linear_time("since the release began", longest);
     let y = Scale { range: [0.0, 1.12], ..percent("evidence") };
     let title = "Evidence while it gathers".to_owned();
+    let needed = Marks { across: Some((1.0, "rolled back")), down: None };
     Some(Plot {
-        svg: plot::curves(&title, &x, &y, &curves, Some((1.0, "rolled back"))),
+        svg: plot::curves(&title, &x, &y, &curves, needed),
         title,
         legend: study
             .examples

@@ -61,7 +61,7 @@ pub(super) fn below_look(
 
 /// What was measured of hits, said of misses: the same excess of variance beside a smaller share is
 /// a larger intensity, by the square of the ratio of both. The prior is one of misses as it is.
-fn of_misses(hits: SignalCalibration, misses: f64) -> SignalCalibration {
+pub(super) fn of_misses(hits: SignalCalibration, misses: f64) -> SignalCalibration {
     let measured = match hits.origin {
         Origin::Prior => false,
         Origin::History { .. } => true,

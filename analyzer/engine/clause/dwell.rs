@@ -22,9 +22,13 @@ pub(super) fn dwell_look(
     let per_instance = look.signal.kind == SignalKind::Rate;
     let (estimate, reference, bound, compares) = match bound {
         Bound::Constant(limit) => (canary.estimate, None, Some(limit), false),
-        Bound::TimesBaseline(factor) if per_instance => {
+        Bound::TimesBaseline(_) | Bound::BaselinePlus(_) if per_instance => {
             let reference = baseline.rate_per_instance(look.now);
-            let bound = reference.map(|rate| rate * factor);
+            let bound = reference.map(|rate| match bound {
+                Bound::TimesBaseline(factor) => rate * factor,
+                Bound::BaselinePlus(offset) => rate + offset,
+                Bound::Constant(limit) => limit,
+            });
             (canary.rate_per_instance(look.now), reference, bound, true)
         }
         Bound::TimesBaseline(factor) => {

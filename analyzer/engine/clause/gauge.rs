@@ -9,7 +9,7 @@ use crate::engine::{
     verdict::{ClauseFinding, Effect, EffectKind},
 };
 
-/// `against` is a constant or a multiple of the baseline's level.
+/// `against` is a constant, or a multiple of the baseline's level, or that plus an amount.
 pub(super) fn gauge_look(
     evidence: &mut SignEvidence,
     look: &Look<'_>,

@@ -5,8 +5,26 @@ use crate::engine::{
     observation::{Arm, Histogram, Missing, Value, Why},
     rule::{Op, SignalKind},
     verdict::ClauseFinding,
-    wager::{LimitTerms, LimitWager},
+    wager::{Beyond, LimitTerms, LimitWager},
 };
+
+/// On which side of its limit the count of a clause is looked for.
+pub(super) fn looked_for(kind: SignalKind, op: Op) -> Beyond {
+    match (kind, op) {
+        // Of a share that is too low those are counted that it lacks, and they are too many.
+        (SignalKind::Ratio { .. }, _) | (_, Op::Above | Op::AtLeast) => Beyond::Above,
+        // A quantile is below a latency when fewer requests are slower than that.
+        (
+            SignalKind::Rate
+            | SignalKind::Count
+            | SignalKind::Quantile { .. }
+            | SignalKind::Gauge { .. }
+            | SignalKind::Health
+            | SignalKind::Restarts,
+            Op::Below | Op::AtMost,
+        ) => Beyond::Below,
+    }
+}
 
 pub(super) fn limit_look(
     evidence: &mut LimitWager,
@@ -16,6 +34,7 @@ pub(super) fn limit_look(
     needed: f64,
 ) -> ClauseFinding {
     let mut note = None;
+    let side = looked_for(look.signal.kind, op);
     let usual = look.usual();
     let counted: Option<Counted> = match (&look.pair.canary, look.signal.kind, op) {
         (Ok(Value::Share { events, total }), _, Op::Above | Op::AtLeast) => {
@@ -34,15 +53,20 @@ pub(super) fn limit_look(
             Some(Counted { events: *events, total: instance_secs / instances, limit, usual })
         }
         (Ok(Value::Histogram(histogram)), SignalKind::Quantile { q }, _) => {
-            beyond_edge(histogram, limit).map(|(edge, above)| {
+            beyond_edge(histogram, side, limit).map(|(edge, above)| {
                 note = Some(format!("judged at the bucket edge {edge}"));
                 Counted { events: above, total: histogram.total(), limit: 1.0 - q, usual: None }
             })
         }
         (Ok(Value::Native(histogram)), SignalKind::Quantile { q }, _) => {
-            let (edge, above) = histogram.above(limit);
-            note = Some(format!("judged at the bucket edge {edge}"));
-            Some(Counted { events: above, total: histogram.total(), limit: 1.0 - q, usual: None })
+            let at = match side {
+                Beyond::Above => Some(histogram.above(limit)),
+                Beyond::Below => histogram.above_lower(limit),
+            };
+            at.map(|(edge, above)| {
+                note = Some(format!("judged at the bucket edge {edge}"));
+                Counted { events: above, total: histogram.total(), limit: 1.0 - q, usual: None }
+            })
         }
         _ => None,
     };
@@ -54,9 +78,13 @@ pub(super) fn limit_look(
         evidence.step(events, total, &LimitTerms { limit, noise, usual });
     }
     let log_value = evidence.log_value();
-    let no_edge = matches!((&look.pair.canary, &counted), (Ok(Value::Histogram(_)), None));
-    let missing = if no_edge {
-        Some(Missing::new(Why::BucketLayout, format!("no bucket edge at or above {limit}")))
+    let is_histogram = matches!(&look.pair.canary, Ok(Value::Histogram(_) | Value::Native(_)));
+    let missing = if is_histogram && counted.is_none() {
+        let where_from = match side {
+            Beyond::Above => "above",
+            Beyond::Below => "below",
+        };
+        Some(Missing::new(Why::BucketLayout, format!("no bucket edge at or {where_from} {limit}")))
     } else {
         scarcity(look, false)
     };
@@ -80,9 +108,13 @@ struct Counted {
     usual: Option<f64>,
 }
 
-/// The lowest bucket edge at or above a limit and the requests beyond it. Above rather than
-/// nearest: fewer requests are beyond a higher edge, so evidence there is evidence for the limit.
-fn beyond_edge(histogram: &Histogram, limit: f64) -> Option<(f64, f64)> {
-    let edge = histogram.edges.partition_point(|&edge| edge < limit);
+/// A bucket edge and the requests beyond it. Not the nearest: for too many slow requests the lowest
+/// at or above the limit, for too few the highest at or below it. Fewer requests are beyond a higher
+/// edge, so that evidence there is evidence for the limit.
+fn beyond_edge(histogram: &Histogram, side: Beyond, limit: f64) -> Option<(f64, f64)> {
+    let edge = match side {
+        Beyond::Above => histogram.edges.partition_point(|&edge| edge < limit),
+        Beyond::Below => histogram.edges.partition_point(|&edge| edge <= limit).checked_sub(1)?,
+    };
     (edge < histogram.edges.len()).then(|| (histogram.edges[edge], histogram.above(edge)))
 }

@@ -6,6 +6,7 @@
 mod below;
 mod comparison;
 mod counted;
+mod difference;
 mod dwell;
 mod gauge;
 mod instances;
@@ -18,10 +19,11 @@ use std::{sync::Arc, time::Duration};
 use below::below_look;
 use comparison::comparison_look;
 use counted::{counted_look, health_look};
+use difference::difference_look;
 use dwell::{dwell_look, latency_look};
 use gauge::gauge_look;
 use instances::Instances;
-use limit::limit_look;
+use limit::{limit_look, looked_for};
 use quantile::quantile_look;
 use slope::{question, slope_look};
 
@@ -29,12 +31,13 @@ use super::{
     below::BelowEvidence,
     blame::Suspects,
     calibration::SignalCalibration,
+    difference::DifferenceEvidence,
     dwell::Dwell,
     gauge::SignEvidence,
     noise::NoiseUsed,
     observation::{Arm, Missing, Pair, Time, Why},
     quantile::QuantileEvidence,
-    rule::{Bound, Clause, Op, Signal, SignalKind, Test},
+    rule::{Allowed, Bound, Clause, Signal, SignalKind, Test},
     slope::SlopeEvidence,
     track::Arms,
     verdict::{ClauseFinding, Effect, Progress, Samples, State},
@@ -96,6 +99,7 @@ enum Judge {
     Limit(LimitWager),
     Comparison(Box<ComparisonEvidence>),
     Below(Box<BelowEvidence>),
+    Difference(Box<DifferenceEvidence>),
     Quantile(Box<QuantileEvidence>),
     Sign(Box<SignEvidence>),
     /// With the name of what is judged where instances are not told apart.
@@ -121,7 +125,9 @@ impl ClauseState {
                 | SignalKind::Count
                 | SignalKind::Quantile { .. }
                 | SignalKind::Health
-                | SignalKind::Restarts => Judge::Limit(LimitWager::new(horizon)),
+                | SignalKind::Restarts => {
+                    Judge::Limit(LimitWager::new(looked_for(signal.kind, op), horizon))
+                }
             },
             Test::Slope { op, bound } => {
                 let evidence = SlopeEvidence::new(question(clause, op, bound), horizon);
@@ -129,26 +135,47 @@ impl ClauseState {
             }
             Test::Counted { .. } => Judge::Counted,
             Test::HealthIs { .. } => Judge::Health { streak: 0, dwell: Dwell::default() },
-            Test::BeyondBaseline { op, margin } => match signal.kind {
-                SignalKind::Gauge { .. } => Judge::Sign(Box::new(SignEvidence::new(op, horizon))),
-                SignalKind::Ratio { .. } | SignalKind::Rate
-                    if matches!(op, Op::Below | Op::AtMost) =>
-                {
-                    Judge::Below(Box::new(BelowEvidence::new(margin, horizon)))
+            Test::BeyondBaseline { op, allowed } => {
+                let floor = match signal.kind {
+                    SignalKind::Ratio { floor } if op.is_upward() => floor,
+                    SignalKind::Ratio { .. }
+                    | SignalKind::Rate
+                    | SignalKind::Count
+                    | SignalKind::Quantile { .. }
+                    | SignalKind::Gauge { .. }
+                    | SignalKind::Health
+                    | SignalKind::Restarts => 0.0,
+                };
+                match (signal.kind, allowed) {
+                    (SignalKind::Gauge { .. }, _) => {
+                        Judge::Sign(Box::new(SignEvidence::new(op, horizon)))
+                    }
+                    (SignalKind::Quantile { q }, _) => {
+                        let allowed = if op.is_upward() { allowed } else { allowed.turned() };
+                        Judge::Quantile(Box::new(QuantileEvidence::new(q, allowed)))
+                    }
+                    (_, Allowed::Plus(amount)) => {
+                        let evidence = DifferenceEvidence::new(amount.abs(), floor, horizon);
+                        Judge::Difference(Box::new(evidence))
+                    }
+                    (SignalKind::Ratio { .. } | SignalKind::Rate, Allowed::Times(margin))
+                        if !op.is_upward() =>
+                    {
+                        Judge::Below(Box::new(BelowEvidence::new(margin, horizon)))
+                    }
+                    (
+                        SignalKind::Ratio { .. }
+                        | SignalKind::Rate
+                        | SignalKind::Count
+                        | SignalKind::Health
+                        | SignalKind::Restarts,
+                        Allowed::Times(margin),
+                    ) => {
+                        let evidence = ComparisonEvidence::new(margin, floor, horizon);
+                        Judge::Comparison(Box::new(evidence))
+                    }
                 }
-                SignalKind::Quantile { q } => {
-                    Judge::Quantile(Box::new(QuantileEvidence::new(q, margin)))
-                }
-                SignalKind::Ratio { floor } => {
-                    Judge::Comparison(Box::new(ComparisonEvidence::new(margin, floor, horizon)))
-                }
-                SignalKind::Rate
-                | SignalKind::Count
-                | SignalKind::Health
-                | SignalKind::Restarts => {
-                    Judge::Comparison(Box::new(ComparisonEvidence::new(margin, 0.0, horizon)))
-                }
-            },
+            }
         };
         let judge = match Instances::of(clause, signal, alpha, horizon) {
             Some(instances) => Judge::Instances(Box::new(instances)),
@@ -189,20 +216,26 @@ impl ClauseState {
             (Judge::Limit(mixture), Test::BeyondConstant { op, limit }) => {
                 limit_look(mixture, look, op, limit, needed)
             }
-            (Judge::Comparison(evidence), Test::BeyondBaseline { margin, .. }) => {
-                comparison_look(evidence, look, margin, needed)
-            }
-            (Judge::Below(evidence), Test::BeyondBaseline { margin, .. }) => {
-                below_look(evidence, look, margin, needed)
-            }
-            (Judge::Quantile(evidence), Test::BeyondBaseline { margin, .. }) => {
-                quantile_look(evidence, look, margin, needed)
+            (
+                Judge::Comparison(evidence),
+                Test::BeyondBaseline { allowed: Allowed::Times(margin), .. },
+            ) => comparison_look(evidence, look, margin, needed),
+            (
+                Judge::Below(evidence),
+                Test::BeyondBaseline { allowed: Allowed::Times(margin), .. },
+            ) => below_look(evidence, look, margin, needed),
+            (
+                Judge::Difference(evidence),
+                Test::BeyondBaseline { op, allowed: Allowed::Plus(amount) },
+            ) => difference_look(evidence, look, op, amount, needed),
+            (Judge::Quantile(evidence), Test::BeyondBaseline { op, allowed }) => {
+                quantile_look(evidence, look, op, allowed, needed)
             }
             (Judge::Sign(evidence), Test::BeyondConstant { limit, .. }) => {
                 gauge_look(evidence, look, Bound::Constant(limit), needed)
             }
-            (Judge::Sign(evidence), Test::BeyondBaseline { margin, .. }) => {
-                gauge_look(evidence, look, Bound::TimesBaseline(margin), needed)
+            (Judge::Sign(evidence), Test::BeyondBaseline { allowed, .. }) => {
+                gauge_look(evidence, look, allowed.into(), needed)
             }
             (Judge::Slope(evidence, whole), Test::Slope { bound, .. }) => {
                 slope_look(evidence, look, bound, needed, whole)

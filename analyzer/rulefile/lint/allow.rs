@@ -63,7 +63,7 @@ pub(super) fn sift(subject: &Subject, findings: Vec<Finding>) -> Complaints {
     let mut sift = |finding: Finding, of_rules: &mut Vec<Vec<(Allowed, bool)>>| {
         let of_rule = finding.rule.and_then(|rule| of_rules.get_mut(rule));
         let mut lists = of_rule.into_iter().flatten().chain(&mut of_file);
-        match lists.find(|(allowed, _)| Some(allowed.lint.name) == finding.complaint.lint) {
+        match lists.find(|(allowed, _)| allowed.lint.name == finding.lint.name) {
             Some((_, used)) => *used = true,
             None => out.push(finding.complaint),
         }

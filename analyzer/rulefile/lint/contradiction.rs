@@ -1,6 +1,6 @@
 //! Clauses joined by `and` that cannot hold together.
 
-use super::{Findings, Lint, Subject};
+use super::{Findings, Lint, Subject, implies::bound_of};
 use crate::engine::rule::{Bound, Clause, Condition, Op, Test};
 
 pub(super) static LINT: Lint = Lint {
@@ -88,9 +88,9 @@ fn excludes(first: &Part, second: &Part) -> bool {
         Test::BeyondConstant { op, limit } => matches!(other.test,
             Test::BeyondConstant { op: other_op, limit: other_limit }
                 if apart((op, limit), (other_op, other_limit))),
-        Test::BeyondBaseline { op, margin } => matches!(other.test,
-            Test::BeyondBaseline { op: other_op, margin: other_margin }
-                if apart((op, margin), (other_op, other_margin))),
+        Test::BeyondBaseline { op, allowed } => matches!(other.test,
+            Test::BeyondBaseline { op: other_op, allowed: other_allowed }
+                if bounded((op, bound_of(allowed)), (other_op, bound_of(other_allowed)))),
         Test::Slope { op, bound } => matches!(other.test,
             Test::Slope { op: other_op, bound: other_bound }
                 if bounded((op, bound), (other_op, other_bound))),

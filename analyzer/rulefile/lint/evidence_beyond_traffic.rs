@@ -7,7 +7,7 @@ use super::{
 use crate::{
     engine::{
         promotion::{Sought, Traffic, time_at, time_to_find},
-        rule::{Action, Better, Op, SignalKind, Test},
+        rule::{Action, Allowed, Better, Op, SignalKind, Test},
     },
     rulefile::literal::duration_text,
 };
@@ -42,7 +42,10 @@ fn look(subject: &Subject, found: &mut Findings) {
                     kappa_secs: 0.0,
                 };
                 match placed.clause.test {
-                    Test::BeyondBaseline { op: Op::Above | Op::AtLeast, margin } => {
+                    Test::BeyondBaseline {
+                        op: Op::Above | Op::AtLeast,
+                        allowed: Allowed::Times(margin),
+                    } => {
                         let sought = Sought { margin, floor, alpha };
                         time_to_find(&traffic, sought, 1.0 / FAILING_MAX)
                     }

@@ -3,7 +3,7 @@
 //! Clauses of the same form on the same signal are compared by their limits and times; what is of
 //! two forms (evidence and `for`) is never said to imply the other. Only what is certain is said.
 
-use crate::engine::rule::{Bound, Clause, Condition, HealthHold, Op, Test};
+use crate::engine::rule::{Allowed, Bound, Clause, Condition, HealthHold, Op, Test};
 
 /// Whether `strong` holding means that `weak` holds, or has held before.
 pub(super) fn implies(strong: &Condition, weak: &Condition) -> bool {
@@ -32,9 +32,9 @@ fn test(strong: Test, weak: Test) -> bool {
         Test::BeyondConstant { op, limit } => matches!(weak,
             Test::BeyondConstant { op: weak_op, limit: weak_limit }
                 if beyond((op, limit), (weak_op, weak_limit))),
-        Test::BeyondBaseline { op, margin } => matches!(weak,
-            Test::BeyondBaseline { op: weak_op, margin: weak_margin }
-                if beyond((op, margin), (weak_op, weak_margin))),
+        Test::BeyondBaseline { op, allowed } => matches!(weak,
+            Test::BeyondBaseline { op: weak_op, allowed: weak_allowed }
+                if bounded((op, bound_of(allowed)), (weak_op, bound_of(weak_allowed)))),
         Test::Slope { op, bound } => matches!(weak,
             Test::Slope { op: weak_op, bound: weak_bound }
                 if bounded((op, bound), (weak_op, weak_bound))),
@@ -47,6 +47,14 @@ fn test(strong: Test, weak: Test) -> bool {
         Test::HealthLatency { op, limit_secs, hold } => matches!(weak,
             Test::HealthLatency { op: weak_op, limit_secs: weak_limit, hold: weak_hold }
                 if weak_hold <= hold && beyond((op, limit_secs), (weak_op, weak_limit))),
+    }
+}
+
+/// What is allowed beside the baseline, as a bound.
+pub(super) fn bound_of(allowed: Allowed) -> Bound {
+    match allowed {
+        Allowed::Times(times) => Bound::TimesBaseline(times),
+        Allowed::Plus(amount) => Bound::BaselinePlus(amount),
     }
 }
 

@@ -12,7 +12,6 @@ mod counter_as_gauge;
 mod deadline_at_hold;
 mod duplicate_rule;
 mod dwell_of_one_look;
-mod dwell_within_window;
 mod evidence_beyond_traffic;
 mod fires_after_promotion;
 mod fires_when_healthy;
@@ -38,7 +37,7 @@ mod warmup_outlasts_hold;
 use std::ops::Range;
 
 pub(super) use self::subject::Subject;
-use super::fault::{Complaint, Complaints};
+use super::fault::{Complaint, Complaints, Warning};
 
 /// One thing that is warned of.
 pub struct Lint {
@@ -55,7 +54,7 @@ pub struct Lint {
 
 /// Every lint, in the order of what goes wrong: first rules that never fire, then those that fire
 /// wrongly, promotion, signals, and traffic.
-pub static ALL: [&Lint; 27] = [
+pub static ALL: [&Lint; 26] = [
     &duplicate_rule::LINT,
     &shadowed_rule::LINT,
     &contradiction::LINT,
@@ -64,7 +63,6 @@ pub static ALL: [&Lint; 27] = [
     &against_better::LINT,
     &rollback_on_one_check::LINT,
     &dwell_of_one_look::LINT,
-    &dwell_within_window::LINT,
     &no_rollback_rule::LINT,
     &no_health_rule::LINT,
     &warmup_outlasts_hold::LINT,
@@ -120,6 +118,7 @@ impl Findings {
 
 /// One warning, and the rule that may allow it.
 struct Finding {
+    lint: &'static Lint,
     rule: Option<usize>,
     complaint: Complaint,
 }
@@ -134,11 +133,10 @@ impl Finding {
         expected: String,
     ) -> Self {
         let complaint = Complaint {
-            lint: Some(lint.name),
-            means: Some(means),
+            warning: Some(Box::new(Warning { lint: lint.name, means })),
             ..Complaint::new(span, message, expected)
         };
-        Self { rule, complaint }
+        Self { lint, rule, complaint }
     }
 }
 

@@ -1,7 +1,10 @@
 //! A file that a canary which is dead does not concern.
 
 use super::{Findings, Lint, Subject};
-use crate::engine::rule::{Action, Otherwise, SignalKind};
+use crate::{
+    engine::rule::{Action, Otherwise, SignalKind},
+    signal::spec::Reads,
+};
 
 pub(super) static LINT: Lint = Lint {
     name: "no-health-rule",
@@ -35,5 +38,5 @@ fn look(subject: &Subject, found: &mut Findings) {
 
 /// Whether the signal is the share of instances that answer.
 fn is_up(subject: &Subject, signal: usize) -> bool {
-    subject.signal(signal).is_some_and(|(_, node)| node.entry("up").is_some())
+    matches!(subject.specs[signal].reads, Reads::Up)
 }

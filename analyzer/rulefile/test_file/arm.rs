@@ -1,7 +1,8 @@
 //! What an arm shows: signals by name, raw series, gaps, and instances that differ.
 //!
 //! What is said of an arm holds for each of its instances, unless the instance says otherwise; what a
-//! test says goes before the file's `defaults`, and an arm before `both`.
+//! test says goes before the file's `defaults`, and an arm before `both`. Said in one place, a signal's name
+//! goes before the series that it reads.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -27,7 +28,7 @@ use crate::{
     },
     signal::{
         sample::Labels,
-        spec::{MatchTest, Reads, SignalSpec},
+        spec::{MatchTest, Reads, Selection, SignalSpec},
     },
 };
 
@@ -72,8 +73,8 @@ impl Reader<'_, '_> {
         let mut layer = Layer::default();
         let entries = match &node.kind {
             Kind::Map(entries) => entries,
-            // `a:` is an instance of which there is nothing special to say.
-            Kind::Scalar(scalar) if scalar.text.trim().is_empty() => return layer,
+            // `a:` is an instance of which there is nothing special to say; YAML makes a tilde of it.
+            Kind::Scalar(scalar) if matches!(scalar.text.trim(), "" | "~") => return layer,
             Kind::Scalar(_) | Kind::List(_) => {
                 self.out.push(Complaint::new(
                     node.span.clone(),
@@ -123,6 +124,7 @@ impl Reader<'_, '_> {
         if names.is_empty() && !layers.is_empty() {
             names.push(arm);
         }
+        let specs = self.rules.map(|file| &file.specs[..]).unwrap_or_default();
         let instance = |name: &str| {
             let mut script = InstanceScript {
                 name: name.to_owned(),
@@ -131,10 +133,10 @@ impl Reader<'_, '_> {
                 gaps: Vec::new(),
             };
             for layer in &layers {
-                script.take(layer);
+                script.take(layer, specs);
                 let own = layer.instances.iter().find(|(known, _)| known == name);
                 if let Some((_, own)) = own {
-                    script.take(own);
+                    script.take(own, specs);
                 }
             }
             script
@@ -200,8 +202,7 @@ impl Reader<'_, '_> {
 
     fn signal(&mut self, key: &Scalar, value: &Node) -> Option<(usize, Arc<Script>)> {
         let what = format!("`{}`", excerpt(&key.text));
-        let text = table::text(value, &what).map_err(|complaint| cut_by_comma(key, complaint));
-        let scalar = self.out.keep(text)?;
+        let scalar = self.out.keep(table::text(value, &what))?;
         let place = |complaint: Complaint| complaint.moved(|span| scalar.place(self.source, span));
         let Some(file) = self.rules else {
             let read = notation::script(&scalar.text, None).map_err(place);
@@ -283,7 +284,11 @@ impl Reader<'_, '_> {
 }
 
 impl InstanceScript {
-    fn take(&mut self, layer: &Layer) {
+    fn take(&mut self, layer: &Layer, specs: &[SignalSpec]) {
+        self.signals.retain(|signal, _| {
+            let reads = |series: &Arc<Series>| reads_series(&specs[*signal].reads, &series.name);
+            !layer.series.iter().any(reads)
+        });
         self.signals.extend(layer.signals.iter().map(|(signal, script)| (*signal, script.clone())));
         for series in &layer.series {
             let is_same =
@@ -297,12 +302,19 @@ impl InstanceScript {
     }
 }
 
-/// In `{ }` a comma ends the value, and what follows it reads as a key without one.
-fn cut_by_comma(key: &Scalar, complaint: Complaint) -> Complaint {
-    if key.text.starts_with(|c: char| c.is_ascii_digit()) {
-        return complaint.hint("in `{ }` a comma ends the value: write `then` in its place");
+/// Whether a signal is read from a series of this name.
+fn reads_series(reads: &Reads, name: &str) -> bool {
+    let is_of = |of: &Selection| of.any_of.iter().any(|selector| selector.name == name);
+    match reads {
+        Reads::Ratio { events, total } => is_of(events) || is_of(total),
+        Reads::Counter(of) | Reads::Restarts(of) => is_of(of),
+        Reads::Histogram { of, .. } => {
+            let metric = name.strip_suffix("_bucket").unwrap_or(name);
+            of.any_of.iter().any(|selector| selector.name == metric)
+        }
+        Reads::Gauge { of, per, .. } => is_of(of) || per.as_ref().is_some_and(is_of),
+        Reads::Health(_) | Reads::Answer { .. } | Reads::Up | Reads::Promql(_) => false,
     }
-    complaint
 }
 
 fn find_signal(file: &RuleFile, key: &Scalar) -> Result<usize, Complaint> {
@@ -317,12 +329,15 @@ fn find_signal(file: &RuleFile, key: &Scalar) -> Result<usize, Complaint> {
         let words = ["series", "instances", "gaps"];
         let near =
             nearest(&key.text, words).map(|word| format!("did you mean `{word}`, as a mapping?"));
+        // In `{ }` a comma ends the value, and what follows it reads as a key.
+        let cut = key.text.starts_with(|c: char| c.is_ascii_digit());
+        let cut = cut.then(|| "in `{ }` a comma ends the value: write `then` for it".to_owned());
         Complaint::new(
             key.span.clone(),
             format!("`{}` is no signal of the rule file", excerpt(&key.text)),
             format!("{known}; or `series`, `gaps`, `instances`"),
         )
-        .hint_if(did_you_mean(&key.text, names()).or(near))
+        .hint_if(did_you_mean(&key.text, names()).or(near).or(cut))
     })
 }
 

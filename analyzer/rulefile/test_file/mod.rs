@@ -84,6 +84,24 @@ pub fn load(file_name: &str, text: &str) -> Result<Outline, Faults> {
     Ok(Outline { file: file_name.to_owned(), text: text.to_owned(), rules })
 }
 
+/// Reads the tests by the signals of their rule file.
+///
+/// # Errors
+/// Every fault of the file at once, those of its shape too, in the order of their places.
+pub fn bind(file_name: &str, text: &str, rules: &RuleFile) -> Result<Vec<Test>, Faults> {
+    read(file_name, text, Some(rules)).map(|(_, tests)| tests)
+}
+
+/// The rule file that a test file names, whatever else is wrong with it.
+pub fn rules_named(text: &str) -> Option<String> {
+    let Kind::Map(entries) = tree::parse(text).ok()?.kind else { return None };
+    let (_, value) = entries.into_iter().find(|(key, _)| key.text == "rules")?;
+    match value.kind {
+        Kind::Scalar(scalar) => Some(scalar.text),
+        Kind::Map(_) | Kind::List(_) => None,
+    }
+}
+
 impl Outline {
     /// The rule file that it names, relative to its own place; none when it is the one of its name.
     pub fn rules(&self) -> Option<&str> {
@@ -95,7 +113,7 @@ impl Outline {
     /// # Errors
     /// Every fault of the file at once, in the order of their places.
     pub fn bind(&self, rules: &RuleFile) -> Result<Vec<Test>, Faults> {
-        read(&self.file, &self.text, Some(rules)).map(|(_, tests)| tests)
+        bind(&self.file, &self.text, rules)
     }
 }
 
