@@ -160,6 +160,8 @@ fn check_faults(text: &str, faults: &Faults) {
         inside(&fault.span, text);
         if text.len() <= super::MAX_FILE_BYTES {
             let before = &text[..fault.span.start];
+            // A byte order mark is no column.
+            let before = before.strip_prefix('\u{feff}').unwrap_or(before);
             let line = before.matches('\n').count() + 1;
             let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
             assert_eq!((fault.line, fault.column), (line, column), "{fault:?}");

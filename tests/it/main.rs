@@ -7,6 +7,7 @@ mod api;
 mod architecture;
 mod backtest;
 mod bad_input;
+mod bombs;
 mod browser;
 mod check;
 mod completions;

@@ -239,5 +239,5 @@ fn a_wrong_value_is_told_where_it_stands() {
     check("of: http_request_duration_seconds", "instances: max", "/signals/p95_latency");
     check("otherwise: hold", "otherwise: wait", "/promote/otherwise");
     check("after: 15m", "after: 15 min", "/promote/after");
-    check("  traffic:", "  not:", "/signals");
+    check("  log_errors:", "  not:", "/signals");
 }
