@@ -44,7 +44,7 @@ pub struct Material {
 /// What a release is compared with.
 pub enum Against {
     /// The old version beside it.
-    Beside(Archive),
+    Beside(Box<Archive>),
     /// The service itself a while ago.
     Before(Box<Archive>, Lag),
     /// Nothing, for this reason.
@@ -230,7 +230,7 @@ enum Beside {
 impl Beside {
     fn of(against: Against, specs: &Arc<[SignalSpec]>, rules: &RuleSet) -> Self {
         match against {
-            Against::Beside(archive) => Beside::Running(archive),
+            Against::Beside(archive) => Beside::Running(*archive),
             Against::Before(archive, lag) => {
                 let reducer = Reducer::new(specs.clone(), rules.observe.warmup, Carry::default());
                 let (reducer, used) = (Box::new(reducer), lag.stretch.after);

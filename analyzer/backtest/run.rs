@@ -365,7 +365,7 @@ impl Fetched {
                 let why = "the server has no samples of the old version in that time";
                 let against = match is_absent {
                     true => Against::Nothing(why.to_owned()),
-                    false => Against::Beside(baseline),
+                    false => Against::Beside(Box::new(baseline)),
                 };
                 Material { canary, against, past: looks }
             }

@@ -202,7 +202,8 @@ impl Reader<'_, '_> {
 
     fn signal(&mut self, key: &Scalar, value: &Node) -> Option<(usize, Arc<Script>)> {
         let what = format!("`{}`", excerpt(&key.text));
-        let scalar = self.out.keep(table::text(value, &what))?;
+        let text = table::text(value, &what).map_err(|complaint| complaint.hint_if(cut_off(key)));
+        let scalar = self.out.keep(text)?;
         let place = |complaint: Complaint| complaint.moved(|span| scalar.place(self.source, span));
         let Some(file) = self.rules else {
             let read = notation::script(&scalar.text, None).map_err(place);
@@ -317,6 +318,12 @@ fn reads_series(reads: &Reads, name: &str) -> bool {
     }
 }
 
+/// In `{ }` a comma ends the value, and what follows it reads as a key.
+fn cut_off(key: &Scalar) -> Option<String> {
+    let cut = key.text.starts_with(|c: char| c.is_ascii_digit());
+    cut.then(|| "in `{ }` a comma ends the value: write `then` for it".to_owned())
+}
+
 fn find_signal(file: &RuleFile, key: &Scalar) -> Result<usize, Complaint> {
     // A name of two words, such as `field(app, depth)`, is the same however its blanks are set.
     let plain = |name: &str| name.split_whitespace().collect::<String>();
@@ -329,15 +336,12 @@ fn find_signal(file: &RuleFile, key: &Scalar) -> Result<usize, Complaint> {
         let words = ["series", "instances", "gaps"];
         let near =
             nearest(&key.text, words).map(|word| format!("did you mean `{word}`, as a mapping?"));
-        // In `{ }` a comma ends the value, and what follows it reads as a key.
-        let cut = key.text.starts_with(|c: char| c.is_ascii_digit());
-        let cut = cut.then(|| "in `{ }` a comma ends the value: write `then` for it".to_owned());
         Complaint::new(
             key.span.clone(),
             format!("`{}` is no signal of the rule file", excerpt(&key.text)),
             format!("{known}; or `series`, `gaps`, `instances`"),
         )
-        .hint_if(did_you_mean(&key.text, names()).or(near).or(cut))
+        .hint_if(did_you_mean(&key.text, names()).or(near).or(cut_off(key)))
     })
 }
 
