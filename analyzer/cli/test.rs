@@ -48,7 +48,7 @@ says what both versions show, look by look, and which verdict and findings are t
 
 Exit codes: 0 every test passed, 1 one failed (or coverage is asked for and lacking), 2 a file is bad.")]
 pub struct TestArgs {
-    /// Test files, or directories that are searched for them.
+    /// Test files, rule files that have one beside them, or directories that are searched.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Only tests whose name holds this text.
@@ -150,6 +150,17 @@ struct Loaded {
     tests: Vec<Test>,
 }
 
+/// The test file beside a rule file that was given in its place, as `rules/*.yaml` does.
+fn beside(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?;
+    let stem = name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml"))?;
+    if stem.ends_with(".test") {
+        return None;
+    }
+    let tests = ENDINGS.iter().map(|ending| path.with_file_name(format!("{stem}{ending}")));
+    tests.into_iter().find(|tests| tests.is_file())
+}
+
 /// The test files that are meant: files as they are given, directories searched in order of names.
 fn found(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let mut files: Vec<PathBuf> = Vec::new();
@@ -157,7 +168,7 @@ fn found(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
         if path.is_dir() {
             search(path, 0, &mut files)?;
         } else {
-            files.push(path.clone());
+            files.push(beside(path).unwrap_or_else(|| path.clone()));
         }
     }
     let mut known = std::collections::BTreeSet::new();

@@ -110,8 +110,10 @@ fn every_block_of_the_pages_is_of_a_known_kind() {
                 }
                 continue;
             }
-            // The service's own file, rule tests, and what stands in the place of `promote`.
-            let known = ["store:", "tests:", "promote:"].into_iter().any(begins);
+            // The service's own file, rule tests and parts of one, a workflow of CI, and what stands in
+            // the place of `promote` or of `allow`.
+            let known = ["store:", "tests:", "    canary:", "jobs:", "promote:", "allow:"];
+            let known = known.into_iter().any(begins);
             assert!(known, "{page}: no test reads this:\n{block}");
         }
     }

@@ -114,6 +114,21 @@ fn a_directory_is_searched_and_one_without_tests_is_refused() {
     assert!(refused.unwrap_err().to_string().contains("found no *.test.yaml"));
 }
 
+/// As `rules/*.yaml` gives both.
+#[test]
+fn a_rule_file_stands_for_the_tests_beside_it() {
+    let rules = repository("rules/template.yaml");
+    let tests = rules.with_file_name("template.test.yaml");
+    let told = |paths: &[&PathBuf]| {
+        let paths: Vec<&str> = paths.iter().map(|path| path.to_str().unwrap()).collect();
+        let (code, out, err) = run(&paths);
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+        out.lines().filter(|line| line.contains("template.test.yaml")).count()
+    };
+    assert_eq!(told(&[&rules]), 1);
+    assert_eq!(told(&[&rules, &tests]), 1);
+}
+
 /// The example of the page, with a rule file of its signals.
 #[test]
 fn the_example_of_the_page_passes() {
