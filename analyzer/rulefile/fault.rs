@@ -297,7 +297,9 @@ impl Position {
     /// Characters from 1; a byte order mark before the first line is none.
     fn column(&self, text: &str) -> usize {
         let before = &text[self.line_start..self.at];
-        before.strip_prefix('\u{feff}').unwrap_or(before).chars().count() + 1
+        // Only at the very beginning is it a byte order mark; elsewhere it is a character.
+        let mark = self.line_start == 0 && before.starts_with('\u{feff}');
+        before.chars().count() + 1 - usize::from(mark)
     }
 }
 
