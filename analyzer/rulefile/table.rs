@@ -68,7 +68,10 @@ impl<'t> Table<'t> {
             if known.is_none() {
                 out.push(unknown_key(key, value, shape));
             }
-            match known.copied().or_else(|| nearest(&key.text, shape.keys.iter().copied())) {
+            // What has no value is rather the rest of a text with a comma than a misspelt key.
+            let near = || nearest(&key.text, shape.keys.iter().copied());
+            let near = || near().filter(|_| !is_valueless(value));
+            match known.copied().or_else(near) {
                 Some(name) if entries.iter().all(|earlier| earlier.name != name) => {
                     entries.push(Entry { name, key, value });
                 }
@@ -134,6 +137,9 @@ pub(super) fn twice(key: &Scalar) -> Complaint {
     .hint("keep the one that is meant: which of two would win is nobody's guess")
 }
 
+/// Of a text that a comma cut in two.
+const COMMA_HINT: &str = "inside `{ }` a comma ends a text: put the text in single quotes, '...'";
+
 fn unknown_key(key: &Scalar, value: &Node, shape: &Shape) -> Complaint {
     let complaint = Complaint::new(
         key.span.clone(),
@@ -145,16 +151,21 @@ fn unknown_key(key: &Scalar, value: &Node, shape: &Shape) -> Complaint {
         return complaint
             .hint("YAML's merge keys are not read: write every value where it is used");
     }
-    if complaint.hint.is_none() && !key.text.chars().all(|c| c.is_alphanumeric() || c == '_') {
-        // Two words without a value are what a comma in a text leaves behind.
-        let valueless =
-            matches!(&value.kind, Kind::Scalar(empty) if matches!(&*empty.text, "" | "~"));
-        return complaint.hint(match valueless && !key.text.contains(':') {
-            true => "inside `{ }` a comma ends a text: put the text in single quotes, '...'",
-            false => QUOTE_HINT,
-        });
+    let is_word = key.text.chars().all(|c| c.is_alphanumeric() || c == '_');
+    match (&complaint.hint, is_valueless(value) && !key.text.contains(':')) {
+        (Some(near), true) => {
+            let hint = format!("{near} If not: {COMMA_HINT}");
+            complaint.hint(hint)
+        }
+        (None, true) => complaint.hint(COMMA_HINT),
+        (None, false) if !is_word => complaint.hint(QUOTE_HINT),
+        (None | Some(_), false) => complaint,
     }
-    complaint
+}
+
+/// Whether a key has nothing behind it: what a comma in a text leaves behind.
+fn is_valueless(value: &Node) -> bool {
+    matches!(&value.kind, Kind::Scalar(empty) if matches!(&*empty.text, "" | "~"))
 }
 
 /// A value that must be one piece of text.

@@ -4,7 +4,7 @@
 //! or successes where more is better; a rate that somebody minds the lack of is traffic, another
 //! one is failures; what is only counted happens in a faulty release alone.
 
-use crate::engine::rule::{Better, Op, RuleSet, Signal, SignalKind, Test, Unit};
+use crate::engine::rule::{Better, Bound, Op, RuleSet, Signal, SignalKind, Test, Unit};
 
 /// What is simulated for a signal.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,13 +67,39 @@ fn plan(rules: &RuleSet, index: usize, signal: &Signal) -> SignalPlan {
                 Unit::Seconds => 0.05,
                 Unit::PerSecond | Unit::Count | Unit::Health | Unit::Number => 100.0,
             };
-            // Half full where it is known what full is.
+            // Half full where it is known what full is, and well within what the rules allow.
             let base = limit.map_or(usual, |limit| usual.min(0.5 * limit));
+            let base = within_constants(rules, index, base);
             SignalPlan::Level { base, is_bytes: signal.unit == Unit::Bytes }
         }
         SignalKind::Health => SignalPlan::Health,
         SignalKind::Restarts => SignalPlan::Restarts,
     }
+}
+
+/// A level that no rule on a constant minds: half of the least that it must not exceed, twice the most
+/// that it must not fall below, and between both where there are both.
+fn within_constants(rules: &RuleSet, signal: usize, usual: f64) -> f64 {
+    let (mut ceiling, mut ground) = (f64::INFINITY, 0.0_f64);
+    for test in tests_of(rules, signal) {
+        let (op, constant) = match test {
+            Test::Dwell { op, bound: Bound::Constant(constant), .. } => (op, constant),
+            Test::BeyondConstant { op, limit } => (op, limit),
+            Test::Dwell { bound: Bound::TimesBaseline(_) | Bound::BaselinePlus(_), .. }
+            | Test::BeyondBaseline { .. }
+            | Test::Slope { .. }
+            | Test::Counted { .. }
+            | Test::HealthIs { .. }
+            | Test::HealthLatency { .. } => continue,
+        };
+        match (op, constant > 0.0) {
+            (Op::Above | Op::AtLeast, true) => ceiling = ceiling.min(constant),
+            (Op::Below | Op::AtMost, true) => ground = ground.max(constant),
+            (_, false) => {}
+        }
+    }
+    let base = usual.min(0.5 * ceiling).max(2.0 * ground);
+    if base < ceiling { base } else { (ground * ceiling).sqrt() }
 }
 
 fn tests_of(rules: &RuleSet, signal: usize) -> impl Iterator<Item = Test> {

@@ -75,22 +75,33 @@ impl Answer {
 
     /// Which rules rolled back and how often, the busiest first.
     pub fn rules(&self) -> Vec<(usize, usize)> {
-        let mut counts: Vec<(usize, usize)> = Vec::new();
-        for trial in &self.trials {
-            if let Ending::Rollback { rule } = trial.ending {
-                match counts.iter_mut().find(|(known, _)| *known == rule) {
-                    Some((_, count)) => *count += 1,
-                    None => counts.push((rule, 1)),
-                }
-            }
-        }
-        counts.sort_by_key(|(rule, count)| (std::cmp::Reverse(*count), *rule));
-        counts
+        counted(self.trials.iter().filter_map(|trial| match trial.ending {
+            Ending::Rollback { rule } => Some(rule),
+            Ending::Promote | Ending::Inconclusive => None,
+        }))
+    }
+
+    /// Which rules kept releases from being promoted and how often, the busiest first.
+    pub fn blockers(&self) -> Vec<(usize, usize)> {
+        counted(self.trials.iter().filter_map(|trial| trial.blocked_by))
     }
 
     fn share(&self, is: impl Fn(&Trial) -> bool) -> Share {
         Share { count: self.trials.iter().filter(|trial| is(trial)).count(), of: self.trials.len() }
     }
+}
+
+/// How often each rule occurs, the busiest first.
+fn counted(rules: impl Iterator<Item = usize>) -> Vec<(usize, usize)> {
+    let mut counts: Vec<(usize, usize)> = Vec::new();
+    for rule in rules {
+        match counts.iter_mut().find(|(known, _)| *known == rule) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((rule, 1)),
+        }
+    }
+    counts.sort_by_key(|(rule, count)| (std::cmp::Reverse(*count), *rule));
+    counts
 }
 
 /// The value that a share `q` of ascending values stays within; none of none.

@@ -10,7 +10,7 @@ use crate::engine::{
     analysis::Analysis,
     calibration::{Calibration, calibrate},
     rule::{Action, Baseline, Condition, RuleSet},
-    verdict::{Finding, Progress, Step, Verdict},
+    verdict::{Finding, Progress, State, Step, Verdict},
 };
 
 /// How one release ended.
@@ -20,6 +20,9 @@ pub struct Trial {
     pub ending: Ending,
     /// Seconds from the beginning of the analysis to the verdict.
     pub secs: f64,
+    /// Index of the first rule that stood in the way of a promotion at the deadline: it asked to
+    /// investigate, or had no data. None when something else did, such as a margin not shown.
+    pub blocked_by: Option<usize>,
 }
 
 /// A final verdict.
@@ -54,7 +57,7 @@ pub fn judge(
         }
     };
     send(&mut release, 0);
-    let mut secs = 0.0;
+    let (mut secs, mut blocked_by) = (0.0, None);
     for _ in 0..looks_max(rules) {
         let Some(observation) = release.next() else { break };
         let step = analysis.step(&observation);
@@ -68,11 +71,24 @@ pub fn judge(
             }
             Verdict::Promote => Ending::Promote,
             Verdict::Rollback { rule } => Ending::Rollback { rule },
-            Verdict::Inconclusive { .. } => Ending::Inconclusive,
+            Verdict::Inconclusive { .. } => {
+                blocked_by = blocking(rules, &step);
+                Ending::Inconclusive
+            }
         };
-        return Trial { ending, secs };
+        return Trial { ending, secs, blocked_by };
     }
-    Trial { ending: Ending::Inconclusive, secs }
+    Trial { ending: Ending::Inconclusive, secs, blocked_by }
+}
+
+/// The first rule that keeps a release from being promoted at one look.
+fn blocking(rules: &RuleSet, step: &Step) -> Option<usize> {
+    let mut both = rules.rules.iter().zip(&step.findings);
+    both.position(|(rule, finding)| match finding.state {
+        State::Fires => rule.then == Action::Investigate,
+        State::NotEnoughData => true,
+        State::Clear | State::Asleep => false,
+    })
 }
 
 /// Looks until the deadline, and one more.

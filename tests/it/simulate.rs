@@ -134,6 +134,36 @@ fn table_json_and_page_say_the_same_and_a_seed_says_it_again() {
     assert_eq!(left.len(), 1, "{left:?}");
 }
 
+/// A level that a rule holds against a constant is simulated within it, and what keeps releases from
+/// being promoted is named.
+#[test]
+fn a_healthy_level_is_within_its_limits_and_blockers_are_named() {
+    let text = "version: 1
+service: shop
+observe: { interval: 5s, window: 1m, warmup: 10s }
+signals:
+  connections: { gauge: connections_active }
+  free: { gauge: disk_free_bytes, better: higher }
+  p95: { quantile: 0.95, of: latency_seconds }
+rules:
+  - { when: connections >= 80 for 1m, then: rollback }
+  - { when: free < 10GB for 1m, then: rollback }
+  - { when: p95 > 10ms for 1m, then: investigate }
+promote: { after: 5m, deadline: 10m }
+";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("levels.yaml");
+    std::fs::write(&file, text).unwrap();
+    let simulate = ["simulate", file.to_str().unwrap(), "--traffic", "50rps", "--runs", "20"];
+    let study: Value =
+        serde_json::from_str(&out(&[&simulate[..], &["--json"]].concat())).expect("JSON");
+    let healthy = &study["releases"][0];
+    assert_eq!(healthy["kind"], "healthy");
+    assert_eq!(healthy["rolled_back"]["count"], 0, "{healthy}");
+    assert_eq!(healthy["blockers"][0]["rule"], "p95 > 10ms for 1m", "{healthy}");
+    assert!(out(&simulate).contains("not promoted because of p95 > 10ms for 1m (20x)"));
+}
+
 #[test]
 fn bad_usage_is_told_and_ends_with_2() {
     let check = |arguments: &[&str], expected: &str| {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::{
     cli::display::line::{Line, Tone, clean, left, width, wrap},
     engine::rule::{
-        Action, Baseline, HealthHold, Margin, Otherwise, ReleaseStep, Rule, RuleSet, Signal, Test,
+        Action, Baseline, HealthHold, Margin, Otherwise, ReleaseStep, Rule, RuleSet, Signal,
+        SignalKind, Test,
     },
     report::{build::unit_word, format::quantity},
     rulefile::{RuleFile, duration_text},
@@ -27,8 +28,14 @@ pub fn table(name: &str, file: &RuleFile, columns: usize) -> Vec<Line> {
         Line::default(),
     ];
     let signals = rules.signals.iter().zip(&file.specs);
-    let rows = signals.map(|(signal, spec)| {
-        [clean(&signal.name), clean(&reads_text(signal, &spec.reads)), String::new()]
+    let rows = signals.enumerate().map(|(index, (signal, spec))| {
+        let mut read = reads_text(signal, &spec.reads);
+        if let (SignalKind::Ratio { floor }, true) =
+            (signal.kind, rules.compares_by_evidence(index))
+        {
+            read = format!("{read}; floor {}", quantity(floor, "share"));
+        }
+        [clean(&signal.name), clean(&read), String::new()]
     });
     lines.extend(matrix(["signal", "what is read", ""], rows.collect(), columns));
     lines.push(Line::default());
@@ -246,7 +253,8 @@ fn reads_text(signal: &Signal, reads: &Reads) -> String {
         Reads::Up => "share of instances that answer".to_owned(),
         Reads::Restarts(of) => format!("restarts by {}", selection(of)),
         Reads::Promql(text) => {
-            format!("PromQL: {}", text.split_whitespace().collect::<Vec<_>>().join(" "))
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            format!("PromQL, of a metrics server only: {text}")
         }
     };
     if signal.optional { format!("{text}; optional") } else { text }

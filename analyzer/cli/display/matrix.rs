@@ -240,6 +240,10 @@ impl Layout {
         if has_numbers || (missing.is_none() && state != State::Asleep) {
             let mut lines = self.row(lead, text, clause, finding);
             lines.extend(missing.into_iter().flat_map(|words| self.below(&words, Tone::Warn)));
+            // A name that is misspelt must not look like protection.
+            if let (State::Clear, false, Some(note)) = (state, has_numbers, &clause.note) {
+                lines.extend(self.below(&clean(note), Tone::Dim));
+            }
             return lines;
         }
         let words = missing.unwrap_or_default();

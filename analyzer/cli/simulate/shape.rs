@@ -115,6 +115,8 @@ pub struct ReleaseShape {
     pub found_within: Vec<WithinShape>,
     /// Which rules rolled back, the busiest first.
     pub rules: Vec<RuleShape>,
+    /// Which rules kept releases from being promoted until the deadline, the busiest first.
+    pub blockers: Vec<RuleShape>,
     /// What the file promises of this release, and whether these runs agree; null for nothing.
     pub promise: Option<PromiseShape>,
 }
@@ -286,10 +288,13 @@ fn release(rules: &RuleSet, answer: &Answer) -> ReleaseShape {
         secs,
         share: delays.iter().filter(|delay| **delay <= secs).count() as f64 / runs.max(1) as f64,
     });
-    let rules_of = answer
-        .rules()
-        .into_iter()
-        .map(|(rule, count)| RuleShape { rule: rules.rules[rule].text.clone(), count });
+    let told = |counts: Vec<(usize, usize)>| {
+        let shape = |(rule, count): (usize, usize)| RuleShape {
+            rule: rules.rules[rule].text.clone(),
+            count,
+        };
+        counts.into_iter().map(shape).collect()
+    };
     ReleaseShape {
         kind,
         name: name(rules, ask),
@@ -303,7 +308,8 @@ fn release(rules: &RuleSet, answer: &Answer) -> ReleaseShape {
         inconclusive: share(answer.inconclusive()),
         delay: delay(&delays),
         found_within: if fault.is_some() { within.to_vec() } else { Vec::new() },
-        rules: rules_of.collect(),
+        rules: told(answer.rules()),
+        blockers: told(answer.blockers()),
         promise: promise(rules, answer),
     }
 }

@@ -5,7 +5,7 @@ use super::{
         display::line::{Line, Tone, clean, left, right, width, wrap},
         traffic_text,
     },
-    shape::{PromiseShape, ReleaseShape, ShareShape, Simulation},
+    shape::{PromiseShape, ReleaseShape, RuleShape, ShareShape, Simulation},
 };
 use crate::report::format;
 
@@ -121,10 +121,13 @@ fn harmless(study: &Simulation, columns: usize) -> Vec<Line> {
             line.push(stated(promise), Tone::Dim);
         }
         lines.push(line);
-        if let Some(rule) = release.rules.first().filter(|_| release.kind == "healthy") {
-            let text = format!("   by {} ({}x)", clean(&rule.rule), rule.count);
-            lines.push(Line::of(left(&text, columns.saturating_sub(1)), Tone::Dim));
-        }
+        let healthy = |rules: &[RuleShape], how: &str| {
+            let rule = rules.first().filter(|_| release.kind == "healthy")?;
+            let text = format!("   {how} {} ({}x)", clean(&rule.rule), rule.count);
+            Some(Line::of(left(&text, columns.saturating_sub(1)), Tone::Dim))
+        };
+        lines.extend(healthy(&release.rules, "by"));
+        lines.extend(healthy(&release.blockers, "not promoted because of"));
     }
     lines
 }
@@ -243,7 +246,10 @@ fn reason(study: &Simulation, release: &ReleaseShape) -> &'static str {
         return "Without history the service's noise is not known: watch it before (--history 1h).";
     }
     match release.kind {
-        "healthy" => "The service is noisier than what is learnt of it.",
+        "healthy" => {
+            "Either the service is noisier than what is learnt of it, or a rule minds what is \
+             simulated as healthy: see by which."
+        }
         _ => "Exactly at a bound is the hardest case; a healthy release is far from it.",
     }
 }
