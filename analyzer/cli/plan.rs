@@ -42,8 +42,9 @@ const RULE_MAX: usize = 44;
 #[command(after_help = "\
 Reckons how soon each rule finds faults of a few sizes, and how long promotion's proofs take for a
 healthy release. It warns when a release cannot be promoted before its deadline at this traffic.
-Times are those of the middle one of many releases; some take twice as long. `rollgate simulate`
-measures what this reckons.
+Times are those of the middle one of many releases; some take twice as long. `-` is never, or not
+within two weeks; `?` is not reckoned: `rollgate simulate` measures it.
+Every share of events is taken to be that of --errors, and every latency that of --latency.
 
   rollgate plan rules/recommended.yaml --traffic 50rps
   rollgate plan shop.yaml --traffic 3000/min --baseline-traffic 200/s --errors 0.1% --noise calm
