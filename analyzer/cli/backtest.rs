@@ -259,8 +259,7 @@ async fn run(args: &BacktestArgs, backtest: &Backtest, how: Source) -> anyhow::R
     if args.list {
         if args.json {
             let listed: Vec<_> = releases.iter().map(shape::release).collect();
-            serde_json::to_writer_pretty(&mut out, &listed).map_err(io::Error::from)?;
-            writeln!(out)?;
+            super::print_json(&mut out, &listed)?;
         } else {
             write!(out, "{}", table::list(&releases, color, columns))?;
         }
@@ -283,8 +282,7 @@ async fn run(args: &BacktestArgs, backtest: &Backtest, how: Source) -> anyhow::R
         write_page(path, &page::page(&found))?;
     }
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &found).map_err(io::Error::from)?;
-        writeln!(out)?;
+        super::print_json(&mut out, &found)?;
     } else {
         write!(out, "{}", table::table(&found, color, columns))?;
         if let Some(path) = &args.html {

@@ -20,6 +20,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 
 pub use self::files::{MAX_FILES, read};
+pub(super) use self::files::{is_test, stem};
 use self::summary::plural;
 use super::{
     UsageError,
@@ -173,7 +174,7 @@ pub fn check(
     for (path, listed) in files::named(paths) {
         let name = path.display().to_string();
         let outcome = match listed.and_then(|()| read(&path)) {
-            Ok(text) if files::is_test(&path) => tests(&path, &name, &text),
+            Ok(text) if is_test(&path) => tests(&path, &name, &text),
             Ok(text) => match rulefile::load_at(&name, &text, options.traffic) {
                 Ok(file) => Outcome::Good(Box::new(file)),
                 Err(faults) => Outcome::Faulty(faults),

@@ -12,7 +12,7 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 
-use super::{Output, PROMOTE, UsageError, display};
+use super::{Output, PROMOTE, UsageError, display, print_json};
 use crate::{
     api::desk::{AnalysisSummary, AnalysisView, ListFilter},
     report::timeline::Timeline,
@@ -113,12 +113,6 @@ async fn explain(args: &ExplainArgs) -> anyhow::Result<u8> {
     }
     out.flush()?;
     Ok(PROMOTE)
-}
-
-fn print_json(out: &mut impl Write, value: &impl Serialize) -> anyhow::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, value).map_err(io::Error::from)?;
-    writeln!(out)?;
-    Ok(out.flush()?)
 }
 
 /// The id of the one analysis that is meant.

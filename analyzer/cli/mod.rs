@@ -9,6 +9,7 @@ use std::{
 };
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use serde::Serialize;
 
 use crate::{
     report::shape::{Report, RulesRef},
@@ -223,12 +224,17 @@ fn traffic_text(rps: f64) -> String {
     format!("{} requests/{unit}", (amount * scale).round() / scale)
 }
 
+/// Prints one JSON object, for people too.
+fn print_json(out: &mut (impl Write + ?Sized), value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    writeln!(out)
+}
+
 /// Prints the outcome and gives its exit code.
 fn conclude(report: &Report, output: Output) -> anyhow::Result<u8> {
     let mut out = io::stdout().lock();
     if output.json {
-        serde_json::to_writer_pretty(&mut out, report).map_err(io::Error::from)?;
-        writeln!(out)?;
+        print_json(&mut out, report)?;
     }
     out.flush()?;
     Ok(exit_code(report))

@@ -67,8 +67,7 @@ pub fn main(args: &PlanArgs) -> anyhow::Result<u8> {
     let plan = plan(&args.assumptions.file.display().to_string(), &rules, &assumed, &found);
     let mut out = io::stdout().lock();
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &plan).map_err(io::Error::from)?;
-        writeln!(out)?;
+        super::print_json(&mut out, &plan)?;
     } else {
         let (color, columns) = display::stdout_style();
         write!(out, "{}", table(&plan, color, columns))?;

@@ -110,8 +110,7 @@ pub fn main(args: &ReplayArgs) -> anyhow::Result<u8> {
     let mut out = io::stdout().lock();
     match args.output.json {
         true => {
-            serde_json::to_writer_pretty(&mut out, &difference).map_err(io::Error::from)?;
-            writeln!(out)?;
+            super::print_json(&mut out, &difference)?;
         }
         false => write!(out, "{}", difference.table(color, width))?,
     }
@@ -132,16 +131,12 @@ impl Subject {
         let (None, None, Some(then)) = (&args.rules, args.hold, stored.report()) else {
             return None;
         };
-        // As texts: a number that is read back may differ in its last bit.
         // Those of before reports named their rule file are compared without it.
-        let names_rules = then.contains(r#","rules":{"name":"#);
-        let rules = report.rules.clone().filter(|_| names_rules);
-        let now = serde_json::to_string(&Report { rules, ..report.clone() }).ok()?;
-        let had_verdict = then.contains(r#""final":true"#);
-        Some(match now == then {
+        let rules = report.rules.clone().filter(|_| then.rules.is_some());
+        Some(match *then == (Report { rules, ..report.clone() }) {
             true => "The same as when it was judged first, bit for bit.",
             // Only a verdict is comparable: what ends early here was cancelled or still runs.
-            false if !had_verdict => "It had no verdict then: it was cancelled, or still runs.",
+            false if !then.is_final => "It had no verdict then: it was cancelled, or still runs.",
             false => "This differs from what was stored when it was judged first.",
         })
     }

@@ -106,8 +106,7 @@ pub fn main(args: &SimulateArgs) -> anyhow::Result<u8> {
     }
     let mut out = io::stdout().lock();
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &found).map_err(io::Error::from)?;
-        writeln!(out)?;
+        super::print_json(&mut out, &found)?;
     } else {
         let (color, columns) = display::stdout_style();
         write!(out, "{}", table::table(&found, color, columns))?;

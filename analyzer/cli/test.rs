@@ -9,14 +9,9 @@ mod print;
 mod shape;
 
 use std::{
-    collections::BTreeMap,
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
+    sync::atomic::AtomicBool,
     time::{Duration, Instant},
 };
 
@@ -27,6 +22,7 @@ use super::{FAILURE, PROMOTE, USAGE, UsageError, check, display};
 use crate::{
     rulefile::{self, Faults, RuleFile},
     ruletest::{self, Test, outcome::Outcome},
+    simulation::study::on_all_cores,
 };
 
 /// Test files of one run.
@@ -122,8 +118,7 @@ pub fn run(
     }
     if args.json {
         let shape = shape::Run::of(&ran, &bad, &coverage);
-        serde_json::to_writer_pretty(&mut *out, &shape).map_err(io::Error::from)?;
-        writeln!(out)?;
+        super::print_json(&mut *out, &shape)?;
     } else {
         for fault in &bad {
             match fault {
@@ -152,11 +147,7 @@ struct Loaded {
 
 /// The test file beside a rule file that was given in its place, as `rules/*.yaml` does.
 fn beside(path: &Path) -> Option<PathBuf> {
-    let name = path.file_name()?.to_str()?;
-    let stem = name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml"))?;
-    if stem.ends_with(".test") {
-        return None;
-    }
+    let stem = check::stem(path).filter(|_| !check::is_test(path))?;
     let tests = ENDINGS.iter().map(|ending| path.with_file_name(format!("{stem}{ending}")));
     tests.into_iter().find(|tests| tests.is_file())
 }
@@ -258,23 +249,13 @@ fn run_all(loaded: &[Loaded]) -> Vec<Ran> {
         .enumerate()
         .flat_map(|(file, one)| (0..one.tests.len()).map(move |test| (file, test)))
         .collect();
-    let next = AtomicUsize::new(0);
-    let done: Mutex<BTreeMap<(usize, usize), (Outcome, Duration)>> = Mutex::default();
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    thread::scope(|scope| {
-        for _ in 0..cores.min(jobs.len()) {
-            scope.spawn(|| {
-                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let begun = Instant::now();
-                    let one = &loaded[job.0];
-                    let outcome = ruletest::run(&one.tests[job.1], &one.rules);
-                    let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
-                    done.insert(*job, (outcome, begun.elapsed()));
-                }
-            });
-        }
-    });
-    let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let run = |job: usize| {
+        let begun = Instant::now();
+        let (file, test) = jobs[job];
+        let outcome = ruletest::run(&loaded[file].tests[test], &loaded[file].rules);
+        (outcome, begun.elapsed())
+    };
+    let done = on_all_cores(jobs.len(), &AtomicBool::new(false), run).unwrap_or_default();
     let mut ran: Vec<Ran> = loaded
         .iter()
         .map(|one| Ran {
@@ -284,7 +265,7 @@ fn run_all(loaded: &[Loaded]) -> Vec<Ran> {
             took: Duration::ZERO,
         })
         .collect();
-    for ((file, _), (outcome, took)) in done {
+    for (&(file, _), (outcome, took)) in jobs.iter().zip(done) {
         ran[file].outcomes.push(outcome);
         ran[file].took += took;
     }

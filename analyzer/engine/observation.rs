@@ -206,6 +206,35 @@ impl Value {
         }
     }
 
+    /// Two instances' values of one signal as one: counts are added, of health the worse and slower
+    /// counts, and `level` says what two levels come to. Both have the same buckets.
+    pub fn beside(self, other: Value, level: impl FnOnce(f64, f64) -> f64) -> Value {
+        match (self, other) {
+            (Value::Share { events: a, total: n }, Value::Share { events: b, total: m }) => {
+                Value::Share { events: a + b, total: n + m }
+            }
+            (
+                Value::Events { events: a, instance_secs: s, instances: i },
+                Value::Events { events: b, instance_secs: t, instances: j },
+            ) => Value::Events { events: a + b, instance_secs: s + t, instances: i + j },
+            (Value::Histogram(mut sum), Value::Histogram(other)) => {
+                sum.counts.iter_mut().zip(other.counts).for_each(|(sum, count)| *sum += count);
+                Value::Histogram(sum)
+            }
+            (Value::Level(a), Value::Level(b)) => Value::Level(level(a, b)),
+            (
+                Value::Health { status: a, latency_secs: s },
+                Value::Health { status: b, latency_secs: t },
+            ) => {
+                let slower = [s, t].into_iter().flatten().reduce(f64::max);
+                Value::Health { status: a.max(b), latency_secs: slower }
+            }
+            (Value::Restarts(a), Value::Restarts(b)) => Value::Restarts(a.saturating_add(b)),
+            // Values of one signal are of one kind.
+            (one, _) => one,
+        }
+    }
+
     /// Requests per bucket, for what counts requests beyond bounds. A native histogram's bounds are
     /// those of its fixed layout, the same at every look and in every arm.
     pub fn histogram(&self) -> Option<Cow<'_, Histogram>> {

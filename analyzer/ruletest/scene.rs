@@ -10,7 +10,7 @@ use super::latency::Shape;
 use crate::{
     engine::{
         observation::{
-            Arm, Health, Histogram, Missing, Observation, Part, PartKind, Reading, Time, Value, Why,
+            Arm, Health, Missing, Observation, Part, PartKind, Reading, Time, Value, Why,
         },
         rule::SignalKind,
     },
@@ -393,7 +393,13 @@ fn joined(readings: Vec<Reading>, reads: &Reads) -> Reading {
         }
     }
     let count = values.len();
-    let sum = values.into_iter().reduce(|sum, value| plus(sum, value, reads));
+    // Of a mean the sum, until all are there.
+    let level = |one: f64, other: f64| match reduce(reads) {
+        Reduce::Max => one.max(other),
+        Reduce::Min => one.min(other),
+        Reduce::Mean | Reduce::Sum => one + other,
+    };
+    let sum = values.into_iter().reduce(|sum, value| sum.beside(value, level));
     match (sum, missing) {
         (Some(Value::Level(level)), _) if reduce(reads) == Reduce::Mean => {
             Ok(Value::Level(level / count as f64))
@@ -401,35 +407,6 @@ fn joined(readings: Vec<Reading>, reads: &Reads) -> Reading {
         (Some(value), _) => Ok(value),
         (None, Some(missing)) => Err(missing),
         (None, None) => Err(Missing::new(Why::NotObserved, "the analysis has no such arm")),
-    }
-}
-
-/// Two instances' values as one; of a mean the sum.
-fn plus(one: Value, other: Value, reads: &Reads) -> Value {
-    match (one, other) {
-        (Value::Share { events, total }, Value::Share { events: more, total: all }) => {
-            Value::Share { events: events + more, total: total + all }
-        }
-        (
-            Value::Events { events, instance_secs, instances },
-            Value::Events { events: more, instance_secs: secs, instances: others },
-        ) => Value::Events {
-            events: events + more,
-            instance_secs: instance_secs + secs,
-            instances: instances + others,
-        },
-        (Value::Histogram(one), Value::Histogram(other)) => {
-            let counts = one.counts.iter().zip(other.counts).map(|(a, b)| a + b).collect();
-            Value::Histogram(Histogram { edges: one.edges, counts })
-        }
-        (Value::Level(one), Value::Level(other)) => Value::Level(match reduce(reads) {
-            Reduce::Max => one.max(other),
-            Reduce::Min => one.min(other),
-            Reduce::Mean | Reduce::Sum => one + other,
-        }),
-        (Value::Restarts(one), Value::Restarts(other)) => Value::Restarts(one + other),
-        // Values of one signal are of one kind.
-        (one, _) => one,
     }
 }
 

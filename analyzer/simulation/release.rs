@@ -244,7 +244,7 @@ impl Source {
             let up = self.seen.iter().filter(|seen| seen.read.is_ok()).count();
             return Ok(Value::Level(up as f64 / self.seen.len() as f64));
         }
-        match values().reduce(join) {
+        match values().reduce(|sum, value| sum.beside(value, f64::max)) {
             Some(Value::Share { total, .. }) if total <= 0.0 => Err(quiet()),
             Some(Value::Histogram(histogram)) if histogram.total() <= 0.0 => Err(quiet()),
             Some(value) => Ok(value),
@@ -342,39 +342,4 @@ impl Source {
 
 fn quiet() -> Missing {
     Missing::new(Why::NoTraffic, "no requests since the last look")
-}
-
-/// Two instances' values of one signal as one.
-fn join(sum: Value, value: Value) -> Value {
-    match (sum, value) {
-        (Value::Share { events, total }, Value::Share { events: e, total: t }) => {
-            Value::Share { events: events + e, total: total + t }
-        }
-        (
-            Value::Events { events, instance_secs, instances },
-            Value::Events { events: e, instance_secs: s, instances: i },
-        ) => Value::Events {
-            events: events + e,
-            instance_secs: instance_secs + s,
-            instances: instances + i,
-        },
-        (Value::Histogram(mut sum), Value::Histogram(one)) => {
-            sum.counts.iter_mut().zip(one.counts).for_each(|(sum, count)| *sum += count);
-            Value::Histogram(sum)
-        }
-        (Value::Level(a), Value::Level(b)) => Value::Level(a.max(b)),
-        (Value::Health { status, latency_secs }, Value::Health { status: s, latency_secs: l }) => {
-            Value::Health { status: status.max(s), latency_secs: slowest(latency_secs, l) }
-        }
-        (Value::Restarts(a), Value::Restarts(b)) => Value::Restarts(a.saturating_add(b)),
-        // One signal has one kind of value in every instance.
-        (sum, _) => sum,
-    }
-}
-
-fn slowest(a: Option<f64>, b: Option<f64>) -> Option<f64> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.max(b)),
-        (a, b) => a.or(b),
-    }
 }

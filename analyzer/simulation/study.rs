@@ -179,7 +179,7 @@ pub fn mix(seed: u64, question: u64, run: usize) -> u64 {
 const THREADS_MAX: usize = 16;
 
 /// `work(0)` to `work(count - 1)` on all cores, in this order; none when `stop` was set.
-fn on_all_cores<T: Send>(
+pub fn on_all_cores<T: Send>(
     count: usize,
     stop: &AtomicBool,
     work: impl Fn(usize) -> T + Sync,

@@ -62,7 +62,7 @@ pub fn is_test(path: &Path) -> bool {
 }
 
 /// The name of a YAML file, without its ending.
-fn stem(path: &Path) -> Option<String> {
+pub fn stem(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_string_lossy();
     let stem = name.strip_suffix(".yaml").or(name.strip_suffix(".yml"))?;
     Some(stem.to_owned())

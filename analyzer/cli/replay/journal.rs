@@ -13,9 +13,9 @@ use crate::{
         calibration::Calibration,
         observation::{Missing, Observation, Pair, Part, Reading, Value, Why},
     },
-    report::shape::RulesRef,
+    report::shape::{Report, RulesRef},
     rulefile::RuleFile,
-    service::case::{Case, override_hold},
+    service::case::{Case, override_hold, stored_report},
     signal::spec::{Reads, SignalSpec},
     store::{Filter, Store, StoreError, sqlite::SqliteStore},
 };
@@ -32,7 +32,7 @@ const OFFERED_MAX: u32 = 5;
 pub struct Stored {
     store: SqliteStore,
     case: Case,
-    report: Option<String>,
+    report: Option<Report>,
 }
 
 impl Stored {
@@ -69,7 +69,9 @@ impl Stored {
             return Err(UsageError(format!("no analysis {id} in {at}; {hint}")).into());
         };
         let case = Case::of(&stored)?;
-        Ok(Self { store, case, report: stored.report })
+        // One that cannot be read is no reason not to judge the looks again.
+        let report = stored_report(&stored).ok().flatten();
+        Ok(Self { store, case, report })
     }
 
     /// Name and SHA-256 of the rule file it began with.
@@ -77,9 +79,9 @@ impl Stored {
         &self.case.rules_ref
     }
 
-    /// What was concluded when it was judged first, as it was written; none before its first look.
-    pub fn report(&self) -> Option<&str> {
-        self.report.as_deref()
+    /// What was concluded when it was judged first; none before its first look.
+    pub fn report(&self) -> Option<&Report> {
+        self.report.as_ref()
     }
 
     /// Judges it by the rules it began with, and with its own hold unless another is given.
