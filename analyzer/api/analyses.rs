@@ -11,6 +11,7 @@ use axum::{
 
 use super::{
     Api,
+    caller::Caller,
     desk::{
         AnalysisPage, AnalysisView, ArmOrder, CancelAnalysis, DeskError, History, ListFilter,
         OpenAnalysis, WatchedServices,
@@ -222,11 +223,13 @@ pub(super) async fn timeline(
 pub(super) async fn cancel(
     State(api): State<Api>,
     AnalysisId(id): AnalysisId,
+    caller: Caller,
     uri: Uri,
     request: Request,
 ) -> Result<Json<AnalysisView>, Problem> {
     let NoParameters {} = query(&uri)?;
-    let order: CancelAnalysis = json(&api, request).await?;
+    let mut order: CancelAnalysis = json(&api, request).await?;
+    order.who = caller.on_record(&order.who);
     let mut faults = Vec::new();
     text_faults("who", &order.who, NAME_BYTES_MAX, &mut faults);
     text_faults("why", &order.why, WORDS_BYTES_MAX, &mut faults);

@@ -24,6 +24,8 @@ pub trait Desk: Send + Sync + 'static {
     async fn list(&self, filter: ListFilter) -> Result<AnalysisPage, DeskError>;
     /// One analysis.
     async fn analysis(&self, id: &str) -> Result<AnalysisView, DeskError>;
+    /// The analysis that an order with this idempotency key opened, if any.
+    async fn opened_by(&self, key: &str) -> Result<Option<AnalysisView>, DeskError>;
     /// Estimates over time, for plots.
     async fn history(&self, id: &str) -> Result<History, DeskError>;
     /// What changed in the course of an analysis.

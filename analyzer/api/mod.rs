@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::Telemetry;
 
+pub mod caller;
 pub mod desk;
 pub mod problem;
 pub mod rules;

@@ -22,9 +22,9 @@ use crate::{
         desk::{AnalysisView, ArmOrder, OpenAnalysis},
     },
     deliver::{
-        Mechanism,
+        Mechanism, Setting,
         sign::{Keys, Signed},
-        webhook::{Webhook, WebhookOptions},
+        webhook::{self, Webhook, WebhookOptions},
     },
     demo::{
         receiver::{Delivery, Receiver},
@@ -32,6 +32,7 @@ use crate::{
         stage::Stage,
     },
     engine::observation::Arm,
+    outward::tls::TlsOptions,
     report::{format, shape::Report},
     service::{self, Service, ServiceOptions, system_clock},
     source::{
@@ -225,8 +226,10 @@ async fn start_service(
             secrets: vec![key],
             headers: Vec::new(),
             timeout: Duration::from_secs(5),
+            tls: TlsOptions::default(),
+            mapping: webhook::MAPPING,
         },
-        system_clock(),
+        &Setting::live(system_clock()),
     )?;
     let webhook: Arc<dyn Mechanism> = Arc::new(webhook);
     let store = SqliteStore::open(&dir.join("demo.db"), SqliteOptions::default()).await?;

@@ -8,8 +8,8 @@ use clap::Args;
 use super::{PROMOTE, UsageError};
 use crate::{
     api::ApiOptions,
-    config::{self, Config},
-    deliver::{Mechanism, webhook::Webhook},
+    config::{self, Config, mechanisms::MechanismOptions},
+    deliver::{Mechanism, Setting, webhook::Webhook},
     service::{self, ServiceOptions, system_clock},
     source::{client::Client, limits::SourceLimits, prometheus::PrometheusServer},
     store::{
@@ -42,12 +42,7 @@ pub fn main(args: ServeArgs) -> anyhow::Result<u8> {
 
 async fn serve(config: Config) -> anyhow::Result<u8> {
     let client = Client::new().context("the http client cannot be set up")?;
-    let mut mechanisms: BTreeMap<String, Arc<dyn Mechanism>> = BTreeMap::new();
-    for (name, options) in config.webhooks {
-        let webhook =
-            Webhook::new(options, system_clock()).map_err(|error| UsageError(error.to_string()))?;
-        mechanisms.insert(name, Arc::new(webhook));
-    }
+    let mechanisms = mechanisms(config.mechanisms, &Setting::live(system_clock()))?;
     let mut prometheus = BTreeMap::new();
     for (name, options) in config.prometheus {
         let server = PrometheusServer::new(client.clone(), options)
@@ -74,6 +69,22 @@ async fn serve(config: Config) -> anyhow::Result<u8> {
     until_stopped(&service).await?;
     service.stop().await;
     Ok(PROMOTE)
+}
+
+/// Sets mechanisms up; nothing is sent.
+pub fn mechanisms(
+    options: BTreeMap<String, MechanismOptions>,
+    setting: &Setting,
+) -> Result<BTreeMap<String, Arc<dyn Mechanism>>, UsageError> {
+    let set_up = |(name, options): (String, MechanismOptions)| {
+        let mechanism: Arc<dyn Mechanism> = match options {
+            MechanismOptions::Webhook(options) => Arc::new(
+                Webhook::new(options, setting).map_err(|error| UsageError(error.to_string()))?,
+            ),
+        };
+        Ok((name, mechanism))
+    };
+    options.into_iter().map(set_up).collect()
 }
 
 /// A path that cannot serve as a store is the configuration's fault; anything else is not.

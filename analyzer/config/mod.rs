@@ -12,14 +12,14 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::{
-    deliver::webhook::WebhookOptions,
-    source::prometheus::{PrometheusLimits, PrometheusOptions},
-    telemetry::secret::Secret,
-};
+use crate::source::prometheus::{PrometheusLimits, PrometheusOptions};
 
+pub mod mechanisms;
+mod reading;
 pub mod watch;
 
+use mechanisms::MechanismOptions;
+use reading::{Place, Reading};
 use watch::WatchOptions;
 
 /// Largest configuration file.
@@ -36,8 +36,8 @@ pub struct Config {
     pub rules: PathBuf,
     /// Time one look's sources have.
     pub timeout: Duration,
-    /// Webhooks by name.
-    pub webhooks: BTreeMap<String, WebhookOptions>,
+    /// Mechanisms by name.
+    pub mechanisms: BTreeMap<String, MechanismOptions>,
     /// Metrics servers by name.
     pub prometheus: BTreeMap<String, PrometheusOptions>,
     /// Services that are watched between releases.
@@ -90,29 +90,11 @@ struct File {
     #[serde(default)]
     timeout: Option<String>,
     #[serde(default)]
-    mechanisms: BTreeMap<String, Mechanism>,
+    mechanisms: BTreeMap<String, mechanisms::Mechanism>,
     #[serde(default)]
     prometheus: BTreeMap<String, Server>,
     #[serde(default)]
     watch: BTreeMap<String, watch::Watch>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Mechanism {
-    webhook: Webhook,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Webhook {
-    url: String,
-    /// Signing keys; several while one is being replaced.
-    secrets: Vec<Place>,
-    #[serde(default)]
-    headers: BTreeMap<String, Place>,
-    #[serde(default)]
-    timeout: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -123,16 +105,6 @@ struct Server {
     headers: BTreeMap<String, Place>,
     #[serde(default)]
     timeout: Option<String>,
-}
-
-/// Where a secret is.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Place {
-    #[serde(default)]
-    env: Option<String>,
-    #[serde(default)]
-    file: Option<PathBuf>,
 }
 
 fn default_listen() -> String {
@@ -178,31 +150,11 @@ pub fn read(path: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Config,
     }
 }
 
-struct Reading<'a> {
-    base: &'a Path,
-    env: &'a dyn Fn(&str) -> Option<String>,
-    faults: Vec<String>,
-}
-
 impl Reading<'_> {
     fn config(&mut self, file: File) -> Option<Config> {
         let listen = self.listen(&file.listen, file.allow_remote);
         let timeout = self.duration("timeout", file.timeout.as_deref());
-        let mut webhooks = BTreeMap::new();
-        for (name, mechanism) in file.mechanisms {
-            let Webhook { url, secrets, headers, timeout } = mechanism.webhook;
-            let at = format!("mechanisms.{name}.webhook");
-            if secrets.is_empty() {
-                self.faults
-                    .push(format!("{at}.secrets is empty, expected a place of a signing key"));
-            }
-            let secrets = secrets.iter().filter_map(|place| self.secret(&at, place)).collect();
-            let headers = self.headers(&at, &headers);
-            let timeout = self.duration(&format!("{at}.timeout"), timeout.as_deref());
-            let url = Secret::new(url);
-            let options = WebhookOptions { name: name.clone(), url, secrets, headers, timeout };
-            webhooks.insert(name, options);
-        }
+        let mechanisms = self.mechanisms(file.mechanisms);
         let mut prometheus = BTreeMap::new();
         for (name, Server { url, headers, timeout }) in file.prometheus {
             let at = format!("prometheus.{name}");
@@ -218,7 +170,7 @@ impl Reading<'_> {
                 .push(format!("rules is {}, expected a directory of rule files", rules.display()));
         }
         let watch = watch::read(file.watch, &mut self.faults);
-        Some(Config { listen: listen?, store, rules, timeout, webhooks, prometheus, watch })
+        Some(Config { listen: listen?, store, rules, timeout, mechanisms, prometheus, watch })
     }
 
     fn listen(&mut self, text: &str, allow_remote: bool) -> Option<SocketAddr> {
@@ -234,51 +186,6 @@ impl Reading<'_> {
             ));
         }
         Some(addr)
-    }
-
-    fn headers(&mut self, at: &str, headers: &BTreeMap<String, Place>) -> Vec<(String, Secret)> {
-        headers
-            .iter()
-            .filter_map(|(name, place)| {
-                Some((name.clone(), self.secret(&format!("{at}.headers.{name}"), place)?))
-            })
-            .collect()
-    }
-
-    fn secret(&mut self, at: &str, place: &Place) -> Option<Secret> {
-        let read = match (&place.env, &place.file) {
-            (Some(name), None) => {
-                (self.env)(name).ok_or_else(|| format!("environment variable {name} is not set"))
-            }
-            (None, Some(file)) => {
-                let file = self.base.join(file);
-                std::fs::read_to_string(&file)
-                    .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
-                    .map_err(|error| format!("{} cannot be read: {error}", file.display()))
-            }
-            _ => Err("expected either `env: NAME` or `file: PATH`".to_owned()),
-        };
-        let read = read.and_then(|secret| match secret.is_empty() {
-            true => Err("the secret is empty".to_owned()),
-            false => Ok(secret),
-        });
-        read.map(Secret::new).map_err(|fault| self.faults.push(format!("{at}: {fault}"))).ok()
-    }
-
-    fn duration(&mut self, at: &str, text: Option<&str>) -> Duration {
-        const DEFAULT: Duration = Duration::from_secs(10);
-        let Some(text) = text else { return DEFAULT };
-        let seconds = |text: &str| match text.strip_suffix("ms") {
-            Some(millis) => millis.trim().parse::<f64>().ok().map(|millis| millis / 1000.0),
-            None => text.strip_suffix('s').and_then(|secs| secs.trim().parse::<f64>().ok()),
-        };
-        match seconds(text) {
-            Some(secs) if secs > 0.0 && secs <= 300.0 => Duration::from_secs_f64(secs),
-            Some(_) | None => {
-                self.faults.push(format!("{at} is {text:?}, expected 1ms to 300s, such as `10s`"));
-                DEFAULT
-            }
-        }
     }
 }
 

@@ -8,22 +8,44 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use crate::engine::observation::Time;
+use crate::{engine::observation::Time, outward::exchange::Rehearsal};
 
+pub mod mapping;
 pub mod payload;
 pub mod retry;
 pub mod sign;
 pub mod webhook;
 pub mod worker;
 
+use payload::{DeployAction, VerdictEvent};
+
 /// Tells the time. `service/` holds the only clock; tests pass their own.
 pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
+
+/// What every mechanism is set up with.
+#[derive(Clone)]
+pub struct Setting {
+    /// Tells the time.
+    pub now: Clock,
+    /// Where requests that would change something are put down instead of being sent.
+    pub rehearsal: Option<Rehearsal>,
+}
+
+impl Setting {
+    /// Requests are sent.
+    pub fn live(now: Clock) -> Self {
+        Self { now, rehearsal: None }
+    }
+}
 
 /// One way to tell a deploy system a verdict.
 #[async_trait]
 pub trait Mechanism: Send + Sync + 'static {
     /// Its name in the configuration.
     fn name(&self) -> &str;
+    /// What it does on a decision, in words; none when it does nothing, and then it is not asked to
+    /// deliver.
+    fn does(&self, action: DeployAction) -> Option<String>;
     /// Tries once. Comes to an end by itself, with a time-out of its own.
     async fn deliver(&self, parcel: &Parcel) -> Attempt;
 }
@@ -48,6 +70,11 @@ pub enum Attempt {
         /// How long the receiver asks to be left alone.
         retry_after: Option<Duration>,
     },
+    /// There is nothing to do: the mechanism maps this decision to nothing.
+    Nothing {
+        /// Why.
+        answer: String,
+    },
 }
 
 /// The rows this worker drains. Implemented by `service/` over its store.
@@ -66,6 +93,8 @@ pub trait Outbox: Send + Sync + 'static {
 pub struct Parcel {
     /// The idempotency key (`webhook-id`).
     pub key: String,
+    /// Id of the analysis.
+    pub analysis: String,
     /// Name of the mechanism.
     pub mechanism: String,
     /// The event, byte for byte what is signed and sent.
@@ -74,6 +103,16 @@ pub struct Parcel {
     pub attempts: u32,
     /// When the row was written.
     pub created: Time,
+}
+
+impl Parcel {
+    /// The event that the body is.
+    ///
+    /// # Errors
+    /// When the body is none: it was written by another program.
+    pub fn event(&self) -> Result<VerdictEvent, serde_json::Error> {
+        serde_json::from_str(&self.body)
+    }
 }
 
 /// What is to become of a parcel after an attempt.

@@ -4,6 +4,8 @@
 //! Its field names are a public contract. The text made here is stored in the outbox and is signed
 //! and sent byte for byte, however often; nothing is computed again at the time of an attempt.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -84,6 +86,17 @@ pub enum DeployAction {
     Hold,
     /// Give the new version the share of the traffic that the next step says.
     Advance,
+}
+
+impl fmt::Display for DeployAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rollback => "rollback",
+            Self::Promote => "promote",
+            Self::Hold => "hold",
+            Self::Advance => "advance",
+        })
+    }
 }
 
 /// A step of a progressive release.

@@ -1,33 +1,29 @@
 //! The mechanism `webhook`: one signed POST per attempt.
 //!
-//! A receiver is not trusted: its answer is read up to a limit and for a limited time, and redirects
-//! are not followed (they would carry a signed request to a place nobody configured). Each attempt
-//! has a connection of its own; a verdict a minute is not worth a pool, and a connection that died
-//! in between is one failure less. Proxies of the environment are deliberately ignored.
+//! 2xx is acknowledged, 410 means never again, anything else is tried again later.
 
-use std::{error::Error, sync::Once, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use reqwest::{
-    Client, Response, StatusCode, Url,
-    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT},
-    redirect::Policy,
+    Method, StatusCode, Url,
+    header::{CONTENT_TYPE, HeaderName},
 };
 
 use super::{
-    Attempt, Clock, Mechanism, Parcel, retry,
+    Attempt, Clock, Mechanism, Parcel, Setting,
+    mapping::Mapping,
+    payload::DeployAction,
+    retry,
     sign::{self, ID_HEADER, KeyError, Keys, SIGNATURE_HEADER, TIMESTAMP_HEADER},
 };
-use crate::telemetry::secret::Secret;
-
-/// Bytes of an answer that are read; the rest is not waited for.
-pub const ANSWER_BYTES_MAX: usize = 4 << 10;
-
-/// How long a body is read once the status has arrived: the status has already decided.
-const ANSWER_WAIT_MAX: Duration = Duration::from_secs(2);
-
-/// Characters of an answer that are kept.
-const ANSWER_CHARS_MAX: usize = 300;
+use crate::{
+    outward::{
+        exchange::{Call, Exchange, ExchangeError, ExchangeOptions, Reply, checked_url},
+        tls::TlsOptions,
+    },
+    telemetry::secret::Secret,
+};
 
 /// Headers that are ours or the connection's.
 const RESERVED: [&str; 8] = [
@@ -40,6 +36,17 @@ const RESERVED: [&str; 8] = [
     "connection",
     "host",
 ];
+
+/// What a webhook can do on a decision.
+pub const ACTIONS: [&str; 1] = ["send"];
+
+/// What it does unless it is told otherwise: whoever receives it decides.
+pub const MAPPING: Mapping = Mapping {
+    rollback: Some("send"),
+    promote: Some("send"),
+    advance: Some("send"),
+    hold: Some("send"),
+};
 
 /// How to reach a receiver.
 #[derive(Clone, Debug)]
@@ -54,6 +61,10 @@ pub struct WebhookOptions {
     pub headers: Vec<(String, Secret)>,
     /// How long one attempt may take in all.
     pub timeout: Duration,
+    /// Trust and identity.
+    pub tls: TlsOptions,
+    /// What it does on which decision.
+    pub mapping: Mapping,
 }
 
 /// Longest an attempt may take when nothing else is configured.
@@ -70,16 +81,6 @@ pub enum WebhookError {
         /// What is wrong with it.
         why: String,
     },
-    /// A header cannot be sent.
-    #[error("webhook {name}: header {header} {why}")]
-    Header {
-        /// Which mechanism.
-        name: String,
-        /// Which header.
-        header: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
     /// A secret cannot sign.
     #[error("webhook {name}: {fault}")]
     Key {
@@ -88,14 +89,13 @@ pub enum WebhookError {
         /// What is wrong with it.
         fault: KeyError,
     },
-    /// The HTTP client could not be made.
-    #[error("webhook {name}: the http client could not be set up")]
-    Client {
+    /// The way to it cannot be set up.
+    #[error("webhook {name}: {source}")]
+    Exchange {
         /// Which mechanism.
         name: String,
         /// Why.
-        #[source]
-        source: reqwest::Error,
+        source: ExchangeError,
     },
 }
 
@@ -104,66 +104,46 @@ pub struct Webhook {
     name: String,
     url: Url,
     keys: Keys,
-    headers: HeaderMap,
-    client: Client,
+    exchange: Exchange,
+    mapping: Mapping,
     now: Clock,
-    /// Words that a receiver may echo and that are struck from its answers.
-    words: Vec<Secret>,
 }
 
 impl Webhook {
     /// Checks the options. Nothing is sent.
-    pub fn new(options: WebhookOptions, now: Clock) -> Result<Self, WebhookError> {
-        let WebhookOptions { name, url, secrets, headers, timeout } = options;
-        let mut words: Vec<Secret> =
-            secrets.iter().chain(headers.iter().map(|(_, value)| value)).cloned().collect();
+    ///
+    /// # Errors
+    /// When the URL, a header, a secret or a certificate cannot be used.
+    pub fn new(options: WebhookOptions, setting: &Setting) -> Result<Self, WebhookError> {
+        let WebhookOptions { name, url, secrets, headers, timeout, tls, mapping } = options;
         let keys =
             Keys::new(&secrets).map_err(|fault| WebhookError::Key { name: name.clone(), fault })?;
-        let url = checked_url(&name, &url)?;
-        let headers = checked_headers(&name, &headers)?;
-        words.extend(url_words(&url));
-        install_tls();
-        let mut client = Client::builder()
-            .no_proxy()
-            .redirect(Policy::none())
-            .pool_max_idle_per_host(0)
-            .timeout(timeout);
-        if url.scheme() == "http" {
-            // Without redirects it never needs the system's certificates, which a bare container
-            // image does not have, and without which the client could not be made.
-            client = client.tls_certs_only([]);
+        let url = checked_url(&url).map_err(|why| WebhookError::Url { name: name.clone(), why })?;
+        let fault = |source| WebhookError::Exchange { name: name.clone(), source };
+        let ours =
+            |header: &&(String, Secret)| RESERVED.contains(&header.0.to_ascii_lowercase().as_str());
+        if let Some((header, _)) = headers.iter().find(ours) {
+            let (header, why) = (header.clone(), "is set by rollgate itself");
+            return Err(fault(ExchangeError::Header { header, why }));
         }
-        let client =
-            client.build().map_err(|source| WebhookError::Client { name: name.clone(), source })?;
-        Ok(Self { name, url, keys, headers, client, now, words })
+        let is_plain = url.scheme() == "http";
+        let Setting { now, rehearsal } = setting.clone();
+        let options = ExchangeOptions { headers, secrets, tls, is_plain, timeout, rehearsal };
+        let exchange = Exchange::new(options).map_err(fault)?.hiding(&url);
+        Ok(Self { name, url, keys, exchange, mapping, now })
     }
 
-    async fn judge(&self, response: Response) -> Attempt {
-        let status = response.status();
-        let asked = response.headers().get(RETRY_AFTER).and_then(|header| header.to_str().ok());
-        let retry_after = asked.and_then(|header| retry::retry_after(header, (self.now)()));
-        let answer = self.clean(&format!("{status}: {}", beginning(response).await));
-        if status.is_success() {
+    fn judge(&self, reply: &Reply) -> Attempt {
+        let answer = self.exchange.words_of(reply);
+        if reply.status.is_success() {
             Attempt::Delivered { answer }
-        } else if status == StatusCode::GONE {
+        } else if reply.status == StatusCode::GONE {
             Attempt::Refused { answer }
         } else {
+            let asked = reply.retry_after.as_deref();
+            let retry_after = asked.and_then(|header| retry::retry_after(header, (self.now)()));
             Attempt::Failed { answer, retry_after }
         }
-    }
-
-    /// One short line without our secrets.
-    fn clean(&self, answer: &str) -> String {
-        let mut answer = answer.to_owned();
-        for word in self.words.iter().map(Secret::expose).filter(|word| !word.is_empty()) {
-            answer = answer.replace(word, "[redacted]");
-        }
-        let line: String = answer
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .take(ANSWER_CHARS_MAX)
-            .collect();
-        line.trim_end_matches([' ', ':']).to_owned()
     }
 }
 
@@ -173,97 +153,21 @@ impl Mechanism for Webhook {
         &self.name
     }
 
+    fn does(&self, action: DeployAction) -> Option<String> {
+        self.mapping.of(action).map(|_| "POST the signed event".to_owned())
+    }
+
     async fn deliver(&self, parcel: &Parcel) -> Attempt {
         let at = (self.now)();
-        let sent = self
-            .client
-            .post(self.url.clone())
-            .headers(self.headers.clone())
+        let signature = self.keys.sign(&parcel.key, at, parcel.body.as_bytes());
+        let call = Call::new(Method::POST, self.url.clone(), parcel.body.clone())
             .header(CONTENT_TYPE, "application/json")
-            .header(ID_HEADER, &parcel.key)
-            .header(TIMESTAMP_HEADER, sign::unix_secs(at))
-            .header(SIGNATURE_HEADER, self.keys.sign(&parcel.key, at, parcel.body.as_bytes()))
-            .body(parcel.body.clone())
-            .send()
-            .await;
-        match sent {
-            Ok(response) => self.judge(response).await,
-            Err(error) => {
-                let answer = self.clean(&chain(error.without_url()));
-                Attempt::Failed { answer, retry_after: None }
-            }
+            .header(HeaderName::from_static(ID_HEADER), &parcel.key)
+            .header(HeaderName::from_static(TIMESTAMP_HEADER), sign::unix_secs(at).to_string())
+            .header(HeaderName::from_static(SIGNATURE_HEADER), signature);
+        match self.exchange.write(call).await {
+            Ok(reply) => self.judge(&reply),
+            Err(answer) => Attempt::Failed { answer, retry_after: None },
         }
     }
-}
-
-fn checked_url(name: &str, url: &Secret) -> Result<Url, WebhookError> {
-    let fault = |why: String| WebhookError::Url { name: name.to_owned(), why };
-    let url = Url::parse(url.expose()).map_err(|error| fault(format!("is not one ({error})")))?;
-    match url.scheme() {
-        "http" | "https" if url.has_host() => Ok(url),
-        "http" | "https" => Err(fault("has no host".to_owned())),
-        scheme => Err(fault(format!("begins with {scheme}:"))),
-    }
-}
-
-/// Parts of a URL long enough to be a token: shorter ones are words that answers may well use.
-fn url_words(url: &Url) -> impl Iterator<Item = Secret> {
-    const TOKEN_CHARS_MIN: usize = 12;
-    let parts = [url.as_str(), url.path(), url.query().unwrap_or_default()];
-    let parts = parts.into_iter().chain(url.path_segments().into_iter().flatten());
-    let parts = parts.chain(url.password()).filter(|part| part.len() >= TOKEN_CHARS_MIN);
-    parts.map(Secret::new)
-}
-
-fn checked_headers(name: &str, headers: &[(String, Secret)]) -> Result<HeaderMap, WebhookError> {
-    let agent = concat!("rollgate/", env!("CARGO_PKG_VERSION"));
-    let mut map = HeaderMap::from_iter([(USER_AGENT, HeaderValue::from_static(agent))]);
-    for (header, value) in headers {
-        let fault =
-            |why| WebhookError::Header { name: name.to_owned(), header: header.clone(), why };
-        let key = HeaderName::try_from(header).map_err(|_| fault("is not a header name"))?;
-        if RESERVED.contains(&key.as_str()) {
-            return Err(fault("is set by rollgate itself"));
-        }
-        let mut value = HeaderValue::try_from(value.expose())
-            .map_err(|_| fault("has a value with a control character"))?;
-        value.set_sensitive(true);
-        map.insert(key, value);
-    }
-    Ok(map)
-}
-
-/// The beginning of a body as text. What goes wrong in it changes nothing any more.
-async fn beginning(mut response: Response) -> String {
-    let mut body = Vec::new();
-    let reading = async {
-        while let Ok(Some(chunk)) = response.chunk().await {
-            let room = ANSWER_BYTES_MAX - body.len();
-            body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-            if body.len() == ANSWER_BYTES_MAX {
-                break;
-            }
-        }
-    };
-    // A time-out leaves what was read so far, which is all that is wanted.
-    let _ = tokio::time::timeout(ANSWER_WAIT_MAX, reading).await;
-    String::from_utf8_lossy(&body).into_owned()
-}
-
-fn chain(error: reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
-fn install_tls() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // An error means that another part of the process already chose a provider.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    });
 }

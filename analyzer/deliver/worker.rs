@@ -193,7 +193,10 @@ impl Shared {
     ) -> Done {
         let began = Instant::now();
         let attempt = match mechanism {
-            Some(mechanism) => self.guarded(&*mechanism, &parcel).await,
+            Some(mechanism) => match nothing_to_do(&*mechanism, &parcel) {
+                Some(attempt) => attempt,
+                None => self.guarded(&*mechanism, &parcel).await,
+            },
             None => failed(format!("no mechanism {} is configured", parcel.mechanism)),
         };
         let (outcome, answer) = self.judge(&parcel, attempt);
@@ -227,7 +230,9 @@ impl Shared {
 
     fn judge(&self, parcel: &Parcel, attempt: Attempt) -> (Outcome, String) {
         match attempt {
-            Attempt::Delivered { answer } => (Outcome::Delivered, answer),
+            Attempt::Delivered { answer } | Attempt::Nothing { answer } => {
+                (Outcome::Delivered, answer)
+            }
             Attempt::Refused { answer } => (Outcome::Refused, answer),
             Attempt::Failed { answer, retry_after } => {
                 let now = (self.now)();
@@ -262,6 +267,13 @@ impl Shared {
             }
         }
     }
+}
+
+/// Said without asking the mechanism when it maps the decision to nothing.
+fn nothing_to_do(mechanism: &dyn Mechanism, parcel: &Parcel) -> Option<Attempt> {
+    let action = parcel.event().ok()?.data.action;
+    let answer = || format!("nothing to do: {} does nothing on {action}", mechanism.name());
+    mechanism.does(action).is_none().then(|| Attempt::Nothing { answer: answer() })
 }
 
 fn failed(answer: String) -> Attempt {

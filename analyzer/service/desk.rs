@@ -104,6 +104,13 @@ impl Desk for ServiceDesk {
         self.archive().analysis(id).await
     }
 
+    async fn opened_by(&self, key: &str) -> Result<Option<AnalysisView>, DeskError> {
+        match self.store.with_key(key).await.map_err(unavailable)? {
+            Some(stored) => self.archive().view(&stored).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     async fn history(&self, id: &str) -> Result<History, DeskError> {
         self.archive().history(id).await
     }

@@ -25,6 +25,7 @@ impl Outbox for StoreOutbox {
         let rows = self.store.due(now, limit).await.context("the outbox could not be read")?;
         let parcel = |row: crate::store::StoredDelivery| Parcel {
             key: row.new.key,
+            analysis: row.analysis,
             mechanism: row.new.mechanism,
             body: row.new.body,
             attempts: row.attempts,

@@ -9,14 +9,15 @@ use rollgate::{
         desk::{AnalysisView, ArmOrder, OpenAnalysis},
     },
     deliver::{
-        Mechanism,
-        webhook::{Webhook, WebhookOptions},
+        Mechanism, Setting,
+        webhook::{self, Webhook, WebhookOptions},
     },
     demo::{
         receiver::Receiver,
         scenario::{Plan, Scenario},
         stage::Stage,
     },
+    outward::tls::TlsOptions,
     service::{self, Service, ServiceOptions, system_clock},
     source::{client::Client, limits::SourceLimits},
     store::sqlite::{SqliteOptions, SqliteStore},
@@ -45,8 +46,11 @@ async fn start(dir: &Path, receiver: &Receiver) -> Service {
         secrets: vec![Secret::new("a key of at least twenty-four bytes".to_owned())],
         headers: Vec::new(),
         timeout: Duration::from_secs(5),
+        tls: TlsOptions::default(),
+        mapping: webhook::MAPPING,
     };
-    let webhook: Arc<dyn Mechanism> = Arc::new(Webhook::new(options, system_clock()).unwrap());
+    let webhook: Arc<dyn Mechanism> =
+        Arc::new(Webhook::new(options, &Setting::live(system_clock())).unwrap());
     let store = SqliteStore::open(&dir.join("test.db"), SqliteOptions::default()).await.unwrap();
     service::start(ServiceOptions {
         listen: ([127, 0, 0, 1], 0).into(),

@@ -129,6 +129,12 @@ impl Desk for FakeDesk {
         self.told(id, |told| told.view.clone())
     }
 
+    async fn opened_by(&self, key: &str) -> Result<Option<AnalysisView>, DeskError> {
+        let all = self.told.lock().unwrap();
+        let found = all.values().find(|told| told.key.as_deref() == Some(key));
+        Ok(found.map(|told| told.view.clone()))
+    }
+
     async fn history(&self, id: &str) -> Result<History, DeskError> {
         self.told(id, |told| {
             told.story.history(told.view.report.as_ref().map_or(0, |report| report.look))

@@ -12,10 +12,11 @@ use std::{
 
 use rollgate::{
     deliver::{
-        Clock,
-        webhook::{Webhook, WebhookOptions},
+        Clock, Setting,
+        webhook::{self, Webhook, WebhookOptions},
     },
     engine::observation::Time,
+    outward::tls::TlsOptions,
     telemetry::secret::Secret,
 };
 use tokio::{
@@ -174,9 +175,12 @@ pub(crate) fn options(name: &str, address: SocketAddr, timeout: Duration) -> Web
         secrets: vec![Secret::new(SECRET)],
         headers: vec![("authorization".to_owned(), Secret::new(TOKEN))],
         timeout,
+        tls: TlsOptions::default(),
+        mapping: webhook::MAPPING,
     }
 }
 
 pub(crate) fn webhook(name: &str, address: SocketAddr, timeout: Duration) -> Webhook {
-    Webhook::new(options(name, address, timeout), real_clock()).expect("good options")
+    Webhook::new(options(name, address, timeout), &Setting::live(real_clock()))
+        .expect("good options")
 }

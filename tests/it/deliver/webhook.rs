@@ -8,11 +8,12 @@ use std::{
 
 use rollgate::{
     deliver::{
-        Attempt, Mechanism, Parcel,
+        Attempt, Mechanism, Parcel, Setting,
         sign::{ID_HEADER, Keys, SIGNATURE_HEADER, Signed, TIMESTAMP_HEADER},
-        webhook::{ANSWER_BYTES_MAX, Webhook, WebhookOptions},
+        webhook::{Webhook, WebhookOptions},
     },
     engine::observation::Time,
+    outward::exchange::WORDS_BYTES_MAX,
     telemetry::secret::Secret,
 };
 use tokio::net::TcpListener;
@@ -24,6 +25,7 @@ use super::receiver::{
 fn parcel() -> Parcel {
     Parcel {
         key: "a1.hook".to_owned(),
+        analysis: "a1".to_owned(),
         mechanism: "hook".to_owned(),
         body: r#"{"type":"rollgate.verdict.v1","ä":1}"#.to_owned(),
         attempts: 0,
@@ -118,7 +120,7 @@ async fn each_answer_means_what_it_says() {
     check(Reply::Breaks(half), delivered("200 OK: half")).await;
     check(Reply::Hangs(half), delivered("200 OK: half")).await;
     check(Reply::Floods, delivered(&format!("200 OK: {}", "x".repeat(292)))).await;
-    const { assert!(ANSWER_BYTES_MAX >= 292) };
+    const { assert!(WORDS_BYTES_MAX >= 292) };
 }
 
 #[tokio::test]
@@ -161,7 +163,8 @@ fn bad_options_are_refused_without_showing_them() {
     let check = |change: &dyn Fn(&mut WebhookOptions), expected: &str| {
         let mut options = options("deploy", address, PATIENCE);
         change(&mut options);
-        let error = Webhook::new(options, real_clock()).err().expect("refused").to_string();
+        let error =
+            Webhook::new(options, &Setting::live(real_clock())).err().expect("refused").to_string();
         assert!(error.starts_with(expected), "{error}");
         assert!(!error.contains("hunter2"), "{error}");
     };

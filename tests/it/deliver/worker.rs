@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use rollgate::{
     deliver::{
         Attempt, Clock, Mechanism, Outbox, Outcome, Parcel,
+        payload::DeployAction,
         retry::Schedule,
         sign::ID_HEADER,
         worker::{Worker, WorkerOptions},
@@ -54,6 +55,7 @@ impl Outbox for Tapped {
     async fn due(&self, now: Time, limit: u32) -> anyhow::Result<Vec<Parcel>> {
         fail(&self.due_failures)?;
         let parcel = |row: StoredDelivery| Parcel {
+            analysis: row.analysis,
             key: row.new.key,
             mechanism: row.new.mechanism,
             body: row.new.body,
@@ -321,6 +323,10 @@ impl Mechanism for Gate {
         self.name
     }
 
+    fn does(&self, _: DeployAction) -> Option<String> {
+        Some("something".to_owned())
+    }
+
     async fn deliver(&self, parcel: &Parcel) -> Attempt {
         {
             let mut under_way = self.under_way.lock().expect("no panic");
@@ -407,6 +413,10 @@ struct Broken(&'static str);
 impl Mechanism for Broken {
     fn name(&self) -> &str {
         self.0
+    }
+
+    fn does(&self, _: DeployAction) -> Option<String> {
+        Some("something".to_owned())
     }
 
     async fn deliver(&self, _: &Parcel) -> Attempt {
