@@ -9,7 +9,10 @@ use super::{PROMOTE, UsageError};
 use crate::{
     api::ApiOptions,
     config::{self, Config, mechanisms::MechanismOptions},
-    deliver::{Mechanism, Setting, webhook::Webhook},
+    deliver::{
+        Mechanism, Setting, argo_rollouts::ArgoRollouts, flagger::Flagger,
+        kubernetes_service::KubernetesService, kubernetes_undo::KubernetesUndo, webhook::Webhook,
+    },
     service::{self, ServiceOptions, system_clock},
     source::{client::Client, limits::SourceLimits, prometheus::PrometheusServer},
     store::{
@@ -76,12 +79,24 @@ pub fn mechanisms(
     options: BTreeMap<String, MechanismOptions>,
     setting: &Setting,
 ) -> Result<BTreeMap<String, Arc<dyn Mechanism>>, UsageError> {
+    fn shared<M: Mechanism>(
+        made: Result<M, impl std::fmt::Display>,
+    ) -> Result<Arc<dyn Mechanism>, UsageError> {
+        made.map(|made| Arc::new(made) as Arc<dyn Mechanism>)
+            .map_err(|error| UsageError(error.to_string()))
+    }
     let set_up = |(name, options): (String, MechanismOptions)| {
-        let mechanism: Arc<dyn Mechanism> = match options {
-            MechanismOptions::Webhook(options) => Arc::new(
-                Webhook::new(options, setting).map_err(|error| UsageError(error.to_string()))?,
-            ),
-        };
+        let mechanism = match options {
+            MechanismOptions::Webhook(options) => shared(Webhook::new(options, setting)),
+            MechanismOptions::KubernetesUndo(options) => {
+                shared(KubernetesUndo::new(options, setting))
+            }
+            MechanismOptions::KubernetesService(options) => {
+                shared(KubernetesService::new(options, setting))
+            }
+            MechanismOptions::ArgoRollouts(options) => shared(ArgoRollouts::new(options, setting)),
+            MechanismOptions::Flagger(options) => shared(Flagger::new(options, setting)),
+        }?;
         Ok((name, mechanism))
     };
     options.into_iter().map(set_up).collect()

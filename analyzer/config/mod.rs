@@ -12,8 +12,13 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::source::prometheus::{PrometheusLimits, PrometheusOptions};
+use crate::{
+    kubernetes::ClusterOptions,
+    source::prometheus::{PrometheusLimits, PrometheusOptions},
+};
 
+mod cluster_mechanisms;
+mod clusters;
 pub mod mechanisms;
 mod reading;
 pub mod watch;
@@ -38,6 +43,8 @@ pub struct Config {
     pub timeout: Duration,
     /// Mechanisms by name.
     pub mechanisms: BTreeMap<String, MechanismOptions>,
+    /// Kubernetes API servers by name.
+    pub clusters: BTreeMap<String, ClusterOptions>,
     /// Metrics servers by name.
     pub prometheus: BTreeMap<String, PrometheusOptions>,
     /// Services that are watched between releases.
@@ -92,6 +99,8 @@ struct File {
     #[serde(default)]
     mechanisms: BTreeMap<String, mechanisms::Mechanism>,
     #[serde(default)]
+    clusters: BTreeMap<String, clusters::Entry>,
+    #[serde(default)]
     prometheus: BTreeMap<String, Server>,
     #[serde(default)]
     watch: BTreeMap<String, watch::Watch>,
@@ -137,8 +146,8 @@ pub fn read(path: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Config,
         path: name.clone(),
         found: error.to_string(),
         hint:
-            "keys are listen, allow_remote, store, rules, timeout, mechanisms, prometheus, watch; \
-               the README shows each"
+            "keys are listen, allow_remote, store, rules, timeout, mechanisms, clusters, prometheus, \
+               watch; the README shows each"
                 .to_owned(),
     })?;
     let base = path.parent().unwrap_or(Path::new("."));
@@ -154,7 +163,8 @@ impl Reading<'_> {
     fn config(&mut self, file: File) -> Option<Config> {
         let listen = self.listen(&file.listen, file.allow_remote);
         let timeout = self.duration("timeout", file.timeout.as_deref());
-        let mechanisms = self.mechanisms(file.mechanisms);
+        let clusters = self.clusters(file.clusters);
+        let mechanisms = self.mechanisms(file.mechanisms, &clusters);
         let mut prometheus = BTreeMap::new();
         for (name, Server { url, headers, timeout }) in file.prometheus {
             let at = format!("prometheus.{name}");
@@ -170,7 +180,16 @@ impl Reading<'_> {
                 .push(format!("rules is {}, expected a directory of rule files", rules.display()));
         }
         let watch = watch::read(file.watch, &mut self.faults);
-        Some(Config { listen: listen?, store, rules, timeout, mechanisms, prometheus, watch })
+        Some(Config {
+            listen: listen?,
+            store,
+            rules,
+            timeout,
+            mechanisms,
+            clusters,
+            prometheus,
+            watch,
+        })
     }
 
     fn listen(&mut self, text: &str, allow_remote: bool) -> Option<SocketAddr> {

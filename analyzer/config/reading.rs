@@ -82,6 +82,11 @@ impl Reading<'_> {
         read.map(Secret::new).map_err(|fault| self.fault(format!("{at}: {fault}"))).ok()
     }
 
+    /// The file that a secret lies in, if it does.
+    pub(super) fn file_of(&self, place: &Place) -> Option<PathBuf> {
+        place.file.as_ref().map(|file| self.base.join(file))
+    }
+
     /// Certificates are only read here; whether they can be used is said where they are.
     pub(super) fn tls(&mut self, at: &str, tls: Option<&Tls>) -> TlsOptions {
         let Some(tls) = tls else { return TlsOptions::default() };

@@ -10,12 +10,19 @@ use async_trait::async_trait;
 
 use crate::{engine::observation::Time, outward::exchange::Rehearsal};
 
+pub mod argo_rollouts;
+pub mod flagger;
+pub mod kubernetes_service;
+pub mod kubernetes_undo;
 pub mod mapping;
 pub mod payload;
 pub mod retry;
+pub mod revision;
 pub mod sign;
+mod undo;
 pub mod webhook;
 pub mod worker;
+pub mod workload;
 
 use payload::{DeployAction, VerdictEvent};
 
