@@ -9,7 +9,10 @@ use super::{PROMOTE, UsageError};
 use crate::{
     api::ApiOptions,
     config::{self, Config, mechanisms::MechanismOptions},
-    deliver::{Mechanism, Setting, webhook::Webhook},
+    deliver::{
+        Mechanism, Setting, alertmanager::Alertmanager, cloudevents::CloudEvents, github::Github,
+        gitlab::Gitlab, peer::SetupError, slack::Slack, webhook::Webhook,
+    },
     service::{self, ServiceOptions, system_clock},
     source::{client::Client, limits::SourceLimits, prometheus::PrometheusServer},
     store::{
@@ -76,15 +79,27 @@ pub fn mechanisms(
     options: BTreeMap<String, MechanismOptions>,
     setting: &Setting,
 ) -> Result<BTreeMap<String, Arc<dyn Mechanism>>, UsageError> {
-    let set_up = |(name, options): (String, MechanismOptions)| {
-        let mechanism: Arc<dyn Mechanism> = match options {
-            MechanismOptions::Webhook(options) => Arc::new(
-                Webhook::new(options, setting).map_err(|error| UsageError(error.to_string()))?,
-            ),
-        };
+    let set_up = |(name, options)| {
+        let mechanism =
+            mechanism(options, setting).map_err(|error| UsageError(error.to_string()))?;
         Ok((name, mechanism))
     };
     options.into_iter().map(set_up).collect()
+}
+
+/// Sets one mechanism up; nothing is sent.
+pub fn mechanism(
+    options: MechanismOptions,
+    setting: &Setting,
+) -> Result<Arc<dyn Mechanism>, SetupError> {
+    Ok(match options {
+        MechanismOptions::Webhook(options) => Arc::new(Webhook::new(options, setting)?),
+        MechanismOptions::CloudEvents(options) => Arc::new(CloudEvents::new(options, setting)?),
+        MechanismOptions::Github(options) => Arc::new(Github::new(options, setting)?),
+        MechanismOptions::Gitlab(options) => Arc::new(Gitlab::new(options, setting)?),
+        MechanismOptions::Alertmanager(options) => Arc::new(Alertmanager::new(options, setting)?),
+        MechanismOptions::Slack(options) => Arc::new(Slack::new(options, setting)?),
+    })
 }
 
 /// A path that cannot serve as a store is the configuration's fault; anything else is not.
