@@ -21,10 +21,13 @@ mod cluster_mechanisms;
 mod clusters;
 pub mod mechanisms;
 mod reading;
+pub mod services;
+pub mod template;
 pub mod watch;
 
 use mechanisms::MechanismOptions;
 use reading::{Place, Reading};
+use services::KnownService;
 use watch::WatchOptions;
 
 /// Largest configuration file.
@@ -47,6 +50,8 @@ pub struct Config {
     pub clusters: BTreeMap<String, ClusterOptions>,
     /// Metrics servers by name.
     pub prometheus: BTreeMap<String, PrometheusOptions>,
+    /// What is known of services, by name.
+    pub services: BTreeMap<String, KnownService>,
     /// Services that are watched between releases.
     pub watch: Vec<WatchOptions>,
 }
@@ -102,6 +107,8 @@ struct File {
     clusters: BTreeMap<String, clusters::Entry>,
     #[serde(default)]
     prometheus: BTreeMap<String, Server>,
+    #[serde(default)]
+    services: BTreeMap<String, services::Service>,
     #[serde(default)]
     watch: BTreeMap<String, watch::Watch>,
 }
@@ -186,8 +193,7 @@ pub fn read_at_rest(
         }
     })?;
     let base = path.parent().unwrap_or(Path::new("."));
-    let (faults, readable) = (Vec::new(), Vec::new());
-    let mut reading = Reading { base, env: &env, faults, secrets, readable };
+    let mut reading = Reading::new(base, &env, secrets);
     let config = reading.config(file);
     match config {
         Some(config) if reading.faults.is_empty() => {
@@ -198,7 +204,7 @@ pub fn read_at_rest(
 }
 
 /// The keys, for who wrote another one.
-const KEYS: &str = "keys are listen, allow_remote, store, rules, timeout, mechanisms, clusters, prometheus, \
+const KEYS: &str = "keys are listen, allow_remote, store, rules, timeout, mechanisms, clusters, prometheus, services, \
                     watch; the README shows each";
 
 impl Reading<'_> {
@@ -221,6 +227,11 @@ impl Reading<'_> {
             self.faults
                 .push(format!("rules is {}, expected a directory of rule files", rules.display()));
         }
+        let known = services::Known {
+            mechanisms: mechanisms.keys().map(String::as_str).collect(),
+            prometheus: prometheus.keys().map(String::as_str).collect(),
+        };
+        let services = self.services(file.services, &known);
         let watch = watch::read(file.watch, &mut self.faults);
         Some(Config {
             listen: listen?,
@@ -230,6 +241,7 @@ impl Reading<'_> {
             mechanisms,
             clusters,
             prometheus,
+            services,
             watch,
         })
     }

@@ -96,6 +96,17 @@ pub(super) struct Reading<'a> {
     pub(super) readable: Vec<(String, PathBuf)>,
 }
 
+impl<'a> Reading<'a> {
+    /// Nothing is read yet, and nothing wrong.
+    pub(super) fn new(
+        base: &'a Path,
+        env: &'a dyn Fn(&str) -> Option<String>,
+        secrets: Secrets,
+    ) -> Self {
+        Self { base, env, faults: Vec::new(), secrets, readable: Vec::new() }
+    }
+}
+
 impl Reading<'_> {
     /// Puts a fault down.
     pub(super) fn fault(&mut self, fault: impl Into<String>) {
