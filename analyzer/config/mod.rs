@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::source::prometheus::{PrometheusLimits, PrometheusOptions};
 
+pub mod hook;
 pub mod mechanisms;
 mod reading;
 pub mod watch;
@@ -123,16 +124,7 @@ fn default_rules() -> PathBuf {
 /// environment variables.
 pub fn read(path: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
     let name = path.display().to_string();
-    let unreadable = |source| ConfigError::Unreadable { path: name.clone(), source };
-    let bytes = std::fs::metadata(path).map_err(unreadable)?.len();
-    if bytes > CONFIG_BYTES_MAX {
-        return Err(ConfigError::Malformed {
-            path: name,
-            found: format!("the file has {bytes} bytes, at most {CONFIG_BYTES_MAX} are read"),
-            hint: "is this the configuration?".to_owned(),
-        });
-    }
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    let text = file_text(path)?;
     let file: File = serde_saphyr::from_str(&text).map_err(|error| ConfigError::Malformed {
         path: name.clone(),
         found: error.to_string(),
@@ -148,6 +140,21 @@ pub fn read(path: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Config,
         Some(config) if reading.faults.is_empty() => Ok(config),
         Some(_) | None => Err(ConfigError::Refused { path: name, faults: reading.faults }),
     }
+}
+
+/// The text of a configuration file, which is not large.
+fn file_text(path: &Path) -> Result<String, ConfigError> {
+    let name = path.display().to_string();
+    let unreadable = |source| ConfigError::Unreadable { path: name.clone(), source };
+    let bytes = std::fs::metadata(path).map_err(unreadable)?.len();
+    if bytes > CONFIG_BYTES_MAX {
+        return Err(ConfigError::Malformed {
+            path: name,
+            found: format!("the file has {bytes} bytes, at most {CONFIG_BYTES_MAX} are read"),
+            hint: "is this the configuration?".to_owned(),
+        });
+    }
+    std::fs::read_to_string(path).map_err(unreadable)
 }
 
 impl Reading<'_> {

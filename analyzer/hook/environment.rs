@@ -50,10 +50,10 @@ mod tests {
             assert!(is_plain(plain), "{plain}");
         }
         let long = "a".repeat(VALUE_CHARS_MAX + 1);
-        for other in
-            ["", "-rf", "--", "$(id)", "a b", "a;b", "a\nb", "`id`", "a'b", "../x", "a/../b", "/x",
-                "é", "a\0", "{a}", "a*", "~a", "a=b", "a&b", "a|b", "a\\b", &long]
-        {
+        for other in [
+            "", "-rf", "--", "$(id)", "a b", "a;b", "a\nb", "`id`", "a'b", "../x", "a/../b", "/x",
+            "é", "a\0", "{a}", "a*", "~a", "a=b", "a&b", "a|b", "a\\b", &long,
+        ] {
             assert!(!is_plain(other), "{other:?}");
         }
     }

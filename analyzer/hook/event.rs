@@ -4,7 +4,9 @@
 
 use serde::Deserialize;
 
-use crate::deliver::payload::{ADVANCE_EVENT, DeployAction, VERDICT_EVENT, VerdictData, VerdictEvent};
+use crate::deliver::payload::{
+    ADVANCE_EVENT, DeployAction, VERDICT_EVENT, VerdictData, VerdictEvent,
+};
 
 /// Type of the event that only tries the way.
 pub const TEST_EVENT: &str = "rollgate.test.v1";
@@ -63,8 +65,8 @@ pub fn read(id: &str, body: bytes::Bytes) -> Result<Body, String> {
         let kind: String = kind.escape_debug().take(80).collect();
         return Err(format!("events of type {kind} are not for this hook"));
     }
-    let event: VerdictEvent = serde_json::from_slice(&body)
-        .map_err(|error| format!("the body is no {kind}: {error}"))?;
+    let event: VerdictEvent =
+        serde_json::from_slice(&body).map_err(|error| format!("the body is no {kind}: {error}"))?;
     let data = event.data;
     let is_advance = data.action == DeployAction::Advance;
     if is_advance != (kind == ADVANCE_EVENT) || is_advance != data.step.is_some() {

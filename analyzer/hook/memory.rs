@@ -211,9 +211,8 @@ impl Memory {
         let age = |entry: &Entry| now.since(Time(entry.at));
         self.entries.retain(|_, entry| age(entry) <= REMEMBERED);
         while self.entries.len() >= EVENTS_MAX {
-            let is_settled = |entry: &Entry| {
-                matches!(entry.state, State::Ended(_)) && age(entry) > SETTLED
-            };
+            let is_settled =
+                |entry: &Entry| matches!(entry.state, State::Ended(_)) && age(entry) > SETTLED;
             let settled = self.entries.iter().filter(|(_, entry)| is_settled(entry));
             let Some(oldest) = settled.min_by_key(|(_, entry)| entry.at) else { return };
             let oldest = oldest.0.clone();

@@ -86,7 +86,8 @@ impl MemoryFile {
         let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let facts = read(path, &text[..whole])?;
         let lines = facts.len();
-        let mut opened = Self { path: path.to_owned(), file, bytes: whole as u64, lines, _lock: lock };
+        let mut opened =
+            Self { path: path.to_owned(), file, bytes: whole as u64, lines, _lock: lock };
         opened.cut().map_err(|error| fault("cannot be written", error))?;
         if whole == 0 {
             opened.write(HEAD.as_bytes()).map_err(|error| fault("cannot be written", error))?;
@@ -144,16 +145,16 @@ impl MemoryFile {
 }
 
 fn read<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<Vec<T>, MemoryError> {
-    let unreadable = |line, found| MemoryError::Unreadable {
-        path: path.display().to_string(),
-        line,
-        found,
-    };
+    let unreadable =
+        |line, found| MemoryError::Unreadable { path: path.display().to_string(), line, found };
     let Some(rest) = text.strip_prefix(HEAD.as_bytes()) else {
         if text.is_empty() {
             return Ok(Vec::new());
         }
-        return Err(unreadable(1, "this is no memory of a hook, or one of another version".to_owned()));
+        return Err(unreadable(
+            1,
+            "this is no memory of a hook, or one of another version".to_owned(),
+        ));
     };
     let lines = rest.split_inclusive(|byte| *byte == b'\n').zip(2..);
     let read = |(line, number): (&[u8], usize)| {

@@ -79,7 +79,8 @@ async fn take(State(shared): State<Arc<Shared>>, request: Request) -> Response {
         Ok(Ok(answer)) => answered(&answer),
         Ok(Err(_)) => answered(&Answer::new(Outcome::Later, "the hook is stopping")),
         Err(_) => {
-            let reason = format!("no end after {} s; its end is told next time", wait.as_secs_f64());
+            let reason =
+                format!("no end after {} s; its end is told next time", wait.as_secs_f64());
             answered(&Answer::new(Outcome::Later, reason))
         }
     }

@@ -347,9 +347,8 @@ impl Runner {
     fn failed(&mut self, job: Job, mut answer: Answer) {
         let failures = self.memory.entry(&job.event.id).map_or(0, |entry| entry.failures) + 1;
         if failures >= self.options.tries {
-            let times = if failures == 1 { "once" } else { "too often" };
             answer.outcome = Outcome::Refused;
-            answer.reason = format!("failed {times} ({failures} of {failures}): {}", answer.reason);
+            answer.reason = format!("failure {failures} of {failures}: {}", answer.reason);
         }
         self.conclude(job, answer);
     }

@@ -25,7 +25,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("store", &["engine", "signal"]),
     ("deliver", &["engine", "report", "telemetry", "outward"]),
     ("api", &["engine", "signal", "report", "telemetry"]),
-    ("config", &["deliver", "source", "telemetry", "outward"]),
+    ("hook", &["engine", "deliver", "telemetry", "api"]),
+    ("config", &["deliver", "source", "telemetry", "outward", "hook"]),
     (
         "service",
         &[
@@ -69,6 +70,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "simulation",
             "chart",
             "demo",
+            "hook",
         ],
     ),
 ];

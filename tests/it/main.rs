@@ -34,6 +34,7 @@ mod exposition;
 mod fake_desk;
 mod grafana;
 mod history;
+mod hook;
 mod house;
 mod kill;
 mod language;
