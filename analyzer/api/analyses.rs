@@ -130,15 +130,11 @@ fn text_faults(field: &str, text: &str, bytes_max: usize, faults: &mut Vec<Strin
 
 fn arm_faults(arm: &str, order: &ArmOrder, faults: &mut Vec<String>) {
     text_faults(&format!("{arm}.version"), &order.version, NAME_BYTES_MAX, faults);
-    match (order.targets.is_empty(), &order.selector) {
-        (true, None) => faults.push(format!("{arm}: neither targets nor selector is given")),
-        (false, Some(_)) => {
+    if let Some(selector) = &order.selector {
+        text_faults(&format!("{arm}.selector"), selector, ADDRESS_BYTES_MAX, faults);
+        if !order.targets.is_empty() {
             faults.push(format!("{arm}: both targets and selector are given, expected one"));
         }
-        (true, Some(selector)) => {
-            text_faults(&format!("{arm}.selector"), selector, ADDRESS_BYTES_MAX, faults);
-        }
-        (false, None) => {}
     }
     if order.targets.len() > TARGETS_MAX {
         let found = order.targets.len();

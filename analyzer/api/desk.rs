@@ -112,6 +112,13 @@ pub struct ArmOrder {
     pub selector: Option<String>,
 }
 
+impl ArmOrder {
+    /// Whether it only says which version it is, and not where.
+    pub fn is_version_only(&self) -> bool {
+        self.targets.is_empty() && self.selector.is_none()
+    }
+}
+
 /// Answer to an order.
 #[derive(Clone, Debug)]
 pub struct Opened {

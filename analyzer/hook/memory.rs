@@ -1,7 +1,9 @@
 //! What is remembered of events, over restarts: which came, which commands began, how they ended.
 //!
 //! A fold over the facts of one file; what is live is made by the same fold as what is read at the
-//! start. Bounded by age and by number. Time is an argument.
+//! start. Bounded by age and by number. Time is an argument. Beginnings and ends are on disk before
+//! anything is done or said because of them; that an event came at all may be lost with the power,
+//! and then its sender comes again.
 
 use std::{collections::BTreeMap, io, path::Path, time::Duration};
 
@@ -154,7 +156,8 @@ impl Memory {
     /// # Errors
     /// When it cannot be written: then it must not begin.
     pub fn begin(&mut self, id: &str, now: Time) -> io::Result<()> {
-        self.add(Fact::Begun { id: id.to_owned(), at: now.0 })
+        self.add(Fact::Begun { id: id.to_owned(), at: now.0 })?;
+        self.file.sync()
     }
 
     /// Remembers the process of a command that began.
@@ -171,7 +174,7 @@ impl Memory {
     /// When it cannot be written.
     pub fn end(&mut self, id: &str, answer: Answer, now: Time) -> io::Result<()> {
         let fact = Fact::Ended { id: id.to_owned(), at: now.0, answer };
-        let written = self.file.add(&fact);
+        let written = self.file.add(&fact).and_then(|()| self.file.sync());
         self.apply(fact);
         written
     }

@@ -1,4 +1,4 @@
-//! An append-only file of JSON lines: one writer, every line on disk before its fact is acted on.
+//! An append-only file of JSON lines with one writer.
 //!
 //! A line that a crash cut off is dropped when the file is opened: what it says had not been acted
 //! on. A line that cannot be read anywhere else is a fault, since whatever it said would be
@@ -100,13 +100,18 @@ impl MemoryFile {
         self.lines
     }
 
-    /// Adds a fact; it is on disk when this returns.
+    /// Adds a fact, which the end of this process does not lose.
     pub(super) fn add(&mut self, fact: &impl Serialize) -> io::Result<()> {
         let mut line = serde_json::to_vec(fact)?;
         line.push(b'\n');
         self.write(&line)?;
         self.lines += 1;
         Ok(())
+    }
+
+    /// All facts so far are on disk when this returns.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
     }
 
     /// Puts these facts in place of all.
@@ -131,7 +136,6 @@ impl MemoryFile {
         // What an earlier attempt left half written is cut off first.
         self.cut()?;
         self.file.write_all(line)?;
-        self.file.sync_data()?;
         self.bytes += line.len() as u64;
         Ok(())
     }

@@ -173,5 +173,7 @@ fn say(status: StatusCode, body: impl serde::Serialize) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // A sender has one event and no more; a connection kept open would hold a place of the few.
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }

@@ -26,7 +26,7 @@ use crate::{
     engine::observation::Time,
 };
 
-/// Exit code of a command that asks to be run again later (`EX_TEMPFAIL`).
+/// Exit code of a command, or of a check, that asks to be run again later (`EX_TEMPFAIL`).
 pub const EXIT_LATER: i32 = 75;
 
 /// Exit code of a command that refuses for good (`EX_CONFIG`).
@@ -304,8 +304,10 @@ impl Runner {
     fn checked(&self, event: &Event, ran: &Ran) -> Result<(), Answer> {
         let with_output = |answer: Answer| Answer { output: self.excerpt(&ran.said), ..answer };
         if ran.end != End::Exited(0) {
+            let is_later = ran.end == End::Exited(EXIT_LATER);
+            let outcome = if is_later { Outcome::Later } else { Outcome::Failed };
             let reason = format!("the check {}", words(ran.end, self.options.setting.timeout));
-            return Err(with_output(Answer::new(Outcome::Failed, reason)));
+            return Err(with_output(Answer::new(outcome, reason)));
         }
         let now = ran.stdout.trim();
         let (judged, old) = (&event.data.canary_version, &event.data.baseline_version);

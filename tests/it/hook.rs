@@ -4,6 +4,7 @@ mod commands;
 mod contract;
 mod crash;
 mod examples;
+mod memory;
 mod order;
 mod runbooks;
 mod stand;

@@ -61,7 +61,7 @@ async fn an_advance_never_overtakes_what_came_after_it() {
     assert_eq!(back.await.unwrap().outcome(), (200, "done"));
     let later = sender.send("b.step2", &advance("b", 2)).await;
     assert!(later.outcome() == (410, "refused") && later.because("a final verdict"), "{later:?}");
-    assert_eq!(stand.read("diary"), "advance 2\npromote \nrollback \n");
+    assert_eq!(stand.read("diary"), "advance 2\npromote\nrollback\n");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,21 +15,24 @@ use rollgate::{
 };
 use serde_json::{Value, json};
 
+use crate::house::Api;
+
 /// The signing key of every stand; no secret.
 pub const KEY: &str = "a-signing-key-for-the-tests-of-the-hook";
 
 /// Longer than anything takes on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A directory with a hook's file, its commands and its memory.
+/// A directory with a hook's file, its commands and its memory; it is the home of whoever runs it.
 pub struct Stand {
     dir: tempfile::TempDir,
+    environment: Vec<(String, String)>,
 }
 
 impl Stand {
     /// A stand with this file; secrets and a free port are put in.
     pub fn new(yaml: &str) -> Self {
-        let stand = Self { dir: tempfile::tempdir().unwrap() };
+        let stand = Self { dir: tempfile::tempdir().unwrap(), environment: Vec::new() };
         let head = "listen: 127.0.0.1:0\nsecrets: [{ env: HOOK_KEY }]\n";
         stand.write("hook.yaml", &format!("{head}{yaml}"));
         stand
@@ -42,6 +45,32 @@ impl Stand {
         let stand = Self::new(&format!("{members}{on}"));
         stand.script("act.sh", script);
         stand
+    }
+
+    /// A stand with the files of an example as they are, but for the port.
+    pub fn of_example(name: &str) -> Self {
+        let stand = Self { dir: tempfile::tempdir().unwrap(), environment: Vec::new() };
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/deploy").join(name);
+        for file in std::fs::read_dir(example).unwrap().map(Result::unwrap) {
+            std::fs::copy(file.path(), stand.dir.path().join(file.file_name())).unwrap();
+        }
+        stand.replace("hook.yaml", &[("127.0.0.1:8760", "127.0.0.1:0")]);
+        stand
+    }
+
+    /// Replaces what must be there in a file.
+    pub fn replace(&self, file: &str, changes: &[(&str, &str)]) {
+        let mut text = self.read(file);
+        for (from, to) in changes {
+            assert!(text.contains(from), "{file} lacks {from}");
+            text = text.replace(from, to);
+        }
+        self.write(file, &text);
+    }
+
+    /// Sets a variable of whoever runs the hook.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// Where everything lies.
@@ -83,10 +112,12 @@ impl Stand {
             .args(["hook", "--config"])
             .arg(self.path("hook.yaml"))
             .env("HOOK_KEY", KEY)
+            .env("ROLLGATE_WEBHOOK_SECRET", KEY)
             .env("PATH", format!("{}:{path}", self.path("bin").display()))
             .env("HOME", self.dir.path())
             .env("NOT_FOR_COMMANDS", "1")
             .env("PASSED_ON", "yes")
+            .envs(self.environment.iter().cloned())
             .env_remove("RUST_LOG");
         command
     }
@@ -100,12 +131,21 @@ impl Stand {
     pub fn start(&self) -> Running {
         let log = self.path("stderr.log");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
-        let mut child = self.command().stdout(Stdio::piped()).stderr(log).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let url = line.trim().strip_prefix("rollgate hook listens on ");
-        let url = url.unwrap_or_else(|| panic!("{line:?}\n{}", self.read("stderr.log"))).to_owned();
+        let mut command = self.command();
+        let (child, url) = started(command.stderr(log), "rollgate hook listens on ");
+        let url = url.unwrap_or_else(|| panic!("it ended: {}", self.read("stderr.log")));
         Running { child, sender: Sender::new(&url) }
+    }
+
+    /// Starts `rollgate serve` by the configuration beside the hook's.
+    pub fn serve(&self) -> (Served, Api) {
+        let log = std::fs::File::create(self.path("serve.log")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rollgate"));
+        command.args(["serve", "--config"]).arg(self.path("rollgate.yaml")).stderr(log);
+        command.env("ROLLGATE_WEBHOOK_SECRET", KEY).env_remove("RUST_LOG");
+        let (child, url) = started(&mut command, "rollgate serves ");
+        let url = url.unwrap_or_else(|| panic!("it ended: {}", self.read("serve.log")));
+        (Served(child), Api::new(&url))
     }
 }
 
@@ -116,6 +156,24 @@ pub fn executable(path: &Path) {
 /// Asks again and again until there is something; fails after [`PATIENCE`].
 pub async fn eventually<T>(what: &str, ask: impl AsyncFnMut() -> Option<T>) -> T {
     crate::house::eventually(what, ask).await
+}
+
+/// A process and the address that its first line tells; none when it ended instead.
+fn started(command: &mut Command, before: &str) -> (Child, Option<String>) {
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    (child, line.trim().strip_prefix(before).map(str::to_owned))
+}
+
+/// A running service; killed when dropped.
+pub struct Served(Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// A running hook; killed when dropped.
