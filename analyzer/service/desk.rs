@@ -297,7 +297,9 @@ impl ServiceDesk {
         let server = order.prometheus.as_deref();
         let canary = self.arm("canary", &order.canary, server, &mut faults);
         let beside = case.rules.baseline == Baseline::Concurrent;
-        let baseline = order.baseline.as_ref().filter(|_| beside);
+        // A version alone says what comes back in a rollback; it is enough where nothing is compared.
+        let is_asked = |arm: &&ArmOrder| arm.is_placed() || case.rules.needs_baseline();
+        let baseline = order.baseline.as_ref().filter(|_| beside).filter(is_asked);
         let baseline = baseline.and_then(|arm| self.arm("baseline", arm, server, &mut faults));
         match canary {
             Some(canary) if faults.is_empty() => {

@@ -35,6 +35,7 @@ mod exposition;
 mod fake_desk;
 mod grafana;
 mod history;
+mod hook;
 mod house;
 mod kill;
 mod language;
