@@ -25,6 +25,7 @@ mod analyses;
 mod events;
 mod guard;
 mod input;
+mod integrations;
 mod page;
 mod probes;
 mod stall;
@@ -115,6 +116,7 @@ pub fn router(
         .route("/readyz", get(probes::readyz))
         .route("/", get(page::index))
         .route("/assets/{name}", get(page::asset))
+        .merge(integrations::routes())
         .fallback(guard::no_such_path)
         .method_not_allowed_fallback(guard::no_such_method)
         .layer(middleware::from_fn_with_state(api.clone(), guard::guard))
