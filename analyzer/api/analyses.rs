@@ -17,6 +17,7 @@ use super::{
         OpenAnalysis, WatchedServices,
     },
     input::{AnalysisId, NoParameters, idempotency_key, json, query},
+    openapi::{Bodies, Full, PROBLEM, UnknownAnalysis},
     problem::Problem,
 };
 use crate::report::timeline::Timeline;
@@ -53,7 +54,21 @@ pub(super) async fn ask<T>(
     }
 }
 
-/// `POST /v1/analyses`
+/// Opens an analysis, or returns the one that its idempotency key opened before.
+#[utoipa::path(
+    post, path = "/v1/analyses", tag = "analyses",
+    params(("Idempotency-Key" = Option<String>, Header,
+            description = "The same as `idempotency_key` in the body")),
+    request_body = OpenAnalysis,
+    responses(
+        (status = 201, description = "It is new", body = AnalysisView,
+         headers(("location" = String, description = "Path of the analysis"))),
+        (status = 200, description = "This key opened it before", body = AnalysisView),
+        (status = 409, description = "The key opened another order", body = Problem,
+         content_type = PROBLEM),
+        Bodies, Full,
+    )
+)]
 pub(super) async fn open(
     State(api): State<Api>,
     uri: Uri,
@@ -154,7 +169,11 @@ fn arm_faults(arm: &str, order: &ArmOrder, faults: &mut Vec<String>) {
     }
 }
 
-/// `GET /v1/analyses`
+/// Analyses, newest first, page by page.
+#[utoipa::path(
+    get, path = "/v1/analyses", tag = "analyses", params(ListFilter),
+    responses((status = 200, description = "One page", body = AnalysisPage))
+)]
 pub(super) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<AnalysisPage>, Problem> {
     let filter: ListFilter = query(&uri)?;
     one_of("state", filter.state.as_deref(), &STATES)?;
@@ -180,7 +199,11 @@ fn one_of(parameter: &str, found: Option<&str>, expected: &[&str]) -> Result<(),
     }
 }
 
-/// `GET /v1/services`
+/// Services that are watched between releases.
+#[utoipa::path(
+    get, path = "/v1/services", tag = "services",
+    responses((status = 200, description = "All of them", body = WatchedServices))
+)]
 pub(super) async fn services(
     State(api): State<Api>,
     uri: Uri,
@@ -189,7 +212,11 @@ pub(super) async fn services(
     ask(&api, api.desk.services()).await.map(Json)
 }
 
-/// `GET /v1/analyses/{id}`
+/// One analysis with its findings, its evidence and its deliveries.
+#[utoipa::path(
+    get, path = "/v1/analyses/{id}", tag = "analyses", params(AnalysisId),
+    responses((status = 200, description = "The analysis", body = AnalysisView), UnknownAnalysis)
+)]
 pub(super) async fn view(
     State(api): State<Api>,
     AnalysisId(id): AnalysisId,
@@ -199,7 +226,11 @@ pub(super) async fn view(
     ask(&api, api.desk.analysis(&id)).await.map(Json)
 }
 
-/// `GET /v1/analyses/{id}/history`
+/// Estimates and evidence over time, for plots.
+#[utoipa::path(
+    get, path = "/v1/analyses/{id}/history", tag = "analyses", params(AnalysisId),
+    responses((status = 200, description = "The kept looks", body = History), UnknownAnalysis)
+)]
 pub(super) async fn history(
     State(api): State<Api>,
     AnalysisId(id): AnalysisId,
@@ -209,7 +240,11 @@ pub(super) async fn history(
     ask(&api, api.desk.history(&id)).await.map(Json)
 }
 
-/// `GET /v1/analyses/{id}/timeline`
+/// What changed in the course of an analysis.
+#[utoipa::path(
+    get, path = "/v1/analyses/{id}/timeline", tag = "analyses", params(AnalysisId),
+    responses((status = 200, description = "The changes", body = Timeline), UnknownAnalysis)
+)]
 pub(super) async fn timeline(
     State(api): State<Api>,
     AnalysisId(id): AnalysisId,
@@ -219,7 +254,16 @@ pub(super) async fn timeline(
     ask(&api, api.desk.timeline(&id)).await.map(Json)
 }
 
-/// `POST /v1/analyses/{id}/cancel`
+/// Ends a running analysis without a verdict.
+#[utoipa::path(
+    post, path = "/v1/analyses/{id}/cancel", tag = "analyses", params(AnalysisId),
+    request_body = CancelAnalysis,
+    responses(
+        (status = 200, description = "It is cancelled", body = AnalysisView),
+        (status = 409, description = "It is over already", body = Problem, content_type = PROBLEM),
+        UnknownAnalysis, Bodies,
+    )
+)]
 pub(super) async fn cancel(
     State(api): State<Api>,
     AnalysisId(id): AnalysisId,

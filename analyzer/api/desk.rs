@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use utoipa::{IntoParams, ToSchema};
 
 pub use super::rules::{FaultView, IgnoredFile, RuleFileView, RuleFiles, RuleText};
 pub use crate::report::shape::RulesRef;
@@ -71,7 +72,7 @@ pub enum DeskError {
 }
 
 /// Body of `POST /v1/analyses`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OpenAnalysis {
     /// The service being released.
@@ -98,7 +99,7 @@ pub struct OpenAnalysis {
 }
 
 /// One arm of an order: targets to scrape, or a selector for a metrics server.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ArmOrder {
     /// Its version, for people and for the mechanism's checks.
@@ -122,23 +123,27 @@ pub struct Opened {
 }
 
 /// Query of `GET /v1/analyses`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct ListFilter {
     /// Only this service.
     pub service: Option<String>,
     /// Only this state: `running`, `finished`, `cancelled`.
+    #[param(pattern = "^(running|finished|cancelled)$")]
     pub state: Option<String>,
     /// Only this verdict.
+    #[param(pattern = "^(watching|investigate|promote|rollback|inconclusive)$")]
     pub verdict: Option<String>,
     /// Continue after this id (the `next` of the page before).
     pub after: Option<String>,
     /// At most this many, 1 to 200; 50 when absent.
+    #[param(minimum = 1, maximum = 200)]
     pub limit: Option<u32>,
 }
 
 /// One page of analyses, newest first.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AnalysisPage {
     /// The analyses, without findings.
     pub analyses: Vec<AnalysisSummary>,
@@ -147,7 +152,7 @@ pub struct AnalysisPage {
 }
 
 /// One line of the list.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AnalysisSummary {
     /// Its id.
     pub id: String,
@@ -172,7 +177,7 @@ pub struct AnalysisSummary {
 }
 
 /// One analysis with everything but its history.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AnalysisView {
     /// Its id.
     pub id: String,
@@ -210,7 +215,7 @@ pub struct AnalysisView {
 }
 
 /// One step of a progressive release.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StepView {
     /// The canary's share of the traffic, 0..1.
     pub weight: f64,
@@ -219,7 +224,7 @@ pub struct StepView {
 }
 
 /// What is known of a service before its release.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PastView {
     /// Where it was read from: `watch`, `prometheus` or `none`.
     pub source: String,
@@ -232,14 +237,14 @@ pub struct PastView {
 }
 
 /// Answer to `GET /v1/services`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WatchedServices {
     /// Every service with a standing watch, by name.
     pub services: Vec<WatchedService>,
 }
 
 /// A service that is watched between releases.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WatchedService {
     /// Its name, as orders give it.
     pub service: String,
@@ -264,7 +269,7 @@ pub struct WatchedService {
 }
 
 /// Body of `POST /v1/analyses/{id}/cancel`, and what is kept of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Default)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Default, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CancelAnalysis {
     /// Who cancels.
@@ -289,7 +294,7 @@ impl CancelAnalysis {
 }
 
 /// One verdict on its way to one mechanism.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DeliveryView {
     /// The idempotency key (`webhook-id`).
     pub key: String,
@@ -306,7 +311,7 @@ pub struct DeliveryView {
 }
 
 /// Estimates of every signal over time.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct History {
     /// Unix seconds of each kept look.
     pub at: Vec<f64>,
@@ -317,7 +322,7 @@ pub struct History {
 }
 
 /// One signal over time; entries align with [`History::at`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SignalHistory {
     /// Name in the rule file.
     pub name: String,
@@ -330,7 +335,7 @@ pub struct SignalHistory {
 }
 
 /// One evidence clause over time, in decades; entries align with [`History::at`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EvidenceHistory {
     /// The clause as written.
     pub clause: String,

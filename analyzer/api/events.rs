@@ -25,6 +25,7 @@ use super::{
     analyses::ask,
     desk::AnalysisView,
     input::{AnalysisId, NoParameters, query},
+    openapi::{Full, UnknownAnalysis},
     problem::Problem,
     verdict::SmallVerdict,
 };
@@ -50,7 +51,19 @@ struct Follower {
     _counted: OpenGuard,
 }
 
-/// Opens a stream. A browser that reconnects after the final event is told 204, which stops it.
+/// Follows an analysis as server-sent events: `look` carries a report, `verdict` the small verdict
+/// and the end. A browser that reconnects after the final event is told 204, which stops it.
+#[utoipa::path(
+    get, path = "/v1/analyses/{id}/events", tag = "analyses",
+    params(AnalysisId, ("Last-Event-ID" = Option<String>, Header,
+           description = "Set by clients that come back")),
+    responses(
+        (status = 200, description = "The stream", body = String,
+         content_type = "text/event-stream"),
+        (status = 204, description = "Everything was seen"),
+        UnknownAnalysis, Full,
+    )
+)]
 pub(super) async fn events(
     State(api): State<Api>,
     AnalysisId(id): AnalysisId,

@@ -4,11 +4,11 @@
 //! One file per controller. None of them decides anything: what is asked is the [`super::desk::Desk`],
 //! and what is answered is its verdict in another shape.
 
-use axum::Router;
+use utoipa_axum::router::OpenApiRouter;
 
 use super::Api;
 
 /// The routes of every controller.
-pub(super) fn routes() -> Router<Api> {
-    Router::new()
+pub(super) fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
 }
