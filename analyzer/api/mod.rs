@@ -23,6 +23,7 @@ mod analyses;
 mod events;
 mod guard;
 mod input;
+mod integrations;
 mod openapi;
 mod page;
 mod probes;
