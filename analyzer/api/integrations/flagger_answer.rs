@@ -106,3 +106,19 @@ impl Answer {
         Self::deny(format!("step {} of {of} ({weight}) is not passed yet: {reason}", step + 1))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_of_ours_is_held_against_nobody() {
+        for (name, hook) in Hook::ALL {
+            let answer = Answer::unknown(hook, "the store does not answer");
+            // Failed `rollout` checks add up to a rollback; the other hooks only wait.
+            let expected = matches!(hook, Hook::Rollout | Hook::Event);
+            assert_eq!(answer.passes, expected, "{name}");
+            assert!(answer.words.contains("the store does not answer"), "{name}");
+        }
+    }
+}

@@ -184,3 +184,181 @@ fn belongs(release: &Release, judging: Judging, called: Called<'_>) -> bool {
         Some(_) => !release.is_over || called.hook == Hook::Rollout,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    const PRE: Hook = Hook::PreRollout;
+
+    /// A canary whose hooks are called one after the other; gives the keys that they were about.
+    #[derive(Default)]
+    struct Canary {
+        kept: Option<Release>,
+        over: BTreeMap<String, bool>,
+        keys: usize,
+    }
+
+    impl Canary {
+        fn call(&mut self, hook: Hook, checksum: &str, is_progressing: bool) -> Option<String> {
+            let called = Called { hook, checksum, is_progressing };
+            let judging = |release: &Release| match self.over.get(&release.key) {
+                None => Judging::NotYet,
+                Some(false) => Judging::Runs,
+                Some(true) => Judging::Over,
+            };
+            let kept = self.kept.as_ref().map(|release| (release, judging(release)));
+            let (keys, number) = (self.keys, &mut self.keys);
+            let found = about(called, kept, || {
+                *number += 1;
+                format!("k{}", keys + 1)
+            });
+            match found {
+                About::Nothing => None,
+                About::Kept(release) | About::New(release) => {
+                    self.over.entry(release.key.clone()).or_insert(false);
+                    Some(self.kept.insert(release).key.clone())
+                }
+            }
+        }
+
+        /// Calls in order, each with what it is expected to be about; empty for nothing.
+        fn check(&mut self, calls: &[(Hook, &str, &str)]) {
+            for (number, (hook, checksum, expected)) in calls.iter().enumerate() {
+                let is_progressing = *hook != Hook::ConfirmRollout;
+                let found = self.call(*hook, checksum, is_progressing).unwrap_or_default();
+                assert_eq!(found, *expected, "call {number}: {hook:?} {checksum}");
+            }
+        }
+    }
+
+    #[test]
+    fn confirm_rollout_names_the_release_before() {
+        Canary::default().check(&[
+            (Hook::ConfirmRollout, "c0", "k1"),
+            (Hook::ConfirmRollout, "c0", "k1"),
+            (Hook::Rollback, "c1", ""),
+            (PRE, "c1", "k1"),
+            (Hook::ConfirmTrafficIncrease, "c1", "k1"),
+            (Hook::Rollback, "c1", "k1"),
+            (Hook::Rollout, "c1", "k1"),
+            (Hook::ConfirmPromotion, "c1", "k1"),
+            (Hook::PostRollout, "c1", "k1"),
+            (Hook::ConfirmRollout, "c1", "k2"),
+            (PRE, "c2", "k2"),
+            // Without a word about the end of the second.
+            (Hook::ConfirmRollout, "c2", "k3"),
+            (PRE, "c3", "k3"),
+        ]);
+    }
+
+    #[test]
+    fn a_newer_revision_in_the_middle_supersedes() {
+        Canary::default().check(&[
+            (PRE, "c1", "k1"),
+            (Hook::Rollout, "c1", "k1"),
+            (Hook::Rollback, "c2", ""),
+            (Hook::ConfirmPromotion, "c2", ""),
+            (PRE, "c2", "k2"),
+            (PRE, "c2", "k2"),
+            (Hook::Rollout, "c2", "k2"),
+            // Back to the first text, whose checksum is the same as before.
+            (PRE, "c1", "k3"),
+            (Hook::PostRollout, "c2", ""),
+            (Hook::PostRollout, "c1", "k3"),
+        ]);
+    }
+
+    #[test]
+    fn hooks_that_begin_nothing_know_nothing() {
+        Canary::default().check(&[
+            (Hook::Rollback, "c1", ""),
+            (Hook::ConfirmTrafficIncrease, "c1", ""),
+            (Hook::ConfirmPromotion, "c1", ""),
+            (Hook::PostRollout, "c1", ""),
+            (Hook::Event, "c1", ""),
+            (Hook::Rollout, "c1", "k1"),
+        ]);
+    }
+
+    #[test]
+    fn what_was_decided_before_the_canary_was_there_does_not_count() {
+        let mut canary = Canary::default();
+        canary.check(&[(Hook::ConfirmRollout, "c0", "k1")]);
+        canary.over.insert("k1".to_owned(), true);
+        canary.check(&[(Hook::ConfirmRollout, "c0", "k1"), (PRE, "c1", "k2"), (PRE, "c1", "k2")]);
+        // What was decided of the canary itself does.
+        canary.over.insert("k2".to_owned(), true);
+        canary.check(&[(PRE, "c1", "k2"), (Hook::Rollout, "c1", "k2")]);
+    }
+
+    #[test]
+    fn without_traffic_no_step_was_allowed() {
+        let mut canary = Canary::default();
+        canary.check(&[(PRE, "c1", "k1")]);
+        canary.kept.as_mut().expect("a release").increases = 1;
+        canary.check(&[(Hook::Rollout, "c1", "k1")]);
+        assert_eq!(canary.kept.as_ref().expect("a release").increases, 1);
+        canary.check(&[(PRE, "c1", "k1")]);
+        assert_eq!(canary.kept.expect("a release").increases, 0);
+    }
+
+    /// Whatever releases follow each other, with whichever hooks configured, no hook is ever about
+    /// another release than the one that Flagger is at, and each has one analysis.
+    #[test]
+    fn random_releases_are_told_apart() {
+        let seed: u64 = rand::random();
+        println!("seed {seed}");
+        let mut chance = StdRng::seed_from_u64(seed);
+        for _ in 0..2_000 {
+            let mut canary = Canary::default();
+            let has_confirm = chance.random_bool(0.5);
+            let has_post = chance.random_bool(0.5);
+            let names_itself = chance.random_bool(0.3);
+            let mut applied = "c0".to_owned();
+            let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+            for release in 0..6 {
+                // Often a text that was there before; never the one that is applied.
+                let mut next = format!("c{}", chance.random_range(0..4));
+                if next == applied {
+                    next = format!("{next}x");
+                }
+                let restarts = release > 0 && chance.random_bool(0.3);
+                let mut about_it: Vec<Option<String>> = Vec::new();
+                if has_confirm && !restarts {
+                    let checksum = if names_itself { &next } else { &applied };
+                    for _ in 0..chance.random_range(1..3) {
+                        let found = canary.call(Hook::ConfirmRollout, checksum, names_itself);
+                        about_it.push(Some(found.expect("confirm-rollout begins")));
+                    }
+                }
+                applied.clone_from(&next);
+                // Before it begins nothing is rolled back by an older verdict.
+                if let Some(found) = canary.call(Hook::Rollback, &applied, true) {
+                    assert!(!seen.contains_key(&found), "seed {seed}: rolled back by {found}");
+                }
+                about_it.push(canary.call(PRE, &applied, true));
+                for _ in 0..chance.random_range(0..5) {
+                    let hooks = [
+                        Hook::Rollout,
+                        Hook::Rollback,
+                        Hook::ConfirmTrafficIncrease,
+                        Hook::ConfirmPromotion,
+                    ];
+                    let hook = hooks[chance.random_range(0..hooks.len())];
+                    about_it.push(canary.call(hook, &applied, true));
+                }
+                if has_post && chance.random_bool(0.9) {
+                    about_it.push(canary.call(Hook::PostRollout, &applied, false));
+                }
+                let key = about_it[0].clone().expect("a release has an analysis");
+                assert!(about_it.iter().all(|found| found.as_ref() == Some(&key)), "seed {seed}");
+                assert_eq!(seen.insert(key, release), None, "seed {seed}: judged twice");
+            }
+        }
+    }
+}
