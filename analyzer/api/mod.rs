@@ -16,7 +16,9 @@ use tokio_util::sync::CancellationToken;
 use crate::telemetry::Telemetry;
 
 pub mod caller;
+pub mod deliveries;
 pub mod desk;
+pub mod interventions;
 pub mod problem;
 pub mod rules;
 pub mod server;
@@ -115,6 +117,8 @@ pub fn router(
         .route("/readyz", get(probes::readyz))
         .route("/", get(page::index))
         .route("/assets/{name}", get(page::asset))
+        .merge(deliveries::routes())
+        .merge(interventions::routes())
         .fallback(guard::no_such_path)
         .method_not_allowed_fallback(guard::no_such_method)
         .layer(middleware::from_fn_with_state(api.clone(), guard::guard))

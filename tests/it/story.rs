@@ -148,6 +148,7 @@ impl Story {
         let is_final = matches!(verdict, "rollback" | "promote" | "inconclusive");
         let at = STARTED_AT + elapsed_secs;
         Report {
+            overridden: None,
             rules: Some(RulesRef { name: "recommended".into(), sha256: "9f".repeat(32) }),
             verdict: verdict.into(),
             is_final,
