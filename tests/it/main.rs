@@ -35,6 +35,7 @@ mod fake_desk;
 mod grafana;
 mod history;
 mod house;
+mod interventions;
 mod kill;
 mod language;
 mod lints;

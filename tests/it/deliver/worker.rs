@@ -73,18 +73,18 @@ impl Outbox for Tapped {
 }
 
 /// A running worker over a store in memory.
-struct Bench {
-    store: SqliteStore,
+pub(crate) struct Bench {
+    pub(crate) store: SqliteStore,
     tapped: Arc<Tapped>,
     recorded: mpsc::UnboundedReceiver<(String, Outcome, String)>,
-    stop: CancellationToken,
-    wake: Arc<Notify>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) wake: Arc<Notify>,
     telemetry: Telemetry,
     worker: Option<JoinHandle<()>>,
 }
 
 impl Bench {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let store = SqliteStore::in_memory().await.expect("opens");
         let (sender, recorded) = mpsc::unbounded_channel();
         let tapped = Arc::new(Tapped {
@@ -97,7 +97,12 @@ impl Bench {
         Self { store, tapped, recorded, stop, wake, telemetry: Telemetry::new(), worker: None }
     }
 
-    fn start(&mut self, mechanisms: Vec<Arc<dyn Mechanism>>, options: WorkerOptions, now: Clock) {
+    pub(crate) fn start(
+        &mut self,
+        mechanisms: Vec<Arc<dyn Mechanism>>,
+        options: WorkerOptions,
+        now: Clock,
+    ) {
         let mechanisms = mechanisms.into_iter().map(|m| (m.name().to_owned(), m)).collect();
         let outbox = Arc::clone(&self.tapped) as Arc<dyn Outbox>;
         let worker = Worker::with_options(outbox, mechanisms, self.telemetry.clone(), now, options);
@@ -105,61 +110,75 @@ impl Bench {
     }
 
     /// Ends an analysis per key and mechanism at a moment.
-    async fn decide(&self, analyses: std::ops::Range<u32>, mechanisms: &[&str], at: Time) {
+    pub(crate) async fn decide(
+        &self,
+        analyses: std::ops::Range<u32>,
+        mechanisms: &[&str],
+        at: Time,
+    ) {
         let mut looks = Vec::new();
         for n in analyses {
             let id = format!("a{n}");
-            let new = NewAnalysis {
-                id: id.clone(),
-                idempotency_key: None,
-                service: "shop".to_owned(),
-                started: at,
-                order: "{}".to_owned(),
-                rules_name: "shop".to_owned(),
-                rules_text: String::new(),
-                calibration: None,
-                past: None,
-            };
-            self.store.create(new).await.expect("creates");
+            self.store.create(new(&id, at)).await.expect("creates");
             let deliveries = mechanisms.iter().map(|mechanism| NewDelivery {
                 key: format!("{id}.{mechanism}"),
                 mechanism: (*mechanism).to_owned(),
                 action: "rollback".to_owned(),
                 body: "{}".to_owned(),
             });
-            looks.push(Look {
-                analysis: id.clone(),
-                look: 1,
-                observation: Observation { at, signals: vec![], canary_gap: None },
-                carry: Carry::default(),
-                report: "{}".to_owned(),
-                verdict: "rollback".to_owned(),
-                decision: Some(Decision { at, advance_to: None, deliveries: deliveries.collect() }),
-            });
+            let deliveries = deliveries.collect();
+            let decision = Some(Decision { at, advance_to: None, deliveries });
+            looks.push(look(&id, 1, at, decision));
         }
         self.store.commit(looks).await.expect("commits");
         self.wake.notify_one();
     }
 
-    async fn next(&mut self) -> (String, Outcome, String) {
+    pub(crate) async fn next(&mut self) -> (String, Outcome, String) {
         let next = tokio::time::timeout(PATIENCE, self.recorded.recv()).await;
         next.expect("in time").expect("the outbox lives")
     }
 
-    async fn finish(mut self) {
+    pub(crate) async fn finish(mut self) {
         self.stop.cancel();
         let worker = self.worker.take().expect("was started");
         tokio::time::timeout(PATIENCE, worker).await.expect("in time").expect("no panic");
     }
 }
 
+pub(crate) fn new(id: &str, started: Time) -> NewAnalysis {
+    NewAnalysis {
+        id: id.to_owned(),
+        idempotency_key: None,
+        service: "shop".to_owned(),
+        started,
+        order: "{}".to_owned(),
+        rules_name: "shop".to_owned(),
+        rules_text: String::new(),
+        calibration: None,
+        past: None,
+    }
+}
+
+pub(crate) fn look(id: &str, number: u64, at: Time, decision: Option<Decision>) -> Look {
+    Look {
+        analysis: id.to_owned(),
+        look: number,
+        observation: Observation { at, signals: vec![], canary_gap: None },
+        carry: Carry::default(),
+        report: "{}".to_owned(),
+        verdict: "rollback".to_owned(),
+        decision,
+    }
+}
+
 /// How many deliveries are in a state.
-async fn tallied(store: &SqliteStore, state: DeliveryState) -> u64 {
+pub(crate) async fn tallied(store: &SqliteStore, state: DeliveryState) -> u64 {
     let tallies = store.tally().await.expect("counts");
     tallies.iter().filter_map(|tally| tally.by_state.get(&state)).sum()
 }
 
-fn quick() -> WorkerOptions {
+pub(crate) fn quick() -> WorkerOptions {
     let schedule = Schedule { base: Duration::from_millis(5), ..Schedule::default() };
     let outbox_wait = Duration::from_millis(5);
     WorkerOptions { schedule, outbox_wait, ..WorkerOptions::default() }
