@@ -14,7 +14,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::telemetry::Telemetry;
 
 pub mod caller;
+pub mod deliveries;
 pub mod desk;
+pub mod interventions;
 pub mod problem;
 pub mod rules;
 pub mod server;
@@ -136,5 +138,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(probes::readyz))
         .routes(routes!(page::index))
         .routes(routes!(page::asset))
+        .merge(deliveries::routes())
+        .merge(interventions::routes())
         .merge(integrations::routes())
 }

@@ -38,6 +38,7 @@ mod grafana;
 mod history;
 mod hook;
 mod house;
+mod interventions;
 mod kill;
 mod language;
 mod lints;
