@@ -6,12 +6,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    Router, middleware,
-    routing::{get, post},
-};
+use axum::{Router, middleware, routing::get};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::telemetry::Telemetry;
 
@@ -25,6 +23,7 @@ mod analyses;
 mod events;
 mod guard;
 mod input;
+mod openapi;
 mod page;
 mod probes;
 mod stall;
@@ -98,25 +97,39 @@ pub fn router(
 ) -> Router {
     let streams = Arc::new(Semaphore::new(options.streams_max));
     let api = Api { desk, telemetry, options: Arc::new(options), streams, stop };
-    Router::new()
-        .route("/v1/analyses", post(analyses::open).get(analyses::list))
-        .route("/v1/analyses/{id}", get(analyses::view))
-        .route("/v1/analyses/{id}/history", get(analyses::history))
-        .route("/v1/analyses/{id}/timeline", get(analyses::timeline))
-        .route("/v1/analyses/{id}/rules", get(rules::text_of_analysis))
-        .route("/v1/analyses/{id}/verdict", get(verdict::verdict))
-        .route("/v1/analyses/{id}/events", get(events::events))
-        .route("/v1/analyses/{id}/cancel", post(analyses::cancel))
-        .route("/v1/services", get(analyses::services))
-        .route("/v1/rules", get(rules::list))
-        .route("/v1/rules/{name}", get(rules::text))
-        .route("/metrics", get(probes::metrics))
-        .route("/healthz", get(probes::healthz))
-        .route("/readyz", get(probes::readyz))
-        .route("/", get(page::index))
-        .route("/assets/{name}", get(page::asset))
+    let (router, _) = routes().split_for_parts();
+    let document: Arc<str> = document().into();
+    router
+        .route(openapi::PATH, get(move || async move { openapi::deliver(&document) }))
         .fallback(guard::no_such_path)
         .method_not_allowed_fallback(guard::no_such_method)
         .layer(middleware::from_fn_with_state(api.clone(), guard::guard))
         .with_state(api)
+}
+
+/// The OpenAPI 3.1 document of the whole API, as JSON.
+pub fn document() -> String {
+    let (_, document) = routes().split_for_parts();
+    openapi::finished(document).to_json().expect("the document holds only strings and numbers")
+}
+
+/// Every route with its description.
+fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::with_openapi(openapi::head())
+        .routes(routes!(analyses::open, analyses::list))
+        .routes(routes!(analyses::view))
+        .routes(routes!(analyses::history))
+        .routes(routes!(analyses::timeline))
+        .routes(routes!(rules::text_of_analysis))
+        .routes(routes!(verdict::verdict))
+        .routes(routes!(events::events))
+        .routes(routes!(analyses::cancel))
+        .routes(routes!(analyses::services))
+        .routes(routes!(rules::list))
+        .routes(routes!(rules::text))
+        .routes(routes!(probes::metrics))
+        .routes(routes!(probes::healthz))
+        .routes(routes!(probes::readyz))
+        .routes(routes!(page::index))
+        .routes(routes!(page::asset))
 }

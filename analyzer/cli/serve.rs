@@ -10,8 +10,10 @@ use crate::{
     api::ApiOptions,
     config::{self, Config, mechanisms::MechanismOptions},
     deliver::{
-        Mechanism, Setting, argo_rollouts::ArgoRollouts, flagger::Flagger,
-        kubernetes_service::KubernetesService, kubernetes_undo::KubernetesUndo, webhook::Webhook,
+        Mechanism, Setting, alertmanager::Alertmanager, argo_rollouts::ArgoRollouts,
+        cloudevents::CloudEvents, flagger::Flagger, github::Github, gitlab::Gitlab,
+        kubernetes_service::KubernetesService, kubernetes_undo::KubernetesUndo, peer::SetupError,
+        slack::Slack, webhook::Webhook,
     },
     service::{self, ServiceOptions, system_clock},
     source::{client::Client, limits::SourceLimits, prometheus::PrometheusServer},
@@ -60,6 +62,7 @@ async fn serve(config: Config) -> anyhow::Result<u8> {
         rules_dir: config.rules,
         mechanisms,
         prometheus,
+        services: config.services,
         client,
         limits: SourceLimits::default(),
         timeout: config.timeout,
@@ -79,27 +82,35 @@ pub fn mechanisms(
     options: BTreeMap<String, MechanismOptions>,
     setting: &Setting,
 ) -> Result<BTreeMap<String, Arc<dyn Mechanism>>, UsageError> {
-    fn shared<M: Mechanism>(
-        made: Result<M, impl std::fmt::Display>,
-    ) -> Result<Arc<dyn Mechanism>, UsageError> {
-        made.map(|made| Arc::new(made) as Arc<dyn Mechanism>)
-            .map_err(|error| UsageError(error.to_string()))
-    }
-    let set_up = |(name, options): (String, MechanismOptions)| {
-        let mechanism = match options {
-            MechanismOptions::Webhook(options) => shared(Webhook::new(options, setting)),
-            MechanismOptions::KubernetesUndo(options) => {
-                shared(KubernetesUndo::new(options, setting))
-            }
-            MechanismOptions::KubernetesService(options) => {
-                shared(KubernetesService::new(options, setting))
-            }
-            MechanismOptions::ArgoRollouts(options) => shared(ArgoRollouts::new(options, setting)),
-            MechanismOptions::Flagger(options) => shared(Flagger::new(options, setting)),
-        }?;
+    let set_up = |(name, options)| {
+        let mechanism =
+            mechanism(options, setting).map_err(|error| UsageError(error.to_string()))?;
         Ok((name, mechanism))
     };
     options.into_iter().map(set_up).collect()
+}
+
+/// Sets one mechanism up; nothing is sent.
+pub fn mechanism(
+    options: MechanismOptions,
+    setting: &Setting,
+) -> Result<Arc<dyn Mechanism>, SetupError> {
+    Ok(match options {
+        MechanismOptions::Webhook(options) => Arc::new(Webhook::new(options, setting)?),
+        MechanismOptions::CloudEvents(options) => Arc::new(CloudEvents::new(options, setting)?),
+        MechanismOptions::KubernetesUndo(options) => {
+            Arc::new(KubernetesUndo::new(options, setting)?)
+        }
+        MechanismOptions::KubernetesService(options) => {
+            Arc::new(KubernetesService::new(options, setting)?)
+        }
+        MechanismOptions::ArgoRollouts(options) => Arc::new(ArgoRollouts::new(options, setting)?),
+        MechanismOptions::Flagger(options) => Arc::new(Flagger::new(options, setting)?),
+        MechanismOptions::Github(options) => Arc::new(Github::new(options, setting)?),
+        MechanismOptions::Gitlab(options) => Arc::new(Gitlab::new(options, setting)?),
+        MechanismOptions::Alertmanager(options) => Arc::new(Alertmanager::new(options, setting)?),
+        MechanismOptions::Slack(options) => Arc::new(Slack::new(options, setting)?),
+    })
 }
 
 /// A path that cannot serve as a store is the configuration's fault; anything else is not.

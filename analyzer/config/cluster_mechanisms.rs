@@ -166,7 +166,7 @@ impl Reading<'_> {
         }
         let deployment = deployment.map(|text| {
             let at = format!("{at}.deployment");
-            self.pattern(&at, &text, &kubernetes_service::DEPLOYMENT_NAMES)
+            self.pattern_of(&at, &text, &kubernetes_service::DEPLOYMENT_NAMES)
         });
         let common = Common { kind, cluster, namespace, object: ("service", service), revision };
         let (mapping, actions) = (kubernetes_service::MAPPING, &kubernetes_service::ACTIONS);
@@ -198,10 +198,10 @@ impl Reading<'_> {
         let cluster = self.named_cluster(&at, cluster.as_deref(), place.clusters);
         let names = &workload::NAMES;
         let object = object.as_deref().unwrap_or(OBJECT_DEFAULT);
-        let object = self.pattern(&format!("{at}.{key}"), object, names);
+        let object = self.pattern_of(&format!("{at}.{key}"), object, names);
         let is_missing = namespace.is_none();
         let namespace =
-            namespace.and_then(|text| self.pattern(&format!("{at}.namespace"), &text, names));
+            namespace.and_then(|text| self.pattern_of(&format!("{at}.namespace"), &text, names));
         if is_missing && cluster.as_ref().is_some_and(|cluster| cluster.namespace.is_none()) {
             self.fault(format!("{at}.namespace is missing, and the cluster has none of its own"));
         }
@@ -233,7 +233,7 @@ impl Reading<'_> {
         found.cloned()
     }
 
-    fn pattern(&mut self, at: &str, text: &str, names: &[&str]) -> Option<Pattern> {
+    fn pattern_of(&mut self, at: &str, text: &str, names: &[&str]) -> Option<Pattern> {
         Pattern::parse(text, names).map_err(|why| self.fault(format!("{at}: {why}"))).ok()
     }
 }

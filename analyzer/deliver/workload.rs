@@ -11,6 +11,7 @@ use super::{
     Attempt, Clock, Mechanism, Parcel, Setting,
     mapping::Mapping,
     payload::{DeployAction, VerdictData},
+    peer::{SetupError, SetupFault},
     retry,
     revision::Picked,
 };
@@ -61,6 +62,12 @@ pub struct WorkloadError {
     pub name: String,
     /// What is wrong.
     pub why: String,
+}
+
+impl From<WorkloadError> for SetupError {
+    fn from(WorkloadError { kind, name, why }: WorkloadError) -> Self {
+        Self { kind, name, fault: SetupFault::Options(why) }
+    }
 }
 
 /// The object of a mechanism, ready to be asked for.

@@ -11,6 +11,7 @@ mod bombs;
 mod browser;
 mod check;
 mod completions;
+mod contract;
 mod deliver;
 mod demo_service;
 mod display;
