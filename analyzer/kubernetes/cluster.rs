@@ -131,9 +131,14 @@ impl Cluster {
         self.namespace.as_deref()
     }
 
-    /// The server's host, for people.
-    pub fn host(&self) -> &str {
-        self.server.host_str().unwrap_or_default()
+    /// Scheme and host, for people.
+    pub fn place(&self) -> String {
+        self.server.origin().ascii_serialization()
+    }
+
+    /// Whether requests carry a token.
+    pub fn has_token(&self) -> bool {
+        self.credentials.token.is_some()
     }
 
     /// Reads an object.

@@ -6,5 +6,6 @@ mod kubernetes_service;
 mod kubernetes_undo;
 mod progressive;
 mod receiver;
+mod rights;
 mod webhook;
 mod worker;

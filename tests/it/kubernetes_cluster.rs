@@ -146,7 +146,7 @@ async fn a_kubeconfig_leads_to_its_server() {
     let options = kubeconfig::options(&path, Some("test"), Duration::from_secs(5)).expect("read");
     let cluster = Cluster::new(options, None).expect("good options");
     assert_eq!(cluster.list_pods(&name(NAMESPACE), "app=shop").await.expect("listed").len(), 2);
-    assert_eq!((cluster.host(), cluster.namespace()), ("127.0.0.1", None));
+    assert_eq!((cluster.place(), cluster.namespace()), (api.url(), Some(NAMESPACE)));
 }
 
 #[tokio::test]

@@ -52,6 +52,7 @@ mod replay;
 mod rule_tests;
 mod rule_weights;
 mod rules;
+mod runbook_deploys;
 mod runbooks;
 mod schema;
 mod service;

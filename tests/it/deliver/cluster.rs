@@ -110,4 +110,3 @@ pub(super) fn assert_is(attempt: &Attempt, ending: &str, words: &str) {
     assert!(found == ending && answer.contains(words), "{attempt:?} is not {ending}: {words}");
     assert!(!answer.contains(TOKEN) && !answer.contains('\n'), "{answer}");
 }
-

@@ -7,7 +7,7 @@ use rollgate::deliver::{
     payload::DeployAction,
     revision::Picked,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::cluster::{ROLLBACK, Told, assert_is, live, pattern, rehearsed, tell, workload};
 use crate::kube_api::{
@@ -100,7 +100,6 @@ async fn a_rollback_switches_first_and_scales_then() {
 async fn what_was_done_by_half_is_finished() {
     let api = town().await;
     // The switch is made; the scaling meets a server that is going down.
-    let selected = http(200, "{}");
     api.world(|world| {
         world.change(&service_key("shop"), |object| {
             object["spec"]["selector"]["version"] = json!("blue");
@@ -111,7 +110,6 @@ async fn what_was_done_by_half_is_finished() {
     assert_eq!(seen(&api), is("blue", 3, 3));
     assert_is(&tell(&switch(&api), ROLLBACK).await, "delivered", "is scaled to 0");
     assert_eq!(seen(&api), is("blue", 3, 0));
-    drop(selected);
 }
 
 #[tokio::test]
@@ -277,5 +275,4 @@ async fn options_that_cannot_work_are_refused() {
     check(&|o| o.service.cluster.server = "ftp://h".to_owned(), "begins with ftp:");
     check(&|o| o.service.cluster.server = "http://10.0.0.1".to_owned(), "in the clear");
     check(&|o| o.service.cluster.namespace = None, "namespace is missing");
-    let _ = Value::Null;
 }

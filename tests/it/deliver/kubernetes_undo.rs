@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use rollgate::deliver::{
-    Attempt, Mechanism,
+    Attempt, Checks, Mechanism, Parcel,
     kubernetes_undo::{ACTIONS, KubernetesUndo, MAPPING},
     mapping::Mapping,
     payload::DeployAction,
     revision::Picked,
+    sample::{self, Release},
 };
 use serde_json::{Value, json};
 
@@ -18,6 +19,9 @@ use crate::kube_api::{
     KubeApi, Mischief, TOKEN, http,
     templates::{NAMESPACE, deployment_key},
 };
+
+const RELEASE: Release<'_> =
+    Release { service: "shop", canary_version: "v2", baseline_version: "v1" };
 
 /// `shop` went from v0 over v1 to v2.
 async fn shop() -> KubeApi {
@@ -315,6 +319,22 @@ async fn what_is_not_its_business_is_left_alone() {
     let words = undo.does(DeployAction::Rollback);
     assert_eq!(words.as_deref(), Some("undo deployment production/{service}"));
     assert_eq!(undo.does(DeployAction::Promote), None);
+    let about = undo.about();
+    assert_eq!((about.kind, about.to, about.carries_token), ("kubernetes-undo", api.url(), true));
+    assert_eq!(
+        about.checks,
+        Checks::Itself("what runs now, by hash, image, version label or number".to_owned())
+    );
+    // A test event looks, and changes nothing, whatever is done on a decision.
+    let test =
+        Parcel { body: sample::test(&RELEASE, parcel(ROLLBACK).created), ..parcel(ROLLBACK) };
+    let hold = Mapping { hold: Some(ACTIONS[0]), ..MAPPING };
+    let told = KubernetesUndo::new(workload(&api, hold), &live()).expect("good options");
+    let words = "a test: deployment production/shop was read, and nothing is changed";
+    assert_is(&told.deliver(&test).await, "delivered", words);
+    api.takes(&[]);
+    assert_is(&told.deliver(&test).await, "failed", "401 Unauthorized");
+    assert_eq!(api.writes().len(), 0);
     let all = Mapping { promote: Some(ACTIONS[0]), ..MAPPING };
     let told = KubernetesUndo::new(workload(&api, all), &live()).expect("good options");
     assert!(told.does(DeployAction::Promote).is_some());

@@ -92,12 +92,14 @@ impl KubeApi {
         format!("http://{}", self.address)
     }
 
-    /// A kubeconfig for this server, in a directory.
+    /// A kubeconfig for this server, in a directory that is made.
     pub fn kubeconfig(&self, dir: &std::path::Path, token: &str) -> PathBuf {
-        let path = dir.join("kubeconfig");
+        std::fs::create_dir_all(dir).expect("a directory");
+        let path = dir.join("config");
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "test",
-            "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "rollgate" } }],
+            "contexts": [{ "name": "test", "context": {
+                "cluster": "test", "user": "rollgate", "namespace": templates::NAMESPACE } }],
             "clusters": [{ "name": "test", "cluster": { "server": self.url() } }],
             "users": [{ "name": "rollgate", "user": { "token": token } }],
         });
