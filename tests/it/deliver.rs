@@ -2,6 +2,11 @@
 //! badly as receivers do.
 
 mod order;
+mod cluster;
+mod kubernetes_service;
+mod kubernetes_undo;
+mod progressive;
 mod receiver;
+mod rights;
 mod webhook;
 mod worker;
