@@ -62,6 +62,8 @@ pub enum ConfigError {
         path: String,
         /// Where and what.
         found: String,
+        /// Line and column, from 1, where they are known.
+        place: Option<(usize, usize)>,
         /// What to do.
         hint: String,
     },
@@ -163,6 +165,7 @@ pub fn read_at_rest(
         return Err(ConfigError::Malformed {
             path: name,
             found: format!("the file has {bytes} bytes, at most {CONFIG_BYTES_MAX} are read"),
+            place: None,
             hint: "is this the configuration?".to_owned(),
         });
     }
@@ -170,11 +173,10 @@ pub fn read_at_rest(
     // Without an excerpt: a line may hold a URL that is a secret.
     let options = serde_saphyr::options! { with_snippet: false };
     let file: File = serde_saphyr::from_str_with_options(&text, options).map_err(|error| {
-        ConfigError::Malformed {
-            path: name.clone(),
-            found: error.to_string(),
-            hint: KEYS.to_owned(),
-        }
+        let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let place = error.location().map(|at| (number(at.line()), number(at.column())));
+        let (path, found, hint) = (name.clone(), error.to_string(), KEYS.to_owned());
+        ConfigError::Malformed { path, found, place, hint }
     })?;
     let base = path.parent().unwrap_or(Path::new("."));
     let (faults, readable) = (Vec::new(), Vec::new());
