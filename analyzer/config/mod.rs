@@ -134,8 +134,10 @@ pub enum Secrets {
 /// A configuration, and what was noticed while it was read.
 #[derive(Debug)]
 pub struct AtRest {
-    /// What it says.
-    pub config: Config,
+    /// What it says, as far as it can be told; not to be used while there are faults.
+    pub config: Option<Config>,
+    /// Values that cannot be used; all of them.
+    pub faults: Vec<String>,
     /// Files with secrets that everybody on the machine may read, by where they are named.
     pub readable: Vec<(String, PathBuf)>,
 }
@@ -146,13 +148,18 @@ pub struct AtRest {
 /// # Errors
 /// With every fault that it has.
 pub fn read(path: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
-    Ok(read_at_rest(path, env, Secrets::Read)?.config)
+    match read_at_rest(path, env, Secrets::Read)? {
+        AtRest { config: Some(config), faults, .. } if faults.is_empty() => Ok(config),
+        AtRest { faults, .. } => {
+            Err(ConfigError::Refused { path: path.display().to_string(), faults })
+        }
+    }
 }
 
 /// [`read`], for who wants to check it and may not have its secrets.
 ///
 /// # Errors
-/// As [`read`].
+/// When it cannot be read, or is not what a configuration looks like.
 pub fn read_at_rest(
     path: &Path,
     env: impl Fn(&str) -> Option<String>,
@@ -182,12 +189,7 @@ pub fn read_at_rest(
     let (faults, readable) = (Vec::new(), Vec::new());
     let mut reading = Reading { base, env: &env, faults, secrets, readable };
     let config = reading.config(file);
-    match config {
-        Some(config) if reading.faults.is_empty() => {
-            Ok(AtRest { config, readable: reading.readable })
-        }
-        Some(_) | None => Err(ConfigError::Refused { path: name, faults: reading.faults }),
-    }
+    Ok(AtRest { config, faults: reading.faults, readable: reading.readable })
 }
 
 /// The keys, for who wrote another one.

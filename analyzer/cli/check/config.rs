@@ -113,31 +113,42 @@ pub fn read(path: &Path, name: &str, text: &str, secrets: Secrets) -> Result<Pic
         Some(faults) => faults,
         None => unreachable!("a configuration is refused for a reason"),
     };
-    let AtRest { config, readable } =
+    let AtRest { config, faults, readable } =
         config::read_at_rest(path, |name| std::env::var(name).ok(), secrets)
             .map_err(|error| refused(remarks_of(error)))?;
-    let (mut mechanisms, mut faults, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+    let is_bad = |place: &str| {
+        let begins = |fault: &String| {
+            fault.strip_prefix(place).is_some_and(|rest| rest.starts_with(['.', ':', ' ']))
+        };
+        faults.iter().any(begins)
+    };
+    let (mut mechanisms, mut warnings, mut more) = (Vec::new(), Vec::new(), Vec::new());
     // Even by mistake nothing could be sent.
     let setting = Setting { now: system_clock(), rehearsal: Some(Rehearsal::default()) };
-    for (name, options) in &config.mechanisms {
+    for (name, options) in config.iter().flat_map(|config| &config.mechanisms) {
         let place = format!("mechanisms.{name}");
+        if is_bad(&place) {
+            continue;
+        }
         match serve::mechanism(options.clone(), &setting) {
             Ok(mechanism) => {
                 let drawn = draw(name, &*mechanism);
                 warnings.extend(concerns(&drawn, &place));
                 mechanisms.push(drawn);
             }
-            Err(error) => faults.push(fault(format!("{place}: {error}"))),
+            Err(error) => more.push(format!("{place}: {error}")),
         }
     }
+    let faults: Vec<Remark> = faults.into_iter().chain(more).map(fault).collect();
+    let config = match config {
+        Some(config) if faults.is_empty() => config,
+        Some(_) | None => return Err(refused(faults)),
+    };
     for (name, server) in &config.prometheus {
         if !server.headers.is_empty() && is_plain_beyond_loopback(&server.url) {
             let place = format!("prometheus.{name}.url");
             warnings.push(plain_http(place, &format!("prometheus {name}")));
         }
-    }
-    if !faults.is_empty() {
-        return Err(refused(faults));
     }
     warnings.extend(readable.into_iter().map(|(place, file)| Remark {
         place: Place::Keys(place),
@@ -197,8 +208,10 @@ fn plain_http(place: String, who: &str) -> Remark {
 
 /// A lint's name and what comes of it.
 fn warning(lint: &'static str) -> Option<(&'static str, String)> {
-    let why = LINTS.iter().find(|known| known.name == lint).map_or("", |known| known.why);
-    Some((lint, why.trim_end_matches('.').to_owned()))
+    let why = LINTS.iter().find(|known| known.name == lint).map_or(" ", |known| known.why);
+    // A sentence there is a clause here: "so: whoever listens ...".
+    let (first, rest) = why.trim_end_matches('.').split_at(1);
+    Some((lint, first.to_lowercase() + rest))
 }
 
 fn is_plain_beyond_loopback(url: &str) -> bool {
@@ -263,7 +276,10 @@ fn remarks_of(error: ConfigError) -> Vec<Remark> {
             vec![fault(format!("{path} cannot be read: {source}"))]
         }
         ConfigError::Malformed { found, place, hint, .. } => {
-            let mut remark = fault(found);
+            // The place is said where the line is shown.
+            let told = place.map(|(line, column)| format!(" at line {line}, column {column}"));
+            let short = told.and_then(|told| found.strip_suffix(&told).map(str::to_owned));
+            let mut remark = fault(short.unwrap_or(found));
             remark.hint = remark.hint.or(Some(hint));
             if let Some((line, column)) = place {
                 remark.place = Place::Position(line, column);
