@@ -245,3 +245,23 @@ fn secrets_need_not_be_at_hand() {
         err.contains("repository is \"shop\", expected owner/name") || err.contains("owner/name")
     );
 }
+
+/// What `README.md` shows of each kind is good.
+#[test]
+fn the_page_shows_mechanisms_that_are_good() {
+    let page = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let page = fs::read_to_string(page).unwrap();
+    let (_, shown) = page.split_once("# rollgate.yaml: one of each kind\n").unwrap();
+    let (shown, _) = shown.split_once("```").unwrap();
+    let folder = Folder::new(shown);
+    let args = ["--no-secrets", "--deny", "warnings", "--format", "json", "rollgate.yaml"];
+    let (code, out, err) = folder.check(&args, &[]);
+    assert_eq!(code, Some(0), "{out}{err}");
+    let checked: Value = serde_json::from_str(&out).unwrap();
+    let mechanisms = checked["files"][0]["configuration"]["mechanisms"].as_array().unwrap();
+    let mut kinds: Vec<&str> =
+        mechanisms.iter().map(|mechanism| mechanism["kind"].as_str().unwrap()).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    assert_eq!(kinds, ["alertmanager", "cloudevents", "github", "gitlab", "slack", "webhook"]);
+}
