@@ -6,8 +6,8 @@
 # make fuzz    cargo-fuzz on what reads rule files, FUZZ_SECS (600) seconds a target; needs `cargo install cargo-fuzz`
 # make demo    a release judged before your eyes
 
-PACKAGES := prometheus chromium
-BINARIES := prometheus chromium
+PACKAGES := prometheus prometheus-alertmanager chromium
+BINARIES := prometheus prometheus-alertmanager chromium
 
 FUZZ_TARGETS := rule_file test_file condition selector exposition
 FUZZ_SECS := 600

@@ -1,10 +1,12 @@
-//! `rollgate check FILE...`: reads rule files and says what each holds, or every fault of it, and
-//! what should not stay as it is.
+//! `rollgate check FILE...`: reads rule files and configurations and says what each holds, or every
+//! fault of it, and what should not stay as it is.
 //!
 //! As text, what good files hold goes to `out`, faults and warnings to `err`; what is made for
 //! machines goes to `out` whole. Every file is read, whatever is wrong with those before it. It
 //! judges nothing and asks no target.
 
+mod config;
+mod config_summary;
 mod files;
 mod github;
 mod json;
@@ -31,6 +33,7 @@ use super::{
     },
 };
 use crate::{
+    config::Secrets,
     rulefile::{self, Fault, Faults, RuleFile, StatedTraffic, lint},
     ruletest,
 };
@@ -47,13 +50,16 @@ Faults make a file bad: exit code 2. Warnings do not, unless they are denied: ea
 brackets, by which a rule (`allow: NAME`) or the whole file (`allow: [NAME, ...]`) does without it.
 With the traffic stated, here or in the file (`observe: { traffic: 20/s }`), it also warns of what
 cannot be decided at that traffic. Of a directory, `*.test.yaml` is left out; given by name,
-it is read as tests, without running them.
+it is read as tests, without running them. A configuration (`rollgate.yaml`, `*.rollgate.yaml`, or
+known by its keys) is read with its secrets, and shown with what each mechanism does; nothing is
+sent.
 
   rollgate check rules/                                   every rule file of a directory
   rollgate check --deny warnings --format github rules/   annotations in a GitHub job
-  rollgate check --traffic 2/s shop.yaml                  would it ever be promoted?")]
+  rollgate check --traffic 2/s shop.yaml                  would it ever be promoted?
+  rollgate check --no-secrets rollgate.yaml               where the secrets are not at hand")]
 pub struct CheckArgs {
-    /// Rule files, or directories of them.
+    /// Rule files, configurations, or directories of them.
     #[arg(required_unless_present = "list_lints", value_name = "FILE")]
     files: Vec<PathBuf>,
     /// How the result is written.
@@ -71,6 +77,9 @@ pub struct CheckArgs {
     /// Say what a good file holds in one line.
     #[arg(short, long)]
     quiet: bool,
+    /// Check configurations without reading their secrets.
+    #[arg(long)]
+    no_secrets: bool,
     /// Name every lint, and what it is for.
     #[arg(long)]
     list_lints: bool,
@@ -105,6 +114,8 @@ pub struct Options {
     pub deny_warnings: bool,
     /// Whether a good file is told in one line.
     pub quiet: bool,
+    /// Whether a configuration's secrets are read.
+    pub secrets: Secrets,
     /// What the lints reckon with, in the place of what a file states.
     pub traffic: Option<StatedTraffic>,
     /// How what good files hold is written.
@@ -133,6 +144,7 @@ impl Default for Options {
             format: Format::Text,
             deny_warnings: false,
             quiet: false,
+            secrets: Secrets::Read,
             traffic: None,
             out: Style::PLAIN,
             err: Style::PLAIN,
@@ -153,6 +165,7 @@ pub fn main(args: &CheckArgs) -> anyhow::Result<u8> {
         format: args.format,
         deny_warnings: args.deny == Some(Deny::Warnings),
         quiet: args.quiet,
+        secrets: if args.no_secrets { Secrets::StandIn } else { Secrets::Read },
         traffic: args.traffic.map(|rps| StatedTraffic { rps, baseline_rps: args.baseline_traffic }),
         out,
         err: Style { color: colored, columns },
@@ -175,6 +188,12 @@ pub fn check(
         let name = path.display().to_string();
         let outcome = match listed.and_then(|()| read(&path)) {
             Ok(text) if is_test(&path) => tests(&path, &name, &text),
+            Ok(text) if config::is_config(&path, &text) => {
+                match config::read(&path, &name, &text, options.secrets) {
+                    Ok(picture) => Outcome::Config(Box::new(picture)),
+                    Err(faults) => Outcome::Faulty(faults),
+                }
+            }
             Ok(text) => match rulefile::load_at(&name, &text, options.traffic) {
                 Ok(file) => Outcome::Good(Box::new(file)),
                 Err(faults) => Outcome::Faulty(faults),
@@ -237,6 +256,8 @@ struct Checked {
 
 enum Outcome {
     Good(Box<RuleFile>),
+    /// A configuration without faults.
+    Config(Box<config::Picture>),
     /// So many tests of a rule file, without faults.
     Tests {
         rules: String,
@@ -250,7 +271,7 @@ enum Outcome {
 impl Outcome {
     fn faults(&self) -> usize {
         match self {
-            Outcome::Good(_) | Outcome::Tests { .. } => 0,
+            Outcome::Good(_) | Outcome::Config(_) | Outcome::Tests { .. } => 0,
             Outcome::Faulty(faults) => faults.count(),
             Outcome::Unreadable(_) => 1,
         }
@@ -259,6 +280,7 @@ impl Outcome {
     fn warnings(&self) -> usize {
         match self {
             Outcome::Good(file) => file.warnings.len() + file.warnings_unlisted,
+            Outcome::Config(picture) => picture.warnings.len() + picture.warnings_unlisted,
             Outcome::Tests { .. } | Outcome::Faulty(_) | Outcome::Unreadable(_) => 0,
         }
     }
@@ -267,6 +289,7 @@ impl Outcome {
     fn unlisted(&self) -> usize {
         match self {
             Outcome::Good(file) => file.warnings_unlisted,
+            Outcome::Config(picture) => picture.warnings_unlisted,
             Outcome::Faulty(faults) => faults.count() - faults.iter().count(),
             Outcome::Tests { .. } | Outcome::Unreadable(_) => 0,
         }
@@ -284,9 +307,11 @@ fn refuse_traffic(
         Outcome::Good(file) if stated && !file.rules.steps.is_empty() => {
             Err(UsageError(format!("{name} has `steps`: {}", super::assume::STEPS_DIVIDE)).into())
         }
-        Outcome::Good(_) | Outcome::Tests { .. } | Outcome::Faulty(_) | Outcome::Unreadable(_) => {
-            Ok(())
-        }
+        Outcome::Good(_)
+        | Outcome::Config(_)
+        | Outcome::Tests { .. }
+        | Outcome::Faulty(_)
+        | Outcome::Unreadable(_) => Ok(()),
     }
 }
 
@@ -309,18 +334,26 @@ fn say(
                 }
             };
             write_out(out, &held)?;
-            let mut parts: Vec<String> = file
-                .warnings
-                .iter()
-                .map(|fault| fault.render(&file.text, options.err.color))
-                .collect();
-            if parts.is_empty() {
-                return Ok(());
+            let warnings = (file.warnings.as_slice(), file.warnings_unlisted);
+            match warned(warnings, &file.text, options.err.color) {
+                Some(warned) => format!("{warned}\n\n{name}: {told}\n\n"),
+                None => return Ok(()),
             }
-            if file.warnings_unlisted > 0 {
-                parts.push(format!("and {} more after these", file.warnings_unlisted));
+        }
+        Outcome::Config(picture) => {
+            let held = match options.quiet {
+                true => format!("{name}: {}\n", config_summary::sentence(picture)),
+                false => {
+                    let lines = config_summary::table(name, picture, options.out.columns);
+                    rendered(&lines, options.out.color) + "\n"
+                }
+            };
+            write_out(out, &held)?;
+            let warnings = (picture.warnings.as_slice(), picture.warnings_unlisted);
+            match warned(warnings, &picture.text, options.err.color) {
+                Some(warned) => format!("{warned}\n\n{name}: {told}\n\n"),
+                None => return Ok(()),
             }
-            format!("{}\n\n{name}: {told}\n\n", parts.join("\n\n"))
         }
         Outcome::Tests { rules, count } => {
             let told = plural(*count, "test");
@@ -332,6 +365,18 @@ fn say(
         Outcome::Unreadable(error) => format!("error: {error}\n\n"),
     };
     err.write_all(said.as_bytes()).context("write to stderr")
+}
+
+/// Warnings for a terminal, and how many more there are; none without any.
+fn warned((warnings, unlisted): (&[Fault], usize), text: &str, color: bool) -> Option<String> {
+    let mut parts: Vec<String> = warnings.iter().map(|fault| fault.render(text, color)).collect();
+    if parts.is_empty() {
+        return None;
+    }
+    if unlisted > 0 {
+        parts.push(format!("and {unlisted} more after these"));
+    }
+    Some(parts.join("\n\n"))
 }
 
 /// Everything that a fault says but its place, one thing a line.
@@ -360,9 +405,11 @@ fn tally(faults: usize, warnings: usize) -> String {
 fn list_lints(style: Style, out: &mut dyn Write) -> anyhow::Result<()> {
     let room = style.columns.saturating_sub(4).clamp(20, 96);
     let mut lines = Vec::new();
-    for lint in lint::ALL {
-        lines.push(Line::of(lint.name, Tone::Strong));
-        for text in [lint.what, lint.why] {
+    let of_rules = lint::ALL.iter().map(|lint| (lint.name, lint.what, lint.why));
+    let of_configs = config::LINTS.iter().map(|lint| (lint.name, lint.what, lint.why));
+    for (name, what, why) in of_rules.chain(of_configs) {
+        lines.push(Line::of(name, Tone::Strong));
+        for text in [what, why] {
             let wrapped = wrap(text, room, usize::MAX).into_iter();
             lines.extend(wrapped.map(|text| Line::of(format!("    {text}"), Tone::Plain)));
         }

@@ -21,6 +21,7 @@ pub mod assume;
 pub mod backtest;
 pub mod check;
 pub mod completions;
+pub mod deliver;
 pub mod demo;
 pub mod display;
 pub mod explain;
@@ -94,8 +95,10 @@ enum Command {
     Test(test::TestArgs),
     /// Judge past releases that a metrics server recorded, and times without any.
     Backtest(backtest::BacktestArgs),
-    /// Check rule files and say what they hold.
+    /// Check rule files and configurations and say what they hold.
     Check(check::CheckArgs),
+    /// Show what mechanisms would be sent, or send them a marked test event.
+    Deliver(deliver::DeliverArgs),
     /// Print the JSON Schema of rule files, for editors.
     Schema(schema::SchemaArgs),
     /// Print a script that completes commands and options in your shell.
@@ -150,6 +153,7 @@ pub fn main() -> ExitCode {
         Command::Test(args) => test::main(&args),
         Command::Backtest(args) => backtest::main(&args),
         Command::Check(args) => check::main(&args),
+        Command::Deliver(args) => deliver::main(&args),
         Command::Schema(args) => schema::main(&args),
         Command::Completions(args) => completions::main(&args, Cli::command()),
     };

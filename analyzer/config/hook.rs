@@ -13,7 +13,7 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    ConfigError, Secrets, file_text,
+    ConfigError, Secrets, file_text, malformed,
     reading::{Place, Reading},
     watch::duration,
 };
@@ -96,12 +96,9 @@ pub fn read(
 ) -> Result<(HookOptions, Keys), ConfigError> {
     let name = path.display().to_string();
     let text = file_text(path)?;
-    let file: File = serde_saphyr::from_str(&text).map_err(|error| ConfigError::Malformed {
-        path: name.clone(),
-        found: error.to_string(),
-        hint: "keys are listen, secrets, service, memory, directory, environment, timeout, wait, \
-               tries, interrupted, check, on; the README shows each"
-            .to_owned(),
+    let file: File = serde_saphyr::from_str(&text).map_err(|error| {
+        malformed(&name, &error, "keys are listen, secrets, service, memory, directory, environment, \
+                                  timeout, wait, tries, interrupted, check, on; the README shows each")
     })?;
     let base = path.parent().unwrap_or(Path::new("."));
     let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());

@@ -75,6 +75,8 @@ pub enum ConfigError {
         path: String,
         /// Where and what.
         found: String,
+        /// Line and column, from 1, where they are known.
+        place: Option<(usize, usize)>,
         /// What to do.
         hint: String,
     },
@@ -149,8 +151,10 @@ pub enum Secrets {
 /// A configuration, and what was noticed while it was read.
 #[derive(Debug)]
 pub struct AtRest {
-    /// What it says.
-    pub config: Config,
+    /// What it says, as far as it can be told; not to be used while there are faults.
+    pub config: Option<Config>,
+    /// Values that cannot be used; all of them.
+    pub faults: Vec<String>,
     /// Files with secrets that everybody on the machine may read, by where they are named.
     pub readable: Vec<(String, PathBuf)>,
 }
@@ -161,13 +165,18 @@ pub struct AtRest {
 /// # Errors
 /// With every fault that it has.
 pub fn read(path: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
-    Ok(read_at_rest(path, env, Secrets::Read)?.config)
+    match read_at_rest(path, env, Secrets::Read)? {
+        AtRest { config: Some(config), faults, .. } if faults.is_empty() => Ok(config),
+        AtRest { faults, .. } => {
+            Err(ConfigError::Refused { path: path.display().to_string(), faults })
+        }
+    }
 }
 
 /// [`read`], for who wants to check it and may not have its secrets.
 ///
 /// # Errors
-/// As [`read`].
+/// When it cannot be read, or is not what a configuration looks like.
 pub fn read_at_rest(
     path: &Path,
     env: impl Fn(&str) -> Option<String>,
@@ -177,27 +186,25 @@ pub fn read_at_rest(
     let text = file_text(path)?;
     // Without an excerpt: a line may hold a URL that is a secret.
     let options = serde_saphyr::options! { with_snippet: false };
-    let file: File = serde_saphyr::from_str_with_options(&text, options).map_err(|error| {
-        ConfigError::Malformed {
-            path: name.clone(),
-            found: error.to_string(),
-            hint: KEYS.to_owned(),
-        }
-    })?;
+    let file: File = serde_saphyr::from_str_with_options(&text, options)
+        .map_err(|error| malformed(&name, &error, KEYS))?;
     let base = path.parent().unwrap_or(Path::new("."));
     let mut reading = Reading::new(base, &env, secrets);
     let config = reading.config(file);
-    match config {
-        Some(config) if reading.faults.is_empty() => {
-            Ok(AtRest { config, readable: reading.readable })
-        }
-        Some(_) | None => Err(ConfigError::Refused { path: name, faults: reading.faults }),
-    }
+    Ok(AtRest { config, faults: reading.faults, readable: reading.readable })
 }
 
 /// The keys, for who wrote another one.
 const KEYS: &str = "keys are listen, allow_remote, store, rules, timeout, mechanisms, clusters, prometheus, services, \
                     watch; the README shows each";
+
+/// What a file is refused with that is not of the shape of a configuration.
+fn malformed(path: &str, error: &serde_saphyr::Error, hint: &str) -> ConfigError {
+    let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let place = error.location().map(|at| (number(at.line()), number(at.column())));
+    let (path, found, hint) = (path.to_owned(), error.to_string(), hint.to_owned());
+    ConfigError::Malformed { path, found, place, hint }
+}
 
 /// The text of a configuration file, which is not large.
 fn file_text(path: &Path) -> Result<String, ConfigError> {
@@ -208,6 +215,7 @@ fn file_text(path: &Path) -> Result<String, ConfigError> {
         return Err(ConfigError::Malformed {
             path: name,
             found: format!("the file has {bytes} bytes, at most {CONFIG_BYTES_MAX} are read"),
+            place: None,
             hint: "is this the configuration?".to_owned(),
         });
     }

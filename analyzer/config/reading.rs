@@ -157,17 +157,19 @@ impl Reading<'_> {
         {
             self.readable.push((at.to_owned(), file));
         }
-        let read = match (&place.env, &place.file) {
-            (Some(name), None) => {
-                (self.env)(name).ok_or_else(|| format!("environment variable {name} is not set"))
-            }
-            (None, Some(file)) => {
-                self.text(file).map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
-            }
-            _ => Err("expected either `env: NAME` or `file: PATH`".to_owned()),
-        };
+        let read =
+            match (&place.env, &place.file) {
+                (Some(name), None) => (self.env)(name).ok_or_else(|| {
+                    format!("environment variable {name} is not set, expected the secret in it")
+                }),
+                (None, Some(file)) => {
+                    self.text(file).map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
+                }
+                _ => Err("the secret has no place, expected either `env: NAME` or `file: PATH`"
+                    .to_owned()),
+            };
         let read = read.and_then(|secret| match secret.is_empty() {
-            true => Err("the secret is empty".to_owned()),
+            true => Err("the secret is empty, expected one".to_owned()),
             false => Ok(secret),
         });
         read.map(Secret::new).map_err(|fault| self.fault(format!("{at}: {fault}"))).ok()

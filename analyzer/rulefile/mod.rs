@@ -26,6 +26,7 @@ mod literal;
 mod meaning;
 mod promql;
 mod release;
+pub mod remark;
 mod rules;
 mod schema;
 mod selector;

@@ -14,6 +14,9 @@ use rollgate::{
 };
 use serde_json::Value;
 
+/// Lints of configurations, beside those of rule files.
+const CONFIG_LINTS: usize = 5;
+
 fn repository(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
 }
@@ -206,6 +209,7 @@ fn json_is_one_object_of_a_stable_shape() {
     let states: Vec<&Value> = files.iter().map(|file| &file["state"]).collect();
     assert_eq!(states, ["good", "good", "faulty", "unreadable"]);
     let expected = [
+        "configuration",
         "error",
         "faults",
         "faults_count",
@@ -273,7 +277,7 @@ fn sarif_is_a_log_of_its_standard() {
         only(rule, &["id"], &known);
         known[..3].iter().for_each(|key| text(&rule[key]));
     }
-    assert_eq!(rules.len(), lint::ALL.len() + 2);
+    assert_eq!(rules.len(), lint::ALL.len() + 2 + CONFIG_LINTS);
     let results = run["results"].as_array().expect("a list");
     assert_eq!(results.len(), 4);
     for result in results {

@@ -30,7 +30,11 @@ pub fn named(paths: &[PathBuf]) -> Vec<(PathBuf, anyhow::Result<()>)> {
     files
 }
 
-fn list(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+/// The rule files of a directory, by name.
+///
+/// # Errors
+/// When it cannot be listed, holds none, or too many.
+pub fn list(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let entries = directory
         .read_dir()
         .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>())

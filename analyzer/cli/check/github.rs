@@ -12,6 +12,9 @@ pub fn render(checked: &[Checked]) -> String {
     for Checked { name, outcome, .. } in checked {
         match outcome {
             Outcome::Good(file) => file.warnings.iter().for_each(|fault| out += &command(fault)),
+            Outcome::Config(picture) => {
+                picture.warnings.iter().for_each(|fault| out += &command(fault));
+            }
             Outcome::Tests { .. } => {}
             Outcome::Faulty(faults) => faults.iter().for_each(|fault| out += &command(fault)),
             Outcome::Unreadable(error) => {

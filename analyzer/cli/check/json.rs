@@ -1,9 +1,14 @@
 //! What `check --format json` says: one object, whose keys do not change their meaning.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
-use super::{Checked, Outcome};
-use crate::rulefile::Fault;
+use super::{
+    Checked, Outcome,
+    config::{Drawn, Picture},
+};
+use crate::{deliver::Checks, rulefile::Fault};
 
 /// The version of the shape.
 const SCHEMA: &str = "rollgate.check.v1";
@@ -42,6 +47,39 @@ struct FileShape<'c> {
     /// At most 50; `warnings_count` counts all.
     warnings: Vec<FaultShape<'c>>,
     warnings_count: usize,
+    /// What a good configuration says; null of any other file.
+    configuration: Option<ConfigShape<'c>>,
+}
+
+/// A configuration.
+#[derive(Serialize)]
+struct ConfigShape<'c> {
+    listen: String,
+    store: String,
+    /// The directory of rule files, how many there are, and how many of them load.
+    rules: String,
+    rule_files: usize,
+    rule_files_good: usize,
+    /// Names of metrics servers.
+    prometheus: Vec<&'c str>,
+    /// Services that are watched between releases.
+    watch: Vec<&'c str>,
+    mechanisms: Vec<MechanismShape<'c>>,
+}
+
+/// A mechanism.
+#[derive(Serialize)]
+struct MechanismShape<'c> {
+    name: &'c str,
+    kind: &'c str,
+    /// Scheme and host.
+    to: &'c str,
+    /// `nobody`, `receiver`, `people`, or `itself`: who compares what is changed with what was judged.
+    checked_by: &'static str,
+    /// What is compared; null unless it is by itself.
+    checks: Option<&'c str>,
+    /// What it does on each decision; null where that is nothing.
+    on: BTreeMap<String, Option<&'c str>>,
 }
 
 /// One fault or warning. Lines and columns count from 1, columns in characters; the end is the first
@@ -88,12 +126,17 @@ fn file(checked: &Checked) -> FileShape<'_> {
         faults_count: checked.outcome.faults(),
         warnings: Vec::new(),
         warnings_count: checked.outcome.warnings(),
+        configuration: None,
     };
     match &checked.outcome {
         Outcome::Good(file) => {
             shape.service = Some(&file.rules.service);
             shape.sha256 = Some(&file.sha256);
             shape.warnings = file.warnings.iter().map(fault).collect();
+        }
+        Outcome::Config(picture) => {
+            shape.warnings = picture.warnings.iter().map(fault).collect();
+            shape.configuration = Some(configuration(picture));
         }
         Outcome::Tests { .. } => {}
         Outcome::Faulty(faults) => {
@@ -106,6 +149,39 @@ fn file(checked: &Checked) -> FileShape<'_> {
         }
     }
     shape
+}
+
+fn configuration(picture: &Picture) -> ConfigShape<'_> {
+    let config = &picture.config;
+    let (rule_files_good, rule_files) = picture.rule_files;
+    ConfigShape {
+        listen: config.listen.to_string(),
+        store: config.store.display().to_string(),
+        rules: config.rules.display().to_string(),
+        rule_files,
+        rule_files_good,
+        prometheus: config.prometheus.keys().map(String::as_str).collect(),
+        watch: config.watch.iter().map(|watch| watch.service.as_str()).collect(),
+        mechanisms: picture.mechanisms.iter().map(mechanism).collect(),
+    }
+}
+
+fn mechanism(drawn: &Drawn) -> MechanismShape<'_> {
+    let (checked_by, checks) = match &drawn.about.checks {
+        Checks::Nobody => ("nobody", None),
+        Checks::Receiver => ("receiver", None),
+        Checks::People => ("people", None),
+        Checks::Itself(checks) => ("itself", Some(checks.as_str())),
+    };
+    let on = drawn.does.iter().map(|(action, does)| (action.to_string(), does.as_deref()));
+    MechanismShape {
+        name: &drawn.name,
+        kind: drawn.about.kind,
+        to: &drawn.about.to,
+        checked_by,
+        checks,
+        on: on.collect(),
+    }
 }
 
 fn fault(fault: &Fault) -> FaultShape<'_> {

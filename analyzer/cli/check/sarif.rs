@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Checked, Outcome};
+use super::{Checked, Outcome, config};
 use crate::rulefile::{Fault, lint};
 
 /// The rule of every fault.
@@ -25,11 +25,14 @@ pub fn render(checked: &[Checked]) -> String {
         ),
     ];
     rules.extend(lint::ALL.iter().map(|lint| rule(lint.name, "warning", lint.what, lint.why)));
+    let of_configs = config::LINTS.iter();
+    rules.extend(of_configs.map(|lint| rule(lint.name, "warning", lint.what, lint.why)));
     let mut results = Vec::new();
     let mut notes = Vec::new();
     for Checked { name, outcome, .. } in checked {
         match outcome {
             Outcome::Good(file) => results.extend(file.warnings.iter().map(result)),
+            Outcome::Config(picture) => results.extend(picture.warnings.iter().map(result)),
             Outcome::Tests { .. } => {}
             Outcome::Faulty(faults) => results.extend(faults.iter().map(result)),
             Outcome::Unreadable(error) => results.push(json!({
@@ -78,7 +81,8 @@ fn rule(id: &str, level: &str, what: &str, why: &str) -> Value {
 
 /// A rule's place in the list of rules.
 fn index(id: &str) -> usize {
-    let lints = lint::ALL.iter().map(|lint| lint.name);
+    let of_configs = config::LINTS.iter().map(|lint| lint.name);
+    let lints = lint::ALL.iter().map(|lint| lint.name).chain(of_configs);
     [FAULT, UNREADABLE].into_iter().chain(lints).position(|known| known == id).unwrap_or(0)
 }
 

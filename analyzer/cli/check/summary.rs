@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Lines that one cell may take.
-const CELL_LINES_MAX: usize = 4;
+pub(super) const CELL_LINES_MAX: usize = 4;
 /// Widest prose.
 const PROSE_WIDTH_MAX: usize = 100;
 
@@ -58,7 +58,7 @@ pub fn table(name: &str, file: &RuleFile, columns: usize) -> Vec<Line> {
 }
 
 /// Rows under a heading, each column as wide as it has to be and the widest of them wrapped.
-fn matrix(head: [&str; 3], rows: Vec<[String; 3]>, columns: usize) -> Vec<Line> {
+pub(super) fn matrix(head: [&str; 3], rows: Vec<[String; 3]>, columns: usize) -> Vec<Line> {
     let wide = |column: usize| {
         let cells = rows.iter().map(|row| width(&row[column]));
         cells.chain([width(head[column])]).max().unwrap_or(0)

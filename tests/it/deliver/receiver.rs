@@ -12,11 +12,15 @@ use std::{
 
 use rollgate::{
     deliver::{
-        Clock, Setting,
+        Attempt, Clock, Parcel, Setting,
+        names::NAMES,
+        payload::DeployAction,
+        peer::PeerOptions,
+        sample::{self, Release},
         webhook::{self, Shape, Webhook, WebhookOptions},
     },
     engine::observation::Time,
-    outward::tls::TlsOptions,
+    outward::{pattern::Pattern, tls::TlsOptions},
     telemetry::secret::Secret,
 };
 use tokio::{
@@ -49,6 +53,8 @@ pub(crate) enum Reply {
     Floods,
     /// Repeats the request's secrets.
     Echoes,
+    /// 200 with this as JSON.
+    Json(String),
 }
 
 pub(crate) const OK: Reply = Reply::Says("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nthanks");
@@ -57,6 +63,8 @@ pub(crate) const ERROR: Reply = Reply::Says("HTTP/1.1 500 Oh\r\ncontent-length: 
 /// One received request.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
+    /// Method and target, as they came.
+    pub(crate) line: String,
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: String,
 }
@@ -132,11 +140,13 @@ async fn read_request(stream: &mut TcpStream) -> std::io::Result<Request> {
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
         .collect();
-    let length: usize = headers["content-length"].parse().expect("a number");
+    let line = text.lines().next().unwrap_or_default().trim_end_matches(" HTTP/1.1").to_owned();
+    let length = headers.get("content-length").map_or("0", String::as_str);
+    let length: usize = length.parse().expect("a number");
     while bytes.len() < head + 4 + length {
         stream.read_buf(&mut bytes).await?;
     }
-    Ok(Request { headers, body: String::from_utf8_lossy(&bytes[head + 4..]).into_owned() })
+    Ok(Request { line, headers, body: String::from_utf8_lossy(&bytes[head + 4..]).into_owned() })
 }
 
 async fn answer(
@@ -158,6 +168,11 @@ async fn answer(
                 stream.write_all(&[b'x'; 100_000]).await?;
                 flooded.fetch_add(100_000, Ordering::SeqCst);
             }
+        }
+        Reply::Json(body) => {
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: ";
+            let text = format!("{head}{}\r\n\r\n{body}", body.len());
+            stream.write_all(text.as_bytes()).await?;
         }
         Reply::Echoes => {
             let body = format!("{:?} {SECRET} /hook/token-in-the-path", request.headers);
@@ -184,4 +199,60 @@ pub(crate) fn options(name: &str, address: SocketAddr, timeout: Duration) -> Web
 pub(crate) fn webhook(name: &str, address: SocketAddr, timeout: Duration) -> Webhook {
     Webhook::new(options(name, address, timeout), &Setting::live(real_clock()))
         .expect("good options")
+}
+
+/// How to reach a receiver that no header is needed for.
+pub(crate) fn peer(name: &str, address: SocketAddr, path: &str) -> PeerOptions {
+    PeerOptions {
+        name: name.to_owned(),
+        url: Secret::new(format!("http://{address}{path}")),
+        headers: vec![],
+        timeout: Duration::from_secs(5),
+        tls: TlsOptions::default(),
+    }
+}
+
+/// Half past ten on a day in 2023.
+pub(crate) const NOW: Time = Time(1_700_000_000_000);
+
+/// A setting whose clock stands still.
+pub(crate) fn setting() -> Setting {
+    Setting::live(Arc::new(|| NOW))
+}
+
+pub(crate) const RELEASE: Release<'static> =
+    Release { service: "shop", canary_version: "v2", baseline_version: "v1" };
+
+/// A decision on its way.
+pub(crate) fn decided(action: DeployAction) -> Parcel {
+    parcel(sample::rehearsal(action, &RELEASE, NOW))
+}
+
+/// An event on its way.
+pub(crate) fn parcel(body: String) -> Parcel {
+    Parcel {
+        key: "a1.m".to_owned(),
+        analysis: "a1".to_owned(),
+        mechanism: "m".to_owned(),
+        body,
+        attempts: 0,
+        created: NOW,
+    }
+}
+
+pub(crate) fn pattern(text: &str) -> Pattern {
+    Pattern::parse(text, &NAMES).expect("known names")
+}
+
+pub(crate) fn delivered(answer: &str) -> Attempt {
+    Attempt::Delivered { answer: answer.to_owned() }
+}
+
+pub(crate) fn refused(answer: &str) -> Attempt {
+    Attempt::Refused { answer: answer.to_owned() }
+}
+
+pub(crate) fn failed(answer: &str, secs: Option<u64>) -> Attempt {
+    let retry_after = secs.map(Duration::from_secs);
+    Attempt::Failed { answer: answer.to_owned(), retry_after }
 }

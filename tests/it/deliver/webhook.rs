@@ -38,7 +38,7 @@ async fn a_receiver_that_follows_standard_webhooks_accepts_the_signature() {
     let receiver = Receiver::start(&[OK]).await;
     let attempt = receiver.webhook("hook").deliver(&parcel()).await;
     assert_eq!(attempt, Attempt::Delivered { answer: "200 OK: thanks".to_owned() });
-    let [Request { headers, body }] = &receiver.requests()[..] else { panic!("one request") };
+    let [Request { headers, body, .. }] = &receiver.requests()[..] else { panic!("one request") };
     assert_eq!(*body, parcel().body);
     assert_eq!(headers["authorization"], TOKEN);
     assert_eq!(headers["content-type"], "application/json");
