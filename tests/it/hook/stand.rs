@@ -257,21 +257,36 @@ impl Sender {
 
     /// Sends a body as it is.
     pub async fn raw(&self, headers: &[(String, String)], body: impl Into<reqwest::Body>) -> Said {
+        self.try_raw(headers, body).await.expect("an answer")
+    }
+
+    /// The same; none when no answer came.
+    async fn try_raw(
+        &self,
+        headers: &[(String, String)],
+        body: impl Into<reqwest::Body>,
+    ) -> Option<Said> {
         let mut request = self.client.post(&self.url).body(body);
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let answer = request.send().await.unwrap();
+        let answer = request.send().await.ok()?;
         let status = answer.status().as_u16();
         let retry_after = answer.headers().get("retry-after");
         let retry_after = retry_after.map(|value| value.to_str().unwrap().to_owned());
-        Said { status, retry_after, body: answer.json().await.unwrap() }
+        Some(Said { status, retry_after, body: answer.json().await.ok()? })
     }
 
     /// Sends a signed event.
     pub async fn send(&self, id: &str, event: &Value) -> Said {
         let body = event.to_string();
         self.raw(&self.headers(id, body.as_bytes(), &self.keys, 0), body).await
+    }
+
+    /// Sends a signed event; none when no answer came.
+    pub async fn try_send(&self, id: &str, event: &Value) -> Option<Said> {
+        let body = event.to_string();
+        self.try_raw(&self.headers(id, body.as_bytes(), &self.keys, 0), body).await
     }
 
     /// Sends again and again, as long as it is told "later".
