@@ -40,7 +40,7 @@ fn events(dice: &mut StdRng) -> Vec<(String, Value)> {
             let id = id.clone();
             move |step| (format!("{id}.step{step}"), advance(&id, step))
         });
-        let last = if number % 2 == 0 { "rollback" } else { "promote" };
+        let last = if number.is_multiple_of(2) { "rollback" } else { "promote" };
         steps.chain([(id.clone(), verdict(&id, last))]).collect::<Vec<_>>()
     };
     let mut events: Vec<_> = (0..ANALYSES).flat_map(of_analysis).collect();
@@ -105,6 +105,8 @@ async fn whatever_is_done_is_done_once_over_a_dozen_kills() {
     };
     tokio::join!(killing, all);
     check(&stand.read("diary"), &told.lock().unwrap());
+    // Without this the test would not have met what it is for.
+    assert!(stand.read("stderr.log").contains("of an earlier hook still runs"), "no kill hit one");
 }
 
 fn check(diary: &str, told: &BTreeMap<String, BTreeSet<u16>>) {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::stand::{Running, Stand, eventually, executable, verdict};
+use super::stand::{Running, Stand, eventually, executable, kill, verdict};
 
 /// Writes the call down; then a `case` over its words.
 fn stand_in(stand: &Stand, name: &str, script: &str) {
@@ -192,8 +192,7 @@ async fn a_rollback_whose_hook_was_killed_is_brought_to_its_end() {
     let script = stand.read("hook.memory");
     let pid = script.rsplit("\"pid\":").next().unwrap().split(',').next().unwrap();
     // The host takes the rest of it down as well.
-    let group = format!("-{pid}");
-    assert!(Command::new("kill").args(["-KILL", "--", &group]).status().unwrap().success());
+    kill("KILL", &format!("-{pid}"));
     std::fs::remove_file(stand.path("stuck")).unwrap();
     let said = hook.sender.until_told("a1.host", &event).await;
     assert_eq!(said.outcome(), (200, "done"), "{said:?}");

@@ -149,6 +149,12 @@ impl Stand {
     }
 }
 
+/// Sends a signal to a process, or to the group of a number with a minus sign.
+pub fn kill(signal: &str, process: &str) {
+    let kill = format!("kill -{signal} -- $0");
+    assert!(Command::new("sh").args(["-c", &kill, process]).status().unwrap().success());
+}
+
 pub fn executable(path: &Path) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
@@ -191,8 +197,7 @@ impl Running {
 
     /// SIGTERM, and how it ended.
     pub async fn terminate(&mut self) -> ExitStatus {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        kill("TERM", &self.child.id().to_string());
         eventually("the hook ends", async || self.child.try_wait().unwrap()).await
     }
 
