@@ -69,8 +69,9 @@ async fn an_advance_never_overtakes_what_came_after_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_world_is_not_written_to() {
-    let stand =
-        Stand::with_script("check: [cat, version]\n", "echo ran >> diary; echo v1 > version");
+    // What a check says beside the version is for people.
+    let check = "check: [sh, -c, 'echo looking >&2; cat version']\n";
+    let stand = Stand::with_script(check, "echo ran >> diary; echo v1 > version");
     let hook = stand.start();
     let check = async |id: &str, action: &str, version: &str, expected: (u16, &str, &str)| {
         stand.write("version", version);

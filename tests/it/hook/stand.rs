@@ -151,7 +151,7 @@ impl Stand {
 
 /// Sends a signal to a process, or to the group of a number with a minus sign.
 pub fn kill(signal: &str, process: &str) {
-    let kill = format!("kill -{signal} -- $0");
+    let kill = format!("kill -{signal} $0");
     assert!(Command::new("sh").args(["-c", &kill, process]).status().unwrap().success());
 }
 
