@@ -258,3 +258,23 @@ async fn a_script_that_toggles_is_run_once() {
     assert!(said.outcome() == (410, "refused") && said.because("v1.2.3 runs now"), "{said:?}");
     assert_eq!(calls(&stand, &["script"]), ["script rollback"]);
 }
+
+#[test]
+fn the_examples_are_good_where_they_lie() {
+    let rules = [
+        ("compose", "pg-neo-graph-rl"),
+        ("systemd-git", "deia-bot-controller"),
+        ("blue-green-script", "adaptive-learning"),
+    ];
+    for (example, rules) in rules {
+        let folder =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/deploy").join(example);
+        let key = |_: &str| Some(super::stand::KEY.to_owned());
+        let path = folder.join("rollgate.yaml");
+        let config = rollgate::config::read(&path, key).unwrap();
+        assert!(config.rules.join(format!("{rules}.yaml")).is_file(), "{}", path.display());
+        assert_eq!(config.mechanisms.len(), 1, "{}", path.display());
+        let env = |name: &str| std::env::var(name).ok().or_else(|| key(name));
+        rollgate::config::hook::read(&folder.join("hook.yaml"), env).unwrap();
+    }
+}
