@@ -16,7 +16,8 @@ use bytes::Bytes;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
-    process::{Child, Command},
+    net::unix::pipe,
+    process::{Child, ChildStdin, Command},
     time::timeout,
 };
 
@@ -62,17 +63,27 @@ pub enum End {
 pub struct Ran {
     /// How it ended.
     pub end: End,
-    /// The end of its stdout.
+    /// The end of its stdout; with [`Outputs::Together`] of all it said.
     pub stdout: String,
-    /// The end of all it said, stdout and stderr as they came.
+    /// The end of all it said.
     pub said: String,
     /// How long it took.
     pub took: Duration,
 }
 
+/// How a command's two outputs are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outputs {
+    /// From one pipe, in the order in which they were written.
+    Together,
+    /// From two, so that stdout can be told; between them there is no order.
+    Apart,
+}
+
 /// A command that runs.
 pub struct Running {
     child: Child,
+    outputs: [Option<Box<dyn AsyncRead + Send + Unpin>>; 2],
     input: Bytes,
     timeout: Duration,
     began: Instant,
@@ -87,23 +98,43 @@ pub fn start(
     setting: &Setting,
     environment: &Environment,
     input: Bytes,
+    outputs: Outputs,
 ) -> io::Result<Running> {
     let (program, arguments) = argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let inherited = INHERITED.into_iter().chain(setting.inherit.iter().map(String::as_str));
     let inherited = inherited.filter_map(|name| Some((name, std::env::var_os(name)?)));
-    let child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(arguments)
         .env_clear()
         .envs(inherited)
         .envs(environment)
         .current_dir(&setting.directory)
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
         .process_group(0)
-        .kill_on_drop(true)
-        .spawn()?;
-    Ok(Running { child, input, timeout: setting.timeout, began: Instant::now() })
+        .kill_on_drop(true);
+    let (child, outputs) = match outputs {
+        Outputs::Together => {
+            let (reader, writer) = io::pipe()?;
+            command.stdout(writer.try_clone()?).stderr(writer);
+            let child = command.spawn()?;
+            let reader = pipe::Receiver::from_owned_fd(reader.into())?;
+            (child, [boxed(Some(reader)), None])
+        }
+        Outputs::Apart => {
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut child = command.spawn()?;
+            let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+            (child, [boxed(stdout), boxed(stderr)])
+        }
+    };
+    Ok(Running { child, outputs, input, timeout: setting.timeout, began: Instant::now() })
+}
+
+fn boxed(
+    pipe: Option<impl AsyncRead + Send + Unpin + 'static>,
+) -> Option<Box<dyn AsyncRead + Send + Unpin>> {
+    pipe.map(|pipe| Box::new(pipe) as Box<dyn AsyncRead + Send + Unpin>)
 }
 
 impl Running {
@@ -116,9 +147,9 @@ impl Running {
     pub async fn finish(mut self) -> Ran {
         let group = self.child.id().and_then(|id| Pid::from_raw(id as i32));
         let mut heard = Heard::default();
-        let pipes = (self.child.stdin.take(), self.child.stdout.take(), self.child.stderr.take());
+        let stdin = self.child.stdin.take();
         let end = {
-            let talk = talk(pipes, &self.input, &mut heard);
+            let talk = talk(stdin, self.outputs, &self.input, &mut heard);
             tokio::pin!(talk);
             let mut is_silent = false;
             let mut ended = None;
@@ -179,14 +210,13 @@ fn signal(group: Option<Pid>, signal: Signal) {
     }
 }
 
-type Pipes = (
-    Option<tokio::process::ChildStdin>,
-    Option<tokio::process::ChildStdout>,
-    Option<tokio::process::ChildStderr>,
-);
-
 /// Writes the input and reads both outputs until nobody holds their other ends.
-async fn talk((stdin, stdout, stderr): Pipes, input: &[u8], heard: &mut Heard) {
+async fn talk(
+    stdin: Option<ChildStdin>,
+    [mut out, mut err]: [Option<impl AsyncRead + Unpin>; 2],
+    input: &[u8],
+    heard: &mut Heard,
+) {
     let write = async {
         if let Some(mut stdin) = stdin {
             // A command that does not read its input is free to.
@@ -194,7 +224,6 @@ async fn talk((stdin, stdout, stderr): Pipes, input: &[u8], heard: &mut Heard) {
         }
     };
     let read = async {
-        let (mut out, mut err) = (stdout, stderr);
         let (mut out_buffer, mut err_buffer) = (vec![0; 8 << 10], vec![0; 8 << 10]);
         while out.is_some() || err.is_some() {
             tokio::select! {

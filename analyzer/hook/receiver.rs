@@ -4,7 +4,10 @@
 //! Nothing of a body is read as an event before its signature is good. Every answer is one small
 //! JSON object, since the sender keeps its beginning.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -24,10 +27,13 @@ use super::{
     event::{self, Body, Event, ID_BYTES_MAX},
     runner::Ask,
 };
-use crate::deliver::{
-    Clock,
-    payload::EVENT_BYTES_MAX,
-    sign::{ID_HEADER, Keys, SIGNATURE_HEADER, Signed, TIMESTAMP_HEADER},
+use crate::{
+    deliver::{
+        Clock,
+        payload::EVENT_BYTES_MAX,
+        sign::{ID_HEADER, Keys, SIGNATURE_HEADER, Signed, TIMESTAMP_HEADER},
+    },
+    engine::observation::Time,
 };
 
 /// Where events are sent to.
@@ -39,11 +45,35 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Seconds after which a sender that was told "later" may come again.
 const RETRY_AFTER_SECS: &str = "5";
 
+/// Time between two log lines about requests whose signature is not good: anybody can send those,
+/// and as many as they like.
+const UNSIGNED_LOG_INTERVAL: Duration = Duration::from_secs(10);
+
 struct Shared {
     options: Arc<HookOptions>,
     keys: Keys,
     asks: mpsc::Sender<Ask>,
     now: Clock,
+    unsigned: Mutex<Unsigned>,
+}
+
+/// Requests whose signature was not good, since one was last logged.
+#[derive(Default)]
+struct Unsigned {
+    logged: Option<Time>,
+    count: u64,
+}
+
+impl Unsigned {
+    /// Counts one, and says how many there were when it is time for a log line.
+    fn count(&mut self, now: Time) -> Option<u64> {
+        self.count += 1;
+        if self.logged.is_some_and(|logged| now.since(logged) < UNSIGNED_LOG_INTERVAL) {
+            return None;
+        }
+        self.logged = Some(now);
+        Some(std::mem::take(&mut self.count))
+    }
 }
 
 /// All routes.
@@ -53,7 +83,8 @@ pub(super) fn router(
     asks: mpsc::Sender<Ask>,
     now: Clock,
 ) -> Router {
-    let shared = Arc::new(Shared { options, keys, asks, now });
+    let unsigned = Mutex::default();
+    let shared = Arc::new(Shared { options, keys, asks, now, unsigned });
     Router::new()
         .route(PATH, post(take))
         .route("/healthz", get(|| async { say(StatusCode::OK, json!({ "status": "pass" })) }))
@@ -91,7 +122,10 @@ async fn read(shared: &Shared, headers: &HeaderMap, body: HttpBody) -> Result<Ev
     let signed = signed(headers).map_err(|words| unusable(StatusCode::BAD_REQUEST, words))?;
     let body = collect(headers, body).await?;
     if let Err(fault) = shared.keys.verify(signed, &body, (shared.now)()) {
-        tracing::warn!(%fault, "an event was not accepted");
+        let mut unsigned = shared.unsigned.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = unsigned.count((shared.now)()) {
+            tracing::warn!(%fault, count, "events were not accepted");
+        }
         return Err(unusable(StatusCode::UNAUTHORIZED, fault));
     }
     let refused = |words: String| {
@@ -176,4 +210,16 @@ fn say(status: StatusCode, body: impl serde::Serialize) -> Response {
     // A sender has one event and no more; a connection kept open would hold a place of the few.
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_unsigned_requests_is_a_line_now_and_then() {
+        let mut unsigned = Unsigned::default();
+        let found: Vec<_> = [0, 1, 9_999, 10_000, 10_001].map(|at| unsigned.count(Time(at))).into();
+        assert_eq!(found, [Some(1), None, None, Some(3), None]);
+    }
 }

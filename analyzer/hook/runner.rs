@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Answer, Argv, HookOptions, Interrupted, Outcome, WAITING_MAX,
-    command::{self, End, GRACE, Ran},
+    command::{self, End, GRACE, Outputs, Ran},
     environment,
     event::Event,
     memory::{self, Memory, Process, State},
@@ -246,9 +246,9 @@ impl Runner {
     }
 
     fn begin(&mut self, job: Job, stage: Stage) {
-        let argv = match (stage, &self.options.check) {
-            (Stage::Check, Some(check)) => check,
-            (Stage::Check, None) | (Stage::Command, _) => &job.argv,
+        let (argv, outputs) = match (stage, &self.options.check) {
+            (Stage::Check, Some(check)) => (check, Outputs::Apart),
+            (Stage::Check, None) | (Stage::Command, _) => (&job.argv, Outputs::Together),
         };
         let id = &job.event.id;
         if matches!(stage, Stage::Command)
@@ -258,7 +258,7 @@ impl Runner {
         }
         let environment = environment::of(&job.event);
         let input = job.event.body.clone();
-        match command::start(argv, &self.options.setting, &environment, input) {
+        match command::start(argv, &self.options.setting, &environment, input, outputs) {
             Ok(running) => {
                 // A crash between these lines leaves a process that nobody knows of; there is no
                 // way to know its number before it is.

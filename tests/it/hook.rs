@@ -1,5 +1,6 @@
 //! `rollgate hook`: the real binary, real commands, signed requests as they come over the wire.
 
+mod chaos;
 mod commands;
 mod contract;
 mod crash;

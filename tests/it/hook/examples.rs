@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::stand::{Running, Stand, eventually, executable, verdict};
+use super::stand::{Running, Stand, eventually, executable, kill, verdict};
 
 /// Writes the call down; then a `case` over its words.
 fn stand_in(stand: &Stand, name: &str, script: &str) {
@@ -192,8 +192,7 @@ async fn a_rollback_whose_hook_was_killed_is_brought_to_its_end() {
     let script = stand.read("hook.memory");
     let pid = script.rsplit("\"pid\":").next().unwrap().split(',').next().unwrap();
     // The host takes the rest of it down as well.
-    let group = format!("-{pid}");
-    assert!(Command::new("kill").args(["-KILL", "--", &group]).status().unwrap().success());
+    kill("KILL", &format!("-{pid}"));
     std::fs::remove_file(stand.path("stuck")).unwrap();
     let said = hook.sender.until_told("a1.host", &event).await;
     assert_eq!(said.outcome(), (200, "done"), "{said:?}");
@@ -258,4 +257,24 @@ async fn a_script_that_toggles_is_run_once() {
         .await;
     assert!(said.outcome() == (410, "refused") && said.because("v1.2.3 runs now"), "{said:?}");
     assert_eq!(calls(&stand, &["script"]), ["script rollback"]);
+}
+
+#[test]
+fn the_examples_are_good_where_they_lie() {
+    let rules = [
+        ("compose", "pg-neo-graph-rl"),
+        ("systemd-git", "deia-bot-controller"),
+        ("blue-green-script", "adaptive-learning"),
+    ];
+    for (example, rules) in rules {
+        let folder =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/deploy").join(example);
+        let key = |_: &str| Some(super::stand::KEY.to_owned());
+        let path = folder.join("rollgate.yaml");
+        let config = rollgate::config::read(&path, key).unwrap();
+        assert!(config.rules.join(format!("{rules}.yaml")).is_file(), "{}", path.display());
+        assert_eq!(config.mechanisms.len(), 1, "{}", path.display());
+        let env = |name: &str| std::env::var(name).ok().or_else(|| key(name));
+        rollgate::config::hook::read(&folder.join("hook.yaml"), env).unwrap();
+    }
 }

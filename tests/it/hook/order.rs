@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
 
-use super::stand::{Stand, advance, verdict};
+use super::stand::{Stand, advance, eventually, verdict};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_events_at_once_run_once_each_and_one_after_the_other() {
@@ -45,15 +45,18 @@ async fn an_advance_never_overtakes_what_came_after_it() {
         async move { sender.send("slow", &verdict("other", "promote")).await }
     });
     stand.until_runs(2).await;
-    let waiting = async |id: &'static str, event| {
+    let send = |id: &'static str, event| {
         let sender = sender.clone();
-        let sent = tokio::spawn(async move { sender.send(id, &event).await });
-        let held = || stand.read("hook.memory").contains(&format!("\"id\":\"{id}\""));
-        super::stand::eventually("it is taken", async || held().then_some(())).await;
-        sent
+        tokio::spawn(async move { sender.send(id, &event).await })
     };
-    let step = waiting("b.step1", advance("b", 1)).await;
-    let back = waiting("b", verdict("b", "rollback")).await;
+    let taken = async |id: &str| {
+        let held = || stand.read("hook.memory").contains(&format!("\"id\":\"{id}\""));
+        eventually("it is taken", async || held().then_some(())).await;
+    };
+    let step = send("b.step1", advance("b", 1));
+    taken("b.step1").await;
+    let back = send("b", verdict("b", "rollback"));
+    taken("b").await;
     std::fs::remove_file(stand.path("wait")).unwrap();
     assert_eq!(slow.await.unwrap().outcome(), (200, "done"));
     let step = step.await.unwrap();
@@ -66,8 +69,9 @@ async fn an_advance_never_overtakes_what_came_after_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_world_is_not_written_to() {
-    let stand =
-        Stand::with_script("check: [cat, version]\n", "echo ran >> diary; echo v1 > version");
+    // What a check says beside the version is for people.
+    let check = "check: [sh, -c, 'echo looking >&2; cat version']\n";
+    let stand = Stand::with_script(check, "echo ran >> diary; echo v1 > version");
     let hook = stand.start();
     let check = async |id: &str, action: &str, version: &str, expected: (u16, &str, &str)| {
         stand.write("version", version);

@@ -149,6 +149,12 @@ impl Stand {
     }
 }
 
+/// Sends a signal to a process, or to the group of a number with a minus sign.
+pub fn kill(signal: &str, process: &str) {
+    let kill = format!("kill -{signal} $0");
+    assert!(Command::new("sh").args(["-c", &kill, process]).status().unwrap().success());
+}
+
 pub fn executable(path: &Path) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
@@ -191,8 +197,7 @@ impl Running {
 
     /// SIGTERM, and how it ended.
     pub async fn terminate(&mut self) -> ExitStatus {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        kill("TERM", &self.child.id().to_string());
         eventually("the hook ends", async || self.child.try_wait().unwrap()).await
     }
 
@@ -257,21 +262,36 @@ impl Sender {
 
     /// Sends a body as it is.
     pub async fn raw(&self, headers: &[(String, String)], body: impl Into<reqwest::Body>) -> Said {
+        self.try_raw(headers, body).await.expect("an answer")
+    }
+
+    /// The same; none when no answer came.
+    async fn try_raw(
+        &self,
+        headers: &[(String, String)],
+        body: impl Into<reqwest::Body>,
+    ) -> Option<Said> {
         let mut request = self.client.post(&self.url).body(body);
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let answer = request.send().await.unwrap();
+        let answer = request.send().await.ok()?;
         let status = answer.status().as_u16();
         let retry_after = answer.headers().get("retry-after");
         let retry_after = retry_after.map(|value| value.to_str().unwrap().to_owned());
-        Said { status, retry_after, body: answer.json().await.unwrap() }
+        Some(Said { status, retry_after, body: answer.json().await.ok()? })
     }
 
     /// Sends a signed event.
     pub async fn send(&self, id: &str, event: &Value) -> Said {
         let body = event.to_string();
         self.raw(&self.headers(id, body.as_bytes(), &self.keys, 0), body).await
+    }
+
+    /// Sends a signed event; none when no answer came.
+    pub async fn try_send(&self, id: &str, event: &Value) -> Option<Said> {
+        let body = event.to_string();
+        self.try_raw(&self.headers(id, body.as_bytes(), &self.keys, 0), body).await
     }
 
     /// Sends again and again, as long as it is told "later".
