@@ -121,7 +121,7 @@ pub fn main(args: &RunArgs) -> anyhow::Result<u8> {
 fn past_arm(arm: &ArmSource) -> Option<ArmSource> {
     match arm {
         ArmSource::Selector { .. } => Some(arm.clone()),
-        ArmSource::Targets(_) => None,
+        ArmSource::Targets(_) | ArmSource::Found(_) => None,
     }
 }
 

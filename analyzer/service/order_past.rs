@@ -88,7 +88,7 @@ impl ServiceDesk {
         let source = self.arm("baseline", arm, order.prometheus.as_deref(), &mut Vec::new())?;
         match source {
             ArmSource::Selector { .. } => {}
-            ArmSource::Targets(_) => return None,
+            ArmSource::Targets(_) | ArmSource::Found(_) => return None,
         }
         let options = CollectorOptions {
             specs: case.specs.clone(),
