@@ -57,6 +57,8 @@ async fn serve(config: Config) -> anyhow::Result<u8> {
         rules_dir: config.rules,
         mechanisms,
         prometheus,
+        clusters: BTreeMap::new(),
+        discovery: config.discovery,
         services: config.services,
         client,
         limits: SourceLimits::default(),

@@ -14,15 +14,18 @@ use serde::Deserialize;
 
 use crate::source::prometheus::{PrometheusLimits, PrometheusOptions};
 
+pub mod discovery;
 pub mod mechanisms;
 mod reading;
 pub mod services;
 pub mod template;
 pub mod watch;
 
+use discovery::DiscoveryOptions;
 use mechanisms::MechanismOptions;
 use reading::{Place, Reading};
 use services::KnownService;
+use template::NAMES;
 use watch::WatchOptions;
 
 /// Largest configuration file.
@@ -43,6 +46,8 @@ pub struct Config {
     pub mechanisms: BTreeMap<String, MechanismOptions>,
     /// Metrics servers by name.
     pub prometheus: BTreeMap<String, PrometheusOptions>,
+    /// Where targets are found, by name.
+    pub discovery: BTreeMap<String, DiscoveryOptions>,
     /// What is known of services, by name.
     pub services: BTreeMap<String, KnownService>,
     /// Services that are watched between releases.
@@ -99,6 +104,8 @@ struct File {
     #[serde(default)]
     prometheus: BTreeMap<String, Server>,
     #[serde(default)]
+    discovery: BTreeMap<String, discovery::Discovery>,
+    #[serde(default)]
     services: BTreeMap<String, services::Service>,
     #[serde(default)]
     watch: BTreeMap<String, watch::Watch>,
@@ -143,10 +150,9 @@ pub fn read(path: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Config,
     let file: File = serde_saphyr::from_str(&text).map_err(|error| ConfigError::Malformed {
         path: name.clone(),
         found: error.to_string(),
-        hint:
-            "keys are listen, allow_remote, store, rules, timeout, mechanisms, prometheus, services, \
-               watch; the README shows each"
-                .to_owned(),
+        hint: "keys are listen, allow_remote, store, rules, timeout, mechanisms, prometheus, \
+               discovery, services, watch; the README shows each"
+            .to_owned(),
     })?;
     let base = path.parent().unwrap_or(Path::new("."));
     let mut reading = Reading { base, env: &env, faults: Vec::new() };
@@ -176,14 +182,28 @@ impl Reading<'_> {
             self.faults
                 .push(format!("rules is {}, expected a directory of rule files", rules.display()));
         }
+        let mut names = NAMES.to_vec();
+        names.extend(file.services.values().flat_map(services::Service::parameters));
+        let discovery = self.discoveries(file.discovery, &names, &[]);
         let known = services::Known {
+            discoveries: discovery.keys().map(String::as_str).collect(),
             mechanisms: mechanisms.keys().map(String::as_str).collect(),
             prometheus: prometheus.keys().map(String::as_str).collect(),
         };
         let services = self.services(file.services, &known);
-        let watch = watch::read(file.watch, &mut self.faults);
+        let watch = watch::read(file.watch, &discovery, &mut self.faults);
         let listen = listen?;
-        Some(Config { listen, store, rules, timeout, mechanisms, prometheus, services, watch })
+        Some(Config {
+            listen,
+            store,
+            rules,
+            timeout,
+            mechanisms,
+            prometheus,
+            discovery,
+            services,
+            watch,
+        })
     }
 
     fn listen(&mut self, text: &str, allow_remote: bool) -> Option<SocketAddr> {

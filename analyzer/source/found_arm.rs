@@ -43,6 +43,12 @@ impl FoundArm {
         format!("{}{}", self.finder.about(), self.matches.words())
     }
 
+    /// How many instances are known now.
+    pub fn count(&self) -> usize {
+        let known = self.finder.known();
+        known.listed.iter().filter(|listed| self.matches.holds(&listed.labels)).count()
+    }
+
     /// Its instances as far as they are known now. Only the very first answer is waited for.
     pub(super) async fn targets(&self, wait: Duration) -> Result<Vec<Target>, Missing> {
         let known = self.finder.known_within(wait).await;
