@@ -315,11 +315,12 @@ impl Reading<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Secrets;
 
     fn read(text: &str) -> (BTreeMap<String, DiscoveryOptions>, String) {
         let entries = serde_saphyr::from_str(text).expect("the shape");
         let env = |_: &str| None;
-        let mut reading = Reading { base: Path::new("/etc/x"), env: &env, faults: Vec::new() };
+        let mut reading = Reading::new(Path::new("/etc/x"), &env, Secrets::Read);
         let options = reading.discoveries(entries, &["service", "namespace"], &["main"]);
         (options, reading.faults.join("\n"))
     }
