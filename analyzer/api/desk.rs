@@ -85,8 +85,14 @@ pub enum DeskError {
 /// service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "service": "shop", "rules": "recommended",
+    "canary": { "version": "v2", "targets": ["http://10.0.0.7:8080"] },
+    "baseline": { "version": "v1", "targets": ["http://10.0.0.5:8080"] },
+}))]
 pub struct OpenAnalysis {
     /// The service being released.
+    #[schema(min_length = 1, max_length = 200)]
     pub service: String,
     /// Name of a rule file in the configured directory, without `.yaml`; the service's own when
     /// left out.
@@ -107,15 +113,17 @@ pub struct OpenAnalysis {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parameters: BTreeMap<String, String>,
     /// The client's key: the same key opens the same analysis once.
+    #[schema(min_length = 1, max_length = 200)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
     /// Watch at least this long instead of what the rule file says, in seconds; all steps together.
+    #[schema(exclusive_minimum = 0, maximum = 604800)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_secs: Option<f64>,
 }
 
-/// One arm of an order: targets to scrape, or a selector for a metrics server. With neither the
-/// configuration says where it is found.
+/// One arm of an order: targets to scrape, a selector for a metrics server, a name to resolve or a
+/// discovery of the configuration. With none of them the configuration says where it is found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ArmOrder {
@@ -128,12 +136,25 @@ pub struct ArmOrder {
     /// PromQL label matchers that choose its series: `job="shop",version="v2"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
+    /// A name and a port, all of whose addresses are instances: `shop-canary.internal:8080`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<String>,
+    /// Name of a configured discovery that finds its instances.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discover: Option<String>,
+    /// Labels that those of the discovery have which belong to the arm; `!v1` stands for any other
+    /// value than `v1`.
+    #[serde(default, rename = "match", skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 impl ArmOrder {
     /// Whether it says where its instances are.
     pub fn is_placed(&self) -> bool {
-        !self.targets.is_empty() || self.selector.is_some()
+        !self.targets.is_empty()
+            || self.selector.is_some()
+            || self.dns.is_some()
+            || self.discover.is_some()
     }
 }
 
@@ -297,9 +318,11 @@ pub struct WatchedService {
 #[serde(deny_unknown_fields)]
 pub struct CancelAnalysis {
     /// Who cancels.
+    #[schema(max_length = 256)]
     #[serde(default)]
     pub who: String,
     /// Why.
+    #[schema(max_length = 2000)]
     #[serde(default)]
     pub why: String,
 }

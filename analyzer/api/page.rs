@@ -59,7 +59,7 @@ pub(super) async fn index(headers: HeaderMap) -> Response {
 /// A file of the page.
 #[utoipa::path(
     get, path = "/assets/{name}", tag = "page",
-    params(("name" = String, Path, description = "Name of the file")),
+    params(("name" = String, Path, description = "Name of the file", example = "app.js")),
     responses(
         (status = 200, description = "The file", content(
             (String = "text/javascript"), (String = "text/css"), (String = "image/svg+xml"))),

@@ -24,7 +24,7 @@ use crate::{
     deliver::{
         Mechanism, Setting,
         sign::{Keys, Signed},
-        webhook::{self, Webhook, WebhookOptions},
+        webhook::{self, Shape, Webhook, WebhookOptions},
     },
     demo::{
         receiver::{Delivery, Receiver},
@@ -227,6 +227,7 @@ async fn start_service(
             headers: Vec::new(),
             timeout: Duration::from_secs(5),
             tls: TlsOptions::default(),
+            shape: Shape::default(),
             mapping: webhook::MAPPING,
         },
         &Setting::live(system_clock()),
@@ -240,6 +241,8 @@ async fn start_service(
         mechanisms: BTreeMap::from([(MECHANISM.to_owned(), webhook)]),
         prometheus: BTreeMap::new(),
         watch: Vec::new(),
+        clusters: BTreeMap::new(),
+        discovery: BTreeMap::new(),
         services: BTreeMap::new(),
         client: Client::new().context("the http client cannot be set up")?,
         limits: SourceLimits::default(),

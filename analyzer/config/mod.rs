@@ -12,17 +12,25 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::source::prometheus::{PrometheusLimits, PrometheusOptions};
+use crate::{
+    kubernetes::ClusterOptions,
+    source::prometheus::{PrometheusLimits, PrometheusOptions},
+};
 
+mod cluster_mechanisms;
+mod clusters;
+pub mod discovery;
 pub mod mechanisms;
 mod reading;
 pub mod services;
 pub mod template;
 pub mod watch;
 
+use discovery::DiscoveryOptions;
 use mechanisms::MechanismOptions;
 use reading::{Place, Reading};
 use services::KnownService;
+use template::NAMES;
 use watch::WatchOptions;
 
 /// Largest configuration file.
@@ -41,8 +49,12 @@ pub struct Config {
     pub timeout: Duration,
     /// Mechanisms by name.
     pub mechanisms: BTreeMap<String, MechanismOptions>,
+    /// Kubernetes API servers by name.
+    pub clusters: BTreeMap<String, ClusterOptions>,
     /// Metrics servers by name.
     pub prometheus: BTreeMap<String, PrometheusOptions>,
+    /// Where targets are found, by name.
+    pub discovery: BTreeMap<String, DiscoveryOptions>,
     /// What is known of services, by name.
     pub services: BTreeMap<String, KnownService>,
     /// Services that are watched between releases.
@@ -97,7 +109,11 @@ struct File {
     #[serde(default)]
     mechanisms: BTreeMap<String, mechanisms::Mechanism>,
     #[serde(default)]
+    clusters: BTreeMap<String, clusters::Entry>,
+    #[serde(default)]
     prometheus: BTreeMap<String, Server>,
+    #[serde(default)]
+    discovery: BTreeMap<String, discovery::Discovery>,
     #[serde(default)]
     services: BTreeMap<String, services::Service>,
     #[serde(default)]
@@ -126,9 +142,43 @@ fn default_rules() -> PathBuf {
     PathBuf::from("rules")
 }
 
+/// Whether secrets are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrets {
+    /// From where they are; one that is not there is a fault.
+    Read,
+    /// Something stands for each of them, so that a configuration can be checked where they are
+    /// not. Nothing may be sent with it.
+    StandIn,
+}
+
+/// A configuration, and what was noticed while it was read.
+#[derive(Debug)]
+pub struct AtRest {
+    /// What it says.
+    pub config: Config,
+    /// Files with secrets that everybody on the machine may read, by where they are named.
+    pub readable: Vec<(String, PathBuf)>,
+}
+
 /// Reads a configuration file. Relative paths in it are taken from where it lies. `env` looks up
 /// environment variables.
+///
+/// # Errors
+/// With every fault that it has.
 pub fn read(path: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
+    Ok(read_at_rest(path, env, Secrets::Read)?.config)
+}
+
+/// [`read`], for who wants to check it and may not have its secrets.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_at_rest(
+    path: &Path,
+    env: impl Fn(&str) -> Option<String>,
+    secrets: Secrets,
+) -> Result<AtRest, ConfigError> {
     let name = path.display().to_string();
     let unreadable = |source| ConfigError::Unreadable { path: name.clone(), source };
     let bytes = std::fs::metadata(path).map_err(unreadable)?.len();
@@ -140,28 +190,36 @@ pub fn read(path: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Config,
         });
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    let file: File = serde_saphyr::from_str(&text).map_err(|error| ConfigError::Malformed {
-        path: name.clone(),
-        found: error.to_string(),
-        hint:
-            "keys are listen, allow_remote, store, rules, timeout, mechanisms, prometheus, services, \
-               watch; the README shows each"
-                .to_owned(),
+    // Without an excerpt: a line may hold a URL that is a secret.
+    let options = serde_saphyr::options! { with_snippet: false };
+    let file: File = serde_saphyr::from_str_with_options(&text, options).map_err(|error| {
+        ConfigError::Malformed {
+            path: name.clone(),
+            found: error.to_string(),
+            hint: KEYS.to_owned(),
+        }
     })?;
     let base = path.parent().unwrap_or(Path::new("."));
-    let mut reading = Reading { base, env: &env, faults: Vec::new() };
+    let mut reading = Reading::new(base, &env, secrets);
     let config = reading.config(file);
     match config {
-        Some(config) if reading.faults.is_empty() => Ok(config),
+        Some(config) if reading.faults.is_empty() => {
+            Ok(AtRest { config, readable: reading.readable })
+        }
         Some(_) | None => Err(ConfigError::Refused { path: name, faults: reading.faults }),
     }
 }
+
+/// The keys, for who wrote another one.
+const KEYS: &str = "keys are listen, allow_remote, store, rules, timeout, mechanisms, clusters, \
+                    prometheus, discovery, services, watch; the README shows each";
 
 impl Reading<'_> {
     fn config(&mut self, file: File) -> Option<Config> {
         let listen = self.listen(&file.listen, file.allow_remote);
         let timeout = self.duration("timeout", file.timeout.as_deref());
-        let mechanisms = self.mechanisms(file.mechanisms);
+        let clusters = self.clusters(file.clusters);
+        let mechanisms = self.mechanisms(file.mechanisms, &clusters);
         let mut prometheus = BTreeMap::new();
         for (name, Server { url, headers, timeout }) in file.prometheus {
             let at = format!("prometheus.{name}");
@@ -176,14 +234,29 @@ impl Reading<'_> {
             self.faults
                 .push(format!("rules is {}, expected a directory of rule files", rules.display()));
         }
+        let mut names = NAMES.to_vec();
+        names.extend(file.services.values().flat_map(services::Service::parameters));
+        let known: Vec<&str> = clusters.keys().map(String::as_str).collect();
+        let discovery = self.discoveries(file.discovery, &names, &known);
         let known = services::Known {
+            discoveries: discovery.keys().map(String::as_str).collect(),
             mechanisms: mechanisms.keys().map(String::as_str).collect(),
             prometheus: prometheus.keys().map(String::as_str).collect(),
         };
         let services = self.services(file.services, &known);
-        let watch = watch::read(file.watch, &mut self.faults);
-        let listen = listen?;
-        Some(Config { listen, store, rules, timeout, mechanisms, prometheus, services, watch })
+        let watch = watch::read(file.watch, &discovery, &mut self.faults);
+        Some(Config {
+            listen: listen?,
+            store,
+            rules,
+            timeout,
+            mechanisms,
+            clusters,
+            prometheus,
+            discovery,
+            services,
+            watch,
+        })
     }
 
     fn listen(&mut self, text: &str, allow_remote: bool) -> Option<SocketAddr> {

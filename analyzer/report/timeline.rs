@@ -196,6 +196,8 @@ mod tests {
             otherwise: None,
             release_step: None,
             gap: None,
+            instances: None,
+            instances: None,
             findings: vec![finding],
             signals: Vec::new(),
             rules: None,

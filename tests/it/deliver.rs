@@ -1,6 +1,10 @@
 //! Delivery over loopback: the worker over a real store, webhooks against receivers that behave as
 //! badly as receivers do.
 
+mod cluster;
+mod kubernetes_service;
+mod kubernetes_undo;
+mod progressive;
 mod receiver;
 mod webhook;
 mod worker;

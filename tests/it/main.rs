@@ -38,6 +38,8 @@ mod grafana;
 mod history;
 mod house;
 mod kill;
+mod kube_api;
+mod kubernetes_cluster;
 mod language;
 mod lints;
 mod page;

@@ -141,7 +141,7 @@ impl Bench {
             looks.push(Look {
                 analysis: id.clone(),
                 look: 1,
-                observation: Observation { at, signals: vec![], canary_gap: None },
+                observation: Observation { at, signals: vec![], canary_gap: None, instances: None },
                 carry: Carry::default(),
                 report: "{}".to_owned(),
                 verdict: "rollback".to_owned(),
