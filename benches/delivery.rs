@@ -159,6 +159,9 @@ fn new(id: &str, now: Time, targets: SocketAddr) -> NewAnalysis {
         version: version.to_owned(),
         targets: vec![format!("http://{targets}")],
         selector: None,
+        discover: None,
+        dns: None,
+        labels: BTreeMap::new(),
     };
     let order = OpenAnalysis {
         service: "bench".to_owned(),
@@ -208,6 +211,7 @@ fn observation(now: Time, look: u64) -> Observation {
             both(Value::Restarts(0)),
         ],
         canary_gap: None,
+        instances: None,
     }
 }
 
@@ -358,6 +362,8 @@ async fn start(folder: &Path, store: &SqliteStore, receiver: SocketAddr) -> serv
         mechanisms: BTreeMap::from([("deploy".to_owned(), webhook)]),
         prometheus: BTreeMap::new(),
         services: BTreeMap::new(),
+        clusters: BTreeMap::new(),
+        discovery: BTreeMap::new(),
         client: Client::new().expect("a client"),
         limits: SourceLimits::default(),
         timeout: Duration::from_secs(2),

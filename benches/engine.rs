@@ -257,7 +257,12 @@ fn looks() -> Vec<Observation> {
     };
     let mut look = |secs: i64| {
         let signals = (0..5).map(|signal| Pair::new(reading(signal), reading(signal)));
-        Observation { at: Time(secs * 1000), signals: signals.collect(), canary_gap: None }
+        Observation {
+            at: Time(secs * 1000),
+            signals: signals.collect(),
+            canary_gap: None,
+            instances: None,
+        }
     };
     (1..=3600).map(&mut look).collect()
 }
@@ -310,7 +315,7 @@ fn parted_looks() -> Vec<Observation> {
             pair
         };
         let signals = (0..3).map(&mut pair).collect();
-        Observation { at: Time(secs * 1000), signals, canary_gap: None }
+        Observation { at: Time(secs * 1000), signals, canary_gap: None, instances: None }
     };
     (1..=600).map(&mut look).collect()
 }

@@ -148,7 +148,7 @@ fn observation(random: &mut StdRng, kinds: &[SignalKind], secs: i64) -> Observat
         pair
     };
     let signals = kinds.iter().map(pair).collect();
-    Observation { at: Time(secs * 1000), signals, canary_gap: None }
+    Observation { at: Time(secs * 1000), signals, canary_gap: None, instances: None }
 }
 
 /// What one instance says of a signal at one look.

@@ -32,6 +32,8 @@ const ADDRESS_BYTES_MAX: usize = 2048;
 const TARGETS_MAX: usize = 256;
 /// Mechanisms of one analysis.
 const MECHANISMS_MAX: usize = 16;
+/// Label tests of one arm.
+const LABELS_MAX: usize = 16;
 /// Parameters of one order.
 const PARAMETERS_MAX: usize = 32;
 /// Bytes of a parameter's name.
@@ -168,12 +170,22 @@ pub(super) fn text_faults(field: &str, text: &str, bytes_max: usize, faults: &mu
 
 fn arm_faults(arm: &str, order: &ArmOrder, faults: &mut Vec<String>) {
     text_faults(&format!("{arm}.version"), &order.version, NAME_BYTES_MAX, faults);
-    if let Some(selector) = &order.selector {
-        text_faults(&format!("{arm}.selector"), selector, ADDRESS_BYTES_MAX, faults);
-        if !order.targets.is_empty() {
-            faults.push(format!("{arm}: both targets and selector are given, expected one"));
+    let texts = [
+        ("selector", &order.selector, ADDRESS_BYTES_MAX),
+        ("dns", &order.dns, ADDRESS_BYTES_MAX),
+        ("discover", &order.discover, NAME_BYTES_MAX),
+    ];
+    let mut ways: Vec<&str> = Vec::from_iter((!order.targets.is_empty()).then_some("targets"));
+    for (name, text, bytes_max) in texts {
+        if let Some(text) = text {
+            ways.push(name);
+            text_faults(&format!("{arm}.{name}"), text, bytes_max, faults);
         }
     }
+    if ways.len() > 1 {
+        faults.push(format!("{arm}: {} are given, expected one of them", ways.join(" and ")));
+    }
+    label_faults(arm, order, faults);
     if order.targets.len() > TARGETS_MAX {
         let found = order.targets.len();
         faults.push(format!("{arm}.targets: {found} given, at most {TARGETS_MAX} allowed"));
@@ -185,6 +197,21 @@ fn arm_faults(arm: &str, order: &ArmOrder, faults: &mut Vec<String>) {
             let found: String = target.chars().take(60).collect();
             faults.push(format!("{field}: {found:?} found, expected http://... or https://..."));
         }
+    }
+}
+
+fn label_faults(arm: &str, order: &ArmOrder, faults: &mut Vec<String>) {
+    if order.discover.is_none() && !order.labels.is_empty() {
+        faults.push(format!("{arm}.match: is for what `discover` finds, and there is none"));
+    }
+    if order.labels.len() > LABELS_MAX {
+        let found = order.labels.len();
+        faults.push(format!("{arm}.match: {found} given, at most {LABELS_MAX} allowed"));
+    }
+    for (name, value) in order.labels.iter().take(LABELS_MAX) {
+        let field = format!("{arm}.match");
+        text_faults(&field, name, NAME_BYTES_MAX, faults);
+        text_faults(&field, value, NAME_BYTES_MAX, faults);
     }
 }
 

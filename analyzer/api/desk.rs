@@ -144,8 +144,8 @@ pub struct OpenAnalysis {
     pub hold_secs: Option<f64>,
 }
 
-/// One arm of an order: targets to scrape, or a selector for a metrics server. With neither the
-/// configuration says where it is found.
+/// One arm of an order: targets to scrape, a selector for a metrics server, a name to resolve or a
+/// discovery of the configuration. With none of them the configuration says where it is found.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ArmOrder {
@@ -158,12 +158,25 @@ pub struct ArmOrder {
     /// PromQL label matchers that choose its series: `job="shop",version="v2"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
+    /// A name and a port, all of whose addresses are instances: `shop-canary.internal:8080`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<String>,
+    /// Name of a configured discovery that finds its instances.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discover: Option<String>,
+    /// Labels that those of the discovery have which belong to the arm; `!v1` stands for any other
+    /// value than `v1`.
+    #[serde(default, rename = "match", skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 impl ArmOrder {
     /// Whether it says where its instances are.
     pub fn is_placed(&self) -> bool {
-        !self.targets.is_empty() || self.selector.is_some()
+        !self.targets.is_empty()
+            || self.selector.is_some()
+            || self.dns.is_some()
+            || self.discover.is_some()
     }
 }
 

@@ -241,6 +241,8 @@ async fn start_service(
         mechanisms: BTreeMap::from([(MECHANISM.to_owned(), webhook)]),
         prometheus: BTreeMap::new(),
         watch: Vec::new(),
+        clusters: BTreeMap::new(),
+        discovery: BTreeMap::new(),
         services: BTreeMap::new(),
         client: Client::new().context("the http client cannot be set up")?,
         limits: SourceLimits::default(),

@@ -133,6 +133,9 @@ impl<W: Write> Display<W> {
                 let at = stamp(report);
                 let verdict = clean(&report.verdict.to_uppercase());
                 writeln!(self.out, "{at}  {verdict}  {}", clean(&report.reason))?;
+                if let Some(instances) = &report.instances {
+                    writeln!(self.out, "{at}  instances: {}", words::instances(instances))?;
+                }
                 if let Some(rules) = &report.rules {
                     writeln!(self.out, "{at}  rules {}", clean(&words::rules(rules)))?;
                 }
@@ -282,6 +285,10 @@ fn sentence_lines(report: &Report, width: usize) -> Vec<Line> {
     }
     if let Some(otherwise) = &report.otherwise {
         let text = format!(" otherwise: {}, as the rule file says", clean(otherwise));
+        lines.push(Line::of(text, Tone::Dim));
+    }
+    if let Some(instances) = &report.instances {
+        let text = format!(" instances: {}", words::instances(instances));
         lines.push(Line::of(text, Tone::Dim));
     }
     if let Some(rules) = &report.rules {

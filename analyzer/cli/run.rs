@@ -1,10 +1,11 @@
 //! `rollgate run`: one analysis from a CI job, without a store; the exit code is the verdict.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use clap::Args;
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     FAILURE, Output, UsageError, conclude, display::Display, load_rules, parse_duration, rules_ref,
@@ -14,6 +15,7 @@ use crate::{
     report::{build, shape::RulesRef},
     rulefile::RuleFile,
     service::{
+        discoveries::{Discoveries, DiscoveryParts},
         past::Gathering,
         stand_in::{Source, StandIn},
         system_clock,
@@ -22,6 +24,8 @@ use crate::{
     source::{
         client::Client,
         collector::{ArmSource, Collector, CollectorOptions},
+        discovery::{Matches, dns},
+        found_arm::FoundArm,
         limits::SourceLimits,
         prometheus::{PrometheusLimits, PrometheusOptions, PrometheusServer},
         target::Target,
@@ -33,7 +37,8 @@ use crate::{
 #[derive(Args)]
 #[command(after_help = "\
 A target is the base URL of an instance (http://10.0.0.7:8080, scraped at /metrics), or the full URL
-of its metrics. Give several by repeating the option. Exit codes: 0 promote, 3 rollback,
+of its metrics. Give several by repeating the option. `dns+http://shop-canary:8080` stands for every
+address of a name, now and later. Exit codes: 0 promote, 3 rollback,
 4 inconclusive, 2 bad usage or configuration, 1 any other failure. A rule file with `steps` says
 `advance` at each step, and goes on.
 
@@ -78,6 +83,8 @@ pub fn main(args: &RunArgs) -> anyhow::Result<u8> {
     let file = load_rules(&args.rules, args.hold.map(|hold| hold.as_secs_f64()))?;
     let client = Client::new().context("the http client cannot be set up")?;
     let server = args.server(&client)?;
+    let runtime = super::runtime()?;
+    let _inside = runtime.enter(); // names are resolved by a task of their own
     let canary = arm("canary", &args.canary, args.canary_selector.as_ref(), server.as_ref())?;
     let canary = canary.ok_or_else(|| {
         UsageError("no canary: give --canary URL, or --prometheus and --canary-selector".into())
@@ -114,14 +121,14 @@ pub fn main(args: &RunArgs) -> anyhow::Result<u8> {
     let past = past.map(|arm| collector(ArmSource::Targets(Vec::new()), Some(arm)));
     let collector = collector(canary, baseline.filter(|_| beside));
     let by = rules_ref(&args.rules, &file);
-    super::runtime()?.block_on(judge(collector, past, (file, by), args.output))
+    runtime.block_on(judge(collector, past, (file, by), args.output))
 }
 
 /// The arm whose past a metrics server knows.
 fn past_arm(arm: &ArmSource) -> Option<ArmSource> {
     match arm {
         ArmSource::Selector { .. } => Some(arm.clone()),
-        ArmSource::Targets(_) => None,
+        ArmSource::Targets(_) | ArmSource::Found(_) => None,
     }
 }
 
@@ -155,8 +162,29 @@ fn arm(
     if targets.is_empty() {
         return Ok(None);
     }
+    if targets.iter().any(|target| target.starts_with(dns::PREFIX)) {
+        let [target] = targets else {
+            let fault = format!("{name}: expected one name with {}, and nothing else", dns::PREFIX);
+            return Err(UsageError(fault).into());
+        };
+        let finder = names().dns(target);
+        let finder = finder.map_err(|fault| UsageError(format!("{name}: {fault}")))?;
+        return Ok(Some(ArmSource::Found(FoundArm::new(finder, Matches::default()))));
+    }
     let parsed: Result<Vec<Target>, _> = targets.iter().map(|url| Target::parse(url)).collect();
     Ok(Some(ArmSource::Targets(parsed.map_err(|error| UsageError(format!("{name}: {error}")))?)))
+}
+
+/// Resolves names, and finds nothing else.
+fn names() -> Discoveries {
+    Discoveries::new(DiscoveryParts {
+        options: BTreeMap::new(),
+        clusters: BTreeMap::new(),
+        resolver: Arc::new(dns::SystemResolver),
+        telemetry: Telemetry::new(),
+        tasks: TaskTracker::new(),
+        stop: CancellationToken::new(),
+    })
 }
 
 async fn judge(

@@ -15,6 +15,7 @@ use crate::{
         kubernetes_service::KubernetesService, kubernetes_undo::KubernetesUndo, peer::SetupError,
         slack::Slack, webhook::Webhook,
     },
+    kubernetes::Cluster,
     service::{self, ServiceOptions, system_clock},
     source::{client::Client, limits::SourceLimits, prometheus::PrometheusServer},
     store::{
@@ -54,6 +55,12 @@ async fn serve(config: Config) -> anyhow::Result<u8> {
             .map_err(|error| UsageError(format!("prometheus {name}: {error}")))?;
         prometheus.insert(name, Arc::new(server));
     }
+    let mut clusters = BTreeMap::new();
+    for (name, options) in config.clusters {
+        let cluster = Cluster::new(options, None)
+            .map_err(|error| UsageError(format!("clusters.{name}: {error}")))?;
+        clusters.insert(name, Arc::new(cluster));
+    }
     let store = SqliteStore::open(&config.store, SqliteOptions::default());
     let store = store.await.map_err(unopened)?;
     let service = service::start(ServiceOptions {
@@ -62,6 +69,8 @@ async fn serve(config: Config) -> anyhow::Result<u8> {
         rules_dir: config.rules,
         mechanisms,
         prometheus,
+        clusters,
+        discovery: config.discovery,
         services: config.services,
         client,
         limits: SourceLimits::default(),

@@ -19,6 +19,7 @@ use crate::{
 
 mod cluster_mechanisms;
 mod clusters;
+pub mod discovery;
 pub mod hook;
 pub mod mechanisms;
 mod reading;
@@ -26,9 +27,11 @@ pub mod services;
 pub mod template;
 pub mod watch;
 
+use discovery::DiscoveryOptions;
 use mechanisms::MechanismOptions;
 use reading::{Place, Reading};
 use services::KnownService;
+use template::NAMES;
 use watch::WatchOptions;
 
 /// Largest configuration file.
@@ -51,6 +54,8 @@ pub struct Config {
     pub clusters: BTreeMap<String, ClusterOptions>,
     /// Metrics servers by name.
     pub prometheus: BTreeMap<String, PrometheusOptions>,
+    /// Where targets are found, by name.
+    pub discovery: BTreeMap<String, DiscoveryOptions>,
     /// What is known of services, by name.
     pub services: BTreeMap<String, KnownService>,
     /// Services that are watched between releases.
@@ -110,6 +115,8 @@ struct File {
     clusters: BTreeMap<String, clusters::Entry>,
     #[serde(default)]
     prometheus: BTreeMap<String, Server>,
+    #[serde(default)]
+    discovery: BTreeMap<String, discovery::Discovery>,
     #[serde(default)]
     services: BTreeMap<String, services::Service>,
     #[serde(default)]
@@ -242,12 +249,17 @@ impl Reading<'_> {
             self.faults
                 .push(format!("rules is {}, expected a directory of rule files", rules.display()));
         }
+        let mut names = NAMES.to_vec();
+        names.extend(file.services.values().flat_map(services::Service::parameters));
+        let known: Vec<&str> = clusters.keys().map(String::as_str).collect();
+        let discovery = self.discoveries(file.discovery, &names, &known);
         let known = services::Known {
+            discoveries: discovery.keys().map(String::as_str).collect(),
             mechanisms: mechanisms.keys().map(String::as_str).collect(),
             prometheus: prometheus.keys().map(String::as_str).collect(),
         };
         let services = self.services(file.services, &known);
-        let watch = watch::read(file.watch, &mut self.faults);
+        let watch = watch::read(file.watch, &discovery, &mut self.faults);
         Some(Config {
             listen: listen?,
             store,
@@ -256,6 +268,7 @@ impl Reading<'_> {
             mechanisms,
             clusters,
             prometheus,
+            discovery,
             services,
             watch,
         })

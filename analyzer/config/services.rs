@@ -12,6 +12,7 @@ use super::{
     template::{NAMES, Purpose, Template},
     watch,
 };
+use crate::source::discovery::MATCHES_MAX;
 
 /// Services that may be known.
 pub const SERVICES_MAX: usize = 1_000;
@@ -54,6 +55,15 @@ pub enum ArmTemplate {
     Targets(Vec<Template>),
     /// Label matchers for a metrics server.
     Selector(Template),
+    /// A name, all of whose addresses are instances.
+    Dns(Template),
+    /// A discovery, of which those belong to the arm that have these labels.
+    Discover {
+        /// Its name.
+        name: String,
+        /// The labels.
+        labels: BTreeMap<String, Template>,
+    },
 }
 
 /// One entry as it is written.
@@ -83,12 +93,26 @@ struct Arm {
     targets: Vec<String>,
     #[serde(default)]
     selector: Option<String>,
+    #[serde(default)]
+    dns: Option<String>,
+    #[serde(default)]
+    discover: Option<String>,
+    #[serde(default, rename = "match")]
+    labels: BTreeMap<String, String>,
+}
+
+impl Service {
+    /// Names of its parameters.
+    pub(super) fn parameters(&self) -> impl Iterator<Item = &str> {
+        self.parameters.keys().map(String::as_str)
+    }
 }
 
 /// Names of other parts of the configuration that a service may refer to.
 pub(super) struct Known<'a> {
     pub mechanisms: Vec<&'a str>,
     pub prometheus: Vec<&'a str>,
+    pub discoveries: Vec<&'a str>,
 }
 
 impl Reading<'_> {
@@ -140,14 +164,15 @@ impl Reading<'_> {
         }
         let names: Vec<&str> =
             NAMES.into_iter().chain(parameters.keys().map(String::as_str)).collect();
-        let canary = canary.and_then(|arm| self.arm(&format!("{at}.canary"), arm, &names));
-        let baseline = baseline.and_then(|arm| self.arm(&format!("{at}.baseline"), arm, &names));
+        let canary = canary.and_then(|arm| self.arm(&format!("{at}.canary"), arm, &names, known));
+        let baseline =
+            baseline.and_then(|arm| self.arm(&format!("{at}.baseline"), arm, &names, known));
         let hold = hold.and_then(|text| self.hold(&format!("{at}.hold"), &text));
         let rules = rules.unwrap_or_default();
         KnownService { rules, prometheus, mechanisms, hold, parameters, canary, baseline }
     }
 
-    fn among(&mut self, at: &str, name: &str, known: &[&str]) {
+    pub(super) fn among(&mut self, at: &str, name: &str, known: &[&str]) {
         if !known.contains(&name) {
             let known = known.join(", ");
             self.fault(format!("{at} names {name:?}, which is not configured, known are: {known}"));
@@ -163,26 +188,60 @@ impl Reading<'_> {
         hold
     }
 
-    fn arm(&mut self, at: &str, arm: Arm, names: &[&str]) -> Option<ArmTemplate> {
-        match arm {
-            Arm { targets, selector: None } if !targets.is_empty() => {
+    fn arm(
+        &mut self,
+        at: &str,
+        arm: Arm,
+        names: &[&str],
+        known: &Known<'_>,
+    ) -> Option<ArmTemplate> {
+        let Arm { targets, selector, dns, discover, labels } = arm;
+        if discover.is_none() && !labels.is_empty() {
+            self.fault(format!("{at}.match is for what `discover` finds"));
+        }
+        match (targets.as_slice(), selector, dns, discover) {
+            ([_, ..], None, None, None) => {
                 let at = format!("{at}.targets");
                 let parsed = targets
                     .iter()
                     .filter_map(|text| self.template(&at, text, names, Purpose::Name));
-                let parsed = parsed.collect();
-                Some(ArmTemplate::Targets(parsed))
+                Some(ArmTemplate::Targets(parsed.collect()))
             }
-            Arm { targets, selector: Some(selector) } if targets.is_empty() => {
+            ([], Some(selector), None, None) => {
                 let at = format!("{at}.selector");
-                let selector = self.template(&at, &selector, names, Purpose::Matchers)?;
-                Some(ArmTemplate::Selector(selector))
+                self.template(&at, &selector, names, Purpose::Matchers).map(ArmTemplate::Selector)
             }
-            Arm { .. } => {
-                self.fault(format!("{at}: expected either targets or selector"));
+            ([], None, Some(name), None) => {
+                let at = format!("{at}.dns");
+                self.template(&at, &name, names, Purpose::Name).map(ArmTemplate::Dns)
+            }
+            ([], None, None, Some(name)) => {
+                self.among(&format!("{at}.discover"), &name, &known.discoveries);
+                let labels = self.labels(&format!("{at}.match"), labels, names);
+                Some(ArmTemplate::Discover { name, labels })
+            }
+            _ => {
+                self.fault(format!("{at}: expected one of targets, selector, dns, discover"));
                 None
             }
         }
+    }
+
+    /// Label tests, as a discovery's instances are held against them.
+    fn labels(
+        &mut self,
+        at: &str,
+        labels: BTreeMap<String, String>,
+        names: &[&str],
+    ) -> BTreeMap<String, Template> {
+        if labels.len() > MATCHES_MAX {
+            self.fault(format!("{at} has {} entries, at most {MATCHES_MAX}", labels.len()));
+        }
+        let one = |(name, text): (String, String)| {
+            let value = self.template(&format!("{at}.{name}"), &text, names, Purpose::Label)?;
+            Some((name, value))
+        };
+        labels.into_iter().filter_map(one).collect()
     }
 
     pub(super) fn template(
@@ -214,7 +273,11 @@ mod tests {
         let entries = serde_saphyr::from_str(text).expect("the shape");
         let env = |_: &str| None;
         let mut reading = Reading::new(Path::new("."), &env, Secrets::Read);
-        let known = Known { mechanisms: vec!["deploy"], prometheus: vec!["main"] };
+        let known = Known {
+            mechanisms: vec!["deploy"],
+            prometheus: vec!["main"],
+            discoveries: vec!["pods"],
+        };
         let services = reading.services(entries, &known);
         (services, reading.faults.join("\n"))
     }
@@ -244,7 +307,9 @@ mod tests {
             "a: { rules: ../x, prometheus: second, mechanisms: [deploy, x], hold: 8d, \
              parameters: { Name: , version: x }, canary: {}, \
              baseline: { selector: 'v=\"{nope}\"' } }\n\
-             b: { canary: { targets: [a], selector: b } }",
+             b: { canary: { targets: [a], selector: b }, \
+             baseline: { discover: hosts, match: { v: '{x}' } } }\n\
+             c: { canary: { dns: 'a:1', match: { a: b } } }",
         );
         for words in [
             "services.a.rules is \"../x\"",
@@ -256,6 +321,9 @@ mod tests {
             "services.a.canary: expected",
             "services.a.baseline.selector: {nope} is not known",
             "services.b.canary: expected",
+            "services.b.baseline.discover names \"hosts\"",
+            "services.b.baseline.match.v: {x} is not known",
+            "services.c.canary.match is for what `discover` finds",
         ] {
             assert!(faults.contains(words), "{faults}\nlacks {words}");
         }

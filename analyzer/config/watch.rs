@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
 
-use crate::source::{limits::TARGETS_PER_ARM_MAX, target::Target};
+use super::{discovery::DiscoveryOptions, template::Values};
+use crate::source::{discovery::dns::DnsName, limits::TARGETS_PER_ARM_MAX, target::Target};
 
 /// Services that may be watched.
 pub const WATCHED_MAX: usize = 256;
@@ -26,11 +27,27 @@ pub struct WatchOptions {
     /// The rule file whose signals are kept, without `.yaml`.
     pub rules: String,
     /// Its instances.
-    pub targets: Vec<Target>,
+    pub place: WatchedPlace,
     /// Time between two looks; the rule file's own when the configuration does not say.
     pub interval: Option<Duration>,
     /// Looks that are older are forgotten.
     pub keep: Duration,
+}
+
+/// Where the instances of a watched service are.
+#[derive(Clone, Debug)]
+pub enum WatchedPlace {
+    /// These.
+    Targets(Vec<Target>),
+    /// Every address of a name.
+    Dns(String),
+    /// Those of a discovery that have these labels.
+    Discover {
+        /// Its name.
+        name: String,
+        /// The labels.
+        labels: BTreeMap<String, String>,
+    },
 }
 
 /// One entry as it is written.
@@ -38,7 +55,14 @@ pub struct WatchOptions {
 #[serde(deny_unknown_fields)]
 pub(super) struct Watch {
     rules: String,
+    #[serde(default)]
     targets: Vec<String>,
+    #[serde(default)]
+    dns: Option<String>,
+    #[serde(default)]
+    discover: Option<String>,
+    #[serde(default, rename = "match")]
+    labels: BTreeMap<String, String>,
     #[serde(default)]
     interval: Option<String>,
     #[serde(default)]
@@ -48,34 +72,47 @@ pub(super) struct Watch {
 /// Checks all entries; what is wrong with them is added to `faults`.
 pub(super) fn read(
     entries: BTreeMap<String, Watch>,
+    discoveries: &BTreeMap<String, DiscoveryOptions>,
     faults: &mut Vec<String>,
 ) -> Vec<WatchOptions> {
     if entries.len() > WATCHED_MAX {
         faults.push(format!("watch names {} services, at most {WATCHED_MAX}", entries.len()));
     }
-    entries.into_iter().map(|(service, entry)| one(service, entry, faults)).collect()
+    let one = |(service, entry)| one(service, entry, discoveries, faults);
+    entries.into_iter().map(one).collect()
 }
 
-fn one(service: String, entry: Watch, faults: &mut Vec<String>) -> WatchOptions {
+fn one(
+    service: String,
+    entry: Watch,
+    discoveries: &BTreeMap<String, DiscoveryOptions>,
+    faults: &mut Vec<String>,
+) -> WatchOptions {
     let at = format!("watch.{service}");
-    let Watch { rules, targets, interval, keep } = entry;
+    let Watch { rules, targets, dns, discover, labels, interval, keep } = entry;
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if rules.is_empty() || !rules.chars().all(plain) {
         faults.push(format!(
             "{at}.rules is {rules:?}, expected the name of a rule file without `.yaml`"
         ));
     }
-    if targets.is_empty() || targets.len() > TARGETS_PER_ARM_MAX {
-        faults.push(format!(
-            "{at}.targets has {} entries, expected 1 to {TARGETS_PER_ARM_MAX} URLs of instances",
-            targets.len()
-        ));
-    }
-    let parsed = targets.iter().filter_map(|url| {
-        let fault = |error| faults.push(format!("{at}.targets: {error}"));
-        Target::parse(url).map_err(fault).ok()
-    });
-    let targets = parsed.collect();
+    let place = match (targets.as_slice(), dns, discover) {
+        ([], Some(name), None) => {
+            let fault = |fault| faults.push(format!("{at}.dns: {fault}"));
+            DnsName::parse(&name).map_err(fault).ok();
+            WatchedPlace::Dns(name)
+        }
+        ([], None, Some(name)) => {
+            let filled = fillable(&service, &name, discoveries);
+            faults.extend(filled.err().map(|fault| format!("{at}.discover: {fault}")));
+            WatchedPlace::Discover { name, labels }
+        }
+        (_, None, None) => WatchedPlace::Targets(scraped(&at, &targets, faults)),
+        _ => {
+            faults.push(format!("{at}: expected one of targets, dns, discover"));
+            WatchedPlace::Targets(Vec::new())
+        }
+    };
     let mut length = |key: &str, text: Option<String>, least: Duration, most: Duration| {
         let text = text?;
         let found = duration(&text).filter(|found| (least..=most).contains(found));
@@ -91,7 +128,35 @@ fn one(service: String, entry: Watch, faults: &mut Vec<String>) -> WatchOptions 
     };
     let interval = length("interval", interval, SECOND, HOUR);
     let keep = length("keep", keep, HOUR, 35 * DAY).unwrap_or(KEEP_DEFAULT);
-    WatchOptions { service, rules, targets, interval, keep }
+    WatchOptions { service, rules, place, interval, keep }
+}
+
+fn scraped(at: &str, urls: &[String], faults: &mut Vec<String>) -> Vec<Target> {
+    if urls.is_empty() || urls.len() > TARGETS_PER_ARM_MAX {
+        faults.push(format!(
+            "{at}.targets has {} entries, expected 1 to {TARGETS_PER_ARM_MAX} URLs of instances",
+            urls.len()
+        ));
+    }
+    let parsed = urls.iter().filter_map(|url| {
+        let fault = |error| faults.push(format!("{at}.targets: {error}"));
+        Target::parse(url).map_err(fault).ok()
+    });
+    parsed.collect()
+}
+
+/// Whether a discovery can be asked when nothing but the service is known.
+fn fillable(
+    service: &str,
+    name: &str,
+    discoveries: &BTreeMap<String, DiscoveryOptions>,
+) -> Result<(), String> {
+    let Some(options) = discoveries.get(name) else {
+        let known: Vec<&str> = discoveries.keys().map(String::as_str).collect();
+        return Err(format!("{name:?} is not configured, known are: {}", known.join(", ")));
+    };
+    let values = Values::from([("service".to_owned(), service.to_owned())]);
+    options.way.templates().into_iter().try_for_each(|template| template.fill(&values).map(drop))
 }
 
 /// `90s`, `15m`, `12h`, `7d`.
@@ -128,12 +193,16 @@ mod tests {
     fn every_fault_of_an_entry_is_named() {
         let text = "{ a: { rules: shop, targets: ['http://h:1'], keep: 2d }, \
                     b: { rules: ../x, targets: [], interval: 0s, keep: 1y }, \
-                    c: { rules: shop, targets: ['ftp://h'] } }";
+                    c: { rules: shop, targets: ['ftp://h'] }, \
+                    d: { rules: shop, dns: 'h:1' }, e: { rules: shop, dns: h }, \
+                    f: { rules: shop, discover: pods }, \
+                    g: { rules: shop, dns: 'h:1', targets: ['http://h:1'] } }";
         let entries: BTreeMap<String, Watch> = serde_saphyr::from_str(text).expect("the shape");
         let mut faults = Vec::new();
-        let options = read(entries, &mut faults);
+        let options = read(entries, &BTreeMap::new(), &mut faults);
         assert_eq!((options[0].keep, options[0].interval), (2 * DAY, None));
-        assert_eq!(options[0].targets.len(), 1);
+        assert!(matches!(&options[0].place, WatchedPlace::Targets(targets) if targets.len() == 1));
+        assert!(matches!(&options[3].place, WatchedPlace::Dns(name) if name == "h:1"));
         let faults = faults.join("\n");
         for word in [
             "watch.b.rules is \"../x\"",
@@ -141,10 +210,13 @@ mod tests {
             "watch.b.interval is \"0s\", expected 1s to 3600s, such as `15s`",
             "watch.b.keep is \"1y\", expected 3600s to 3024000s, such as `7d`",
             "watch.c.targets",
+            "watch.e.dns: \"h\" has no port",
+            "watch.f.discover: \"pods\" is not configured",
+            "watch.g: expected one of",
         ] {
             assert!(faults.contains(word), "{faults}\nlacks {word:?}");
         }
-        assert!(!faults.contains("watch.a"), "{faults}");
+        assert!(!faults.contains("watch.a") && !faults.contains("watch.d"), "{faults}");
     }
 
     #[test]
@@ -154,7 +226,7 @@ mod tests {
             let text: Vec<String> = (0..services).map(entry).collect();
             let entries = serde_saphyr::from_str(&text.join("\n")).expect("the shape");
             let mut faults = Vec::new();
-            assert_eq!(read(entries, &mut faults).len(), services);
+            assert_eq!(read(entries, &BTreeMap::new(), &mut faults).len(), services);
             assert_eq!(faults, expected);
         };
         check(WATCHED_MAX, &[]);

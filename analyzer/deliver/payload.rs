@@ -14,7 +14,7 @@ use crate::{
         rule::{Otherwise, ReleaseStep},
         verdict::Verdict,
     },
-    report::shape::{FindingShape, Report, RulesRef},
+    report::shape::{FindingShape, InstancesShape, Report, RulesRef},
 };
 
 /// Type of the event.
@@ -70,6 +70,9 @@ pub struct VerdictData {
     pub elapsed_secs: f64,
     /// The rule file.
     pub rules: RulesRef,
+    /// How many instances there were at that look; absent where nobody counted them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instances: Option<InstancesShape>,
     /// What it rests on, one per rule; empty when left out for size.
     pub findings: Vec<FindingShape>,
     /// Who put this verdict in the place of the rules'; absent where nobody did.
@@ -172,6 +175,7 @@ pub fn verdict_event(parts: VerdictParts<'_>) -> String {
         decided_at: parts.decided.as_secs_f64(),
         elapsed_secs: parts.report.elapsed_secs,
         rules: parts.rules,
+        instances: parts.report.instances,
         findings: parts.report.findings.clone(),
         overridden_by: overridden.map(|by| by.who.clone()),
         override_reason: overridden.map(|by| by.why.clone()),
@@ -249,6 +253,7 @@ mod tests {
             reason: reason.to_owned(),
             release_step: None,
             gap: None,
+            instances: None,
             otherwise: None,
             findings: vec![finding; rules],
             signals: vec![],

@@ -70,6 +70,7 @@ fn event(action: DeployAction, release: &Release<'_>, at: Time) -> VerdictEvent 
         decided_at: at.as_secs_f64(),
         elapsed_secs: 60.0,
         rules: RulesRef { name: "rehearsal".to_owned(), sha256: "0".repeat(64) },
+        instances: None,
         findings: vec![FindingShape {
             rule,
             then: "rollback".to_owned(),

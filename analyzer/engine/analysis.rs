@@ -212,6 +212,7 @@ impl Analysis {
             findings,
             estimates,
             canary_gap,
+            instances: observation.instances,
             verdict,
             release_step: self.release.step(),
             hold_left: self.release.hold_left(&self.rules, now),

@@ -68,6 +68,28 @@ pub struct Observation {
     /// Canary instances that gave nothing at this look, in words, while others did. They keep a
     /// release from being promoted; the data of the others is judged all the same.
     pub canary_gap: Option<Missing>,
+    /// How many instances there were; none where nobody counted them. Carried along, never judged.
+    pub instances: Option<Instances>,
+}
+
+/// How many instances both arms had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Instances {
+    /// The new version's.
+    pub canary: Headcount,
+    /// The old version's.
+    pub baseline: Headcount,
+}
+
+/// How many instances one arm had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Headcount {
+    /// Those that answered at this look.
+    pub answered: u32,
+    /// Those that were there to be asked.
+    pub found: u32,
+    /// All that there ever were in this analysis.
+    pub seen: u32,
 }
 
 /// What both arms said of one signal.

@@ -10,7 +10,7 @@ use std::{fmt, time::Duration};
 
 use super::{
     noise::NoiseUsed,
-    observation::{Missing, Time},
+    observation::{Instances, Missing, Time},
     rule::{Action, Otherwise, Promote, Rule},
 };
 
@@ -83,6 +83,8 @@ pub struct Step {
     /// Canary instances that gave nothing at this look, when there are some; or, once the hold is
     /// over, a signal without data that only sleeping rules ask for. Blocks promotion.
     pub canary_gap: Option<Missing>,
+    /// How many instances there were; none where nobody counted them.
+    pub instances: Option<Instances>,
     /// The verdict.
     pub verdict: Verdict,
     /// Index of the present step of a progressive release; 0 without steps. After an advance it is

@@ -3,14 +3,14 @@
 use super::{
     explain,
     shape::{
-        BlameShape, ClauseShape, EffectShape, FindingShape, MissingShape, NoiseShape,
-        ProgressShape, ProofShape, Report, SamplesShape, SignalShape,
+        BlameShape, ClauseShape, EffectShape, FindingShape, HeadcountShape, InstancesShape,
+        MissingShape, NoiseShape, ProgressShape, ProofShape, Report, SamplesShape, SignalShape,
     },
 };
 use crate::engine::{
     interval::share_interval,
     noise::{NoiseUsed, Origin},
-    observation::{Missing, Why},
+    observation::{Headcount, Instances, Missing, Why},
     rule::{Clause, Rule, RuleSet, Test, Unit},
     verdict::{
         Blame, BlameBy, ClauseFinding, Effect, EffectKind, Finding, Progress, Proof, State, Step,
@@ -46,6 +46,7 @@ pub fn report(rules: &RuleSet, step: &Step) -> Report {
         },
         release_step: (!rules.steps.is_empty()).then_some(step.release_step),
         gap: step.canary_gap.as_ref().map(missing_shape),
+        instances: step.instances.and_then(instances_shape),
         findings,
         signals: rules
             .signals
@@ -64,6 +65,18 @@ pub fn report(rules: &RuleSet, step: &Step) -> Report {
     };
     report.reason = explain::reason(rules, step, &report);
     report
+}
+
+/// None where neither arm ever had one that can be told apart.
+fn instances_shape(instances: Instances) -> Option<InstancesShape> {
+    let shape = |Headcount { answered, found, seen }| HeadcountShape { answered, found, seen };
+    let [canary, baseline] = [instances.canary, instances.baseline];
+    let was_there = |headcount: &Headcount| *headcount != Headcount::default();
+    let shapes = InstancesShape {
+        canary: shape(canary),
+        baseline: Some(baseline).filter(was_there).map(shape),
+    };
+    (was_there(&canary) || was_there(&baseline)).then_some(shapes)
 }
 
 /// The word for a unit.

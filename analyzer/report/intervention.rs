@@ -84,6 +84,7 @@ pub fn overridden(last: Option<Report>, by: Overridden) -> Report {
         release_step: last.as_ref().and_then(|last| last.release_step),
         gap: last.as_ref().and_then(|last| last.gap.clone()),
         overridden: Some(OverrideShape { who: by.who, why: by.why, instead_of }),
+        instances: last.as_ref().and_then(|last| last.instances),
         rules: Some(by.rules),
         signals: last.as_ref().map_or_else(Vec::new, |last| last.signals.clone()),
         findings: last.map_or_else(Vec::new, |last| last.findings),

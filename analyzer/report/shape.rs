@@ -36,6 +36,9 @@ pub struct Report {
     /// Canary instances that gave nothing at this look while others did; blocks promotion.
     #[serde(default)]
     pub gap: Option<MissingShape>,
+    /// How many instances there were; absent where nobody counted them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instances: Option<InstancesShape>,
     /// One per rule, in file order.
     pub findings: Vec<FindingShape>,
     /// One per signal, in file order.
@@ -62,6 +65,26 @@ pub struct RulesRef {
     pub name: String,
     /// SHA-256 of its text, in hex.
     pub sha256: String,
+}
+
+/// How many instances there were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InstancesShape {
+    /// Of the new version.
+    pub canary: HeadcountShape,
+    /// Of the old version; null where it has none.
+    pub baseline: Option<HeadcountShape>,
+}
+
+/// How many instances one arm had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HeadcountShape {
+    /// Those that answered at this look.
+    pub answered: u32,
+    /// Those that were there to be asked.
+    pub found: u32,
+    /// All that there ever were since the analysis began.
+    pub seen: u32,
 }
 
 /// What one rule found.

@@ -214,6 +214,7 @@ mod tests {
             otherwise: None,
             release_step: None,
             gap: None,
+            instances: None,
             findings: vec![finding],
             signals: Vec::new(),
             overridden: None,

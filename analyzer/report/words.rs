@@ -3,7 +3,10 @@
 
 use super::{
     explain, format,
-    shape::{BlameShape, ClauseShape, EffectShape, NoiseShape, ProgressShape, RulesRef},
+    shape::{
+        BlameShape, ClauseShape, EffectShape, HeadcountShape, InstancesShape, NoiseShape,
+        ProgressShape, RulesRef,
+    },
 };
 
 /// A part with this much of the excess, and bad alone, has all of the blame.
@@ -125,6 +128,20 @@ pub fn numbers(clause: &ClauseShape) -> Option<String> {
 pub fn rules(rules: &RulesRef) -> String {
     let sha256: String = rules.sha256.chars().take(12).collect();
     format!("{}, sha256 {sha256}", rules.name)
+}
+
+/// How many instances there were: `canary 3 of 4, 6 in all; baseline 2 of 2`.
+pub fn instances(instances: &InstancesShape) -> String {
+    let of = |arm: &str, count: &HeadcountShape| {
+        let HeadcountShape { answered, found, seen } = count;
+        let more = if seen > found { format!(", {seen} in all") } else { String::new() };
+        format!("{arm} {answered} of {found}{more}")
+    };
+    let mut words = of("canary", &instances.canary);
+    if let Some(baseline) = &instances.baseline {
+        words.push_str(&format!("; {}", of("baseline", baseline)));
+    }
+    words
 }
 
 /// What a health clause has in place of a number: the word for what the canary said last.

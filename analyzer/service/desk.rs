@@ -17,6 +17,7 @@ use super::{
     archive::{Archive, defect, unavailable},
     case::{Beside, Case, stored_report},
     deliveries::Doings,
+    discoveries::Discoveries,
     driver::{Message, Overruled, Running, chain, subject},
     known::{StoredOrder, completed},
     live::Board,
@@ -40,10 +41,9 @@ use crate::{
     signal::carry::Carry,
     source::{
         client::Client,
-        collector::{ArmSource, Collector, CollectorOptions},
+        collector::{Collector, CollectorOptions},
         limits::SourceLimits,
         prometheus::PrometheusServer,
-        target::Target,
     },
     store::{
         Created, INTERVENTIONS_MAX, NewAnalysis, Resent, Signed, Store, StoreError, StoredAnalysis,
@@ -86,6 +86,8 @@ pub struct ServiceDesk {
     pub prometheus: BTreeMap<String, Arc<PrometheusServer>>,
     /// What is known of services, by name.
     pub services: Arc<BTreeMap<String, KnownService>>,
+    /// Where targets are found.
+    pub discoveries: Discoveries,
     /// The client that scrapes.
     pub client: Client,
     /// Limits of the sources.
@@ -379,13 +381,12 @@ impl ServiceDesk {
     fn collector(&self, case: &Case) -> Result<Collector, Vec<String>> {
         let mut faults = Vec::new();
         let order = &case.order;
-        let server = order.prometheus.as_deref();
-        let canary = self.arm("canary", &order.canary, server, &mut faults);
+        let canary = self.arm("canary", &order.canary, order, &mut faults);
         let beside = case.rules.baseline == Baseline::Concurrent;
         // A version alone says what comes back in a rollback; it is enough where nothing is compared.
         let is_asked = |arm: &&ArmOrder| arm.is_placed() || case.rules.needs_baseline();
         let baseline = order.baseline.as_ref().filter(|_| beside).filter(is_asked);
-        let baseline = baseline.and_then(|arm| self.arm("baseline", arm, server, &mut faults));
+        let baseline = baseline.and_then(|arm| self.arm("baseline", arm, order, &mut faults));
         match canary {
             Some(canary) if faults.is_empty() => {
                 let options = CollectorOptions {
@@ -398,52 +399,6 @@ impl ServiceDesk {
                 Ok(Collector::new(self.client.clone(), options, self.telemetry.clone()))
             }
             Some(_) | None => Err(faults),
-        }
-    }
-
-    pub(super) fn arm(
-        &self,
-        name: &str,
-        arm: &ArmOrder,
-        server: Option<&str>,
-        faults: &mut Vec<String>,
-    ) -> Option<ArmSource> {
-        match (&arm.selector, arm.targets.is_empty()) {
-            (Some(_), false) => {
-                faults.push(format!("{name} has targets and a selector, expected one of them"));
-                None
-            }
-            (None, true) => {
-                faults.push(format!("{name} has no targets and no selector, expected one of them"));
-                None
-            }
-            (Some(matchers), true) => {
-                let Some(server) = server else {
-                    faults.push(format!("{name} is given by selector, which needs `prometheus`"));
-                    return None;
-                };
-                let Some(prometheus) = self.prometheus.get(server) else {
-                    let known: Vec<&str> = self.prometheus.keys().map(String::as_str).collect();
-                    faults.push(format!(
-                        "prometheus {server:?} is not configured, known are: {}",
-                        known.join(", ")
-                    ));
-                    return None;
-                };
-                let prometheus = prometheus.clone();
-                Some(ArmSource::Selector { prometheus, matchers: matchers.clone() })
-            }
-            (None, false) => {
-                let targets: Vec<Target> = arm
-                    .targets
-                    .iter()
-                    .filter_map(|url| {
-                        let fault = |error| faults.push(format!("{name}: {error}"));
-                        Target::parse(url).map_err(fault).ok()
-                    })
-                    .collect();
-                (targets.len() == arm.targets.len()).then_some(ArmSource::Targets(targets))
-            }
         }
     }
 

@@ -309,7 +309,7 @@ fn look(running: &mut Running, observation: Observation, carry: Carry) -> Steppe
 /// A look of which nothing is known but that it failed.
 fn failed_look(running: &Running, look: u64, at: Time) -> Stepped {
     let step = failed_step(running, look, at);
-    let observation = Observation { at, signals: Vec::new(), canary_gap: None };
+    let observation = Observation { at, signals: Vec::new(), canary_gap: None, instances: None };
     concluded(running, (observation, Carry::default()), step, Instant::now())
 }
 
@@ -366,6 +366,7 @@ fn failed_step(running: &Running, look: u64, at: Time) -> Step {
         findings: Vec::new(),
         estimates: Vec::new(),
         canary_gap: None,
+        instances: None,
         verdict: Verdict::Inconclusive { otherwise: running.case.rules.promote.otherwise },
         release_step: running.analysis.release_step(),
         hold_left: Duration::ZERO,

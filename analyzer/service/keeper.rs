@@ -55,7 +55,7 @@ pub async fn keep(
 mod tests {
     use super::*;
     use crate::{
-        config::watch::WatchOptions,
+        config::watch::{WatchOptions, WatchedPlace},
         engine::observation::{Time, Value},
         signal::past::{PastLook, Side, SignalsKey},
         store::{KeepBounds, sqlite::SqliteStore},
@@ -67,9 +67,9 @@ mod tests {
         let (board, telemetry) = (StandingBoard::default(), Telemetry::new());
         let service = "shop".to_owned();
         let keep = Duration::from_secs(3600);
-        let (rules, targets) = (service.clone(), Vec::new());
-        let options = WatchOptions { service, rules, targets, interval: None, keep };
-        board.begin(&options);
+        let (rules, place) = (service.clone(), WatchedPlace::Targets(Vec::new()));
+        let options = WatchOptions { service, rules, place, interval: None, keep };
+        board.begin(&options, None);
         let look = |at: i64, level: f64| KeptLook {
             service: "shop".to_owned(),
             signals: SignalsKey::of(&[]),

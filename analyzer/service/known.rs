@@ -90,7 +90,12 @@ pub fn completed(
     }
     order.prometheus = order.prometheus.or_else(|| known.prometheus.clone());
     order.hold_secs = order.hold_secs.or(known.hold.map(|hold| hold.as_secs_f64()));
-    let values = values(asked, known);
+    for (name, value) in &known.parameters {
+        if let Some(value) = value {
+            order.parameters.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    let values = order_values(&order);
     place(&mut order.canary, known.canary.as_ref(), &values, &mut faults);
     if let Some(template) = &known.baseline {
         let baseline = order.baseline.get_or_insert_default();
@@ -108,28 +113,35 @@ fn place(
     faults: &mut Vec<String>,
 ) {
     let Some(template) = template.filter(|_| !arm.is_placed()) else { return };
-    let mut values = values.clone();
-    if !arm.version.is_empty() {
-        values.insert("version".to_owned(), arm.version.clone());
-    }
+    let values = &of_arm(values.clone(), arm);
     let mut filled = |found: Result<String, String>| found.map_err(|fault| faults.push(fault)).ok();
     match template {
         ArmTemplate::Targets(targets) => {
-            arm.targets =
-                targets.iter().filter_map(|target| filled(target.fill(&values))).collect();
+            arm.targets = targets.iter().filter_map(|target| filled(target.fill(values))).collect();
         }
-        ArmTemplate::Selector(selector) => arm.selector = filled(selector.fill(&values)),
+        ArmTemplate::Dns(name) => arm.dns = filled(name.fill(values)),
+        ArmTemplate::Discover { name, labels } => {
+            arm.discover = Some(name.clone());
+            for (label, value) in labels {
+                arm.labels.extend(filled(value.fill(values)).map(|value| (label.clone(), value)));
+            }
+        }
+        ArmTemplate::Selector(selector) => arm.selector = filled(selector.fill(values)),
     }
 }
 
-/// What the names of a template stand for, apart from the version of its own arm.
-fn values(order: &OpenAnalysis, known: &KnownService) -> Values {
-    let mut values: Values = known
-        .parameters
-        .iter()
-        .filter_map(|(name, value)| Some((name.clone(), value.clone()?)))
-        .collect();
-    values.extend(order.parameters.clone());
+/// What the names of a template stand for in one arm of an order.
+pub(super) fn arm_values(order: &OpenAnalysis, arm: &ArmOrder) -> Values {
+    of_arm(order_values(order), arm)
+}
+
+fn of_arm(mut values: Values, arm: &ArmOrder) -> Values {
+    values.insert("version".to_owned(), arm.version.clone());
+    values
+}
+
+fn order_values(order: &OpenAnalysis) -> Values {
+    let mut values = order.parameters.clone();
     let baseline = order.baseline.as_ref().map(|arm| &arm.version);
     let named = [
         ("service", Some(&order.service)),
@@ -184,7 +196,7 @@ services:
             "canary": { "version": "1.2",
                 "selector": "app=\"shop\",version=~\"1[.]2\",ns=\"prod\"" },
             "baseline": { "version": "1.1", "targets": ["http://shop-1.1.a:8080"] },
-            "parameters": { "zone": "a" } }));
+            "parameters": { "zone": "a", "namespace": "prod" } }));
         assert_eq!(found, expected);
         let text = StoredOrder { asked: asked.clone(), order: found }.text();
         let read = StoredOrder::read(&text).expect("an order");
@@ -195,7 +207,7 @@ services:
     fn what_an_order_says_holds() {
         let asked = order(json!({
             "service": "shop", "rules": "strict", "prometheus": "second", "hold_secs": 5.0,
-            "mechanisms": ["x"], "canary": { "targets": ["http://h:1"] },
+            "mechanisms": ["x"], "parameters": { "namespace": "x" }, "canary": { "targets": ["http://h:1"] },
             "baseline": { "version": "v1", "selector": "a=\"b\"" } }));
         let found = completed(&asked, &services()).expect("an order");
         assert_eq!(found, asked);

@@ -23,18 +23,24 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     api::{self, ApiOptions, desk::Desk},
-    config::{services::KnownService, watch::WatchOptions},
+    config::{discovery::DiscoveryOptions, services::KnownService, watch::WatchOptions},
     deliver::{Clock, Mechanism, worker::Worker},
     engine::observation::Time,
-    source::{client::Client, limits::SourceLimits, prometheus::PrometheusServer},
+    kubernetes::Cluster,
+    source::{
+        client::Client, discovery::dns::SystemResolver, limits::SourceLimits,
+        prometheus::PrometheusServer,
+    },
     store::{RETENTION_DEFAULT, Store},
     telemetry::Telemetry,
 };
 
 pub mod archive;
+mod arms;
 pub mod case;
 pub mod deliveries;
 pub mod desk;
+pub mod discoveries;
 pub mod driver;
 pub mod keeper;
 pub mod known;
@@ -49,6 +55,8 @@ pub mod rule_shelf;
 pub mod stand_in;
 pub mod standing;
 pub mod watcher;
+
+use discoveries::{Discoveries, DiscoveryParts};
 
 /// Time each stage of a shutdown has.
 const STAGE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -71,6 +79,10 @@ pub struct ServiceOptions {
     pub mechanisms: BTreeMap<String, Arc<dyn Mechanism>>,
     /// Metrics servers by name.
     pub prometheus: BTreeMap<String, Arc<PrometheusServer>>,
+    /// Clusters by name.
+    pub clusters: BTreeMap<String, Arc<Cluster>>,
+    /// Where targets are found, by name.
+    pub discovery: BTreeMap<String, DiscoveryOptions>,
     /// What is known of services, by name.
     pub services: BTreeMap<String, KnownService>,
     /// The client that scrapes.
@@ -138,11 +150,20 @@ pub async fn start(options: ServiceOptions) -> anyhow::Result<Service> {
     let opened =
         rule_reload::open(options.rules_dir, store.clone(), telemetry.clone(), now.clone());
     let (shelf, ask_rules, reload) = opened.await.context("the rule files cannot be read")?;
+    let discoveries = Discoveries::new(DiscoveryParts {
+        options: options.discovery,
+        clusters: options.clusters,
+        resolver: Arc::new(SystemResolver),
+        telemetry: telemetry.clone(),
+        tasks: watcher_tasks.clone(),
+        stop: watchers.clone(),
+    });
     let (keeper, kept) = mpsc::channel(keeper::QUEUE_MAX);
     let standing = standing::StandingParts {
         store: store.clone(),
         keeper,
         shelf: shelf.clone(),
+        discoveries: discoveries.clone(),
         client: options.client.clone(),
         limits: options.limits.clone(),
         timeout: options.timeout,
@@ -169,6 +190,7 @@ pub async fn start(options: ServiceOptions) -> anyhow::Result<Service> {
         wake: wake.clone(),
         prometheus: options.prometheus,
         services: Arc::new(options.services),
+        discoveries,
         client: options.client,
         limits: options.limits,
         timeout: options.timeout,

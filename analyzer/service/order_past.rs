@@ -11,6 +11,7 @@ use super::{
     stand_in::{Source, StandIn, marks_of},
 };
 use crate::{
+    api::desk::ArmOrder,
     engine::{
         observation::{Arm, Time},
         rule::Baseline,
@@ -60,7 +61,8 @@ impl ServiceDesk {
                 .is_none()
                 .then(|| format!("baseline is missing, and rule file {rules} compares with it")),
             Baseline::Before | Baseline::Offset(_) => {
-                if order.baseline.as_ref().is_some_and(|arm| !arm.targets.is_empty()) {
+                let is_beside = |arm: &ArmOrder| arm.is_placed() && arm.selector.is_none();
+                if order.baseline.as_ref().is_some_and(is_beside) {
                     return Some(format!(
                         "baseline has targets, and rule file {rules} compares with the service's \
                          own past; leave baseline out, or give its selector at a metrics server"
@@ -86,11 +88,8 @@ impl ServiceDesk {
         let order = &case.order;
         let old = order.baseline.as_ref().filter(|arm| arm.is_placed());
         let arm = old.unwrap_or(&order.canary);
-        let source = self.arm("baseline", arm, order.prometheus.as_deref(), &mut Vec::new())?;
-        match source {
-            ArmSource::Selector { .. } => {}
-            ArmSource::Targets(_) => return None,
-        }
+        arm.selector.as_ref()?;
+        let source = self.arm("baseline", arm, order, &mut Vec::new())?;
         let options = CollectorOptions {
             specs: case.specs.clone(),
             canary: ArmSource::Targets(Vec::new()),

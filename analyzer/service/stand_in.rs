@@ -179,7 +179,8 @@ fn due(mut looks: Vec<PastLook>, until: Time) -> Vec<PastLook> {
 /// The marks of one arm.
 pub fn marks_of(carry: &Carry, arm: Arm) -> Carry {
     let marks = carry.instances.iter().filter(|((of, _), _)| *of == arm);
-    Carry { instances: marks.map(|(key, marks)| (key.clone(), marks.clone())).collect() }
+    let instances = marks.map(|(key, marks)| (key.clone(), marks.clone())).collect();
+    Carry { instances, seen: carry.seen }
 }
 
 #[cfg(test)]

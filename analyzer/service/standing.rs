@@ -22,10 +22,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::rule_shelf::{RuleShelf, RuleVersion};
+use super::{
+    discoveries::Discoveries,
+    rule_shelf::{RuleShelf, RuleVersion},
+};
 use crate::{
     api::desk::WatchedService,
-    config::watch::WatchOptions,
+    config::{
+        template::Values,
+        watch::{WatchOptions, WatchedPlace},
+    },
     deliver::Clock,
     engine::observation::{Missing, Time, Why},
     rulefile::{self, RuleFile},
@@ -38,6 +44,8 @@ use crate::{
     source::{
         client::Client,
         collector::{ArmSource, Collector, CollectorOptions},
+        discovery::Matches,
+        found_arm::FoundArm,
         limits::SourceLimits,
     },
     store::{KeepBounds, KeptLook, Store, StoreError},
@@ -65,6 +73,8 @@ pub struct StandingParts {
     pub keeper: mpsc::Sender<KeptLook>,
     /// The rule files.
     pub shelf: RuleShelf,
+    /// Where targets are found.
+    pub discoveries: Discoveries,
     /// The client that scrapes.
     pub client: Client,
     /// Limits of the sources.
@@ -88,6 +98,7 @@ pub struct StandingBoard {
 #[derive(Clone)]
 struct State {
     options: WatchOptions,
+    instances: Option<ArmSource>,
     signals: Option<SignalsKey>,
     interval: Duration,
     last_look: Option<Time>,
@@ -113,7 +124,7 @@ impl StandingBoard {
             services.push(WatchedService {
                 service,
                 rules: state.options.rules,
-                targets: state.options.targets.len(),
+                targets: state.instances.as_ref().map_or(0, count),
                 interval_secs: state.interval.as_secs_f64(),
                 keep_secs: state.options.keep.as_secs_f64(),
                 history_secs: length.unwrap_or_default().as_secs_f64(),
@@ -126,9 +137,10 @@ impl StandingBoard {
         Ok(services)
     }
 
-    pub(super) fn begin(&self, options: &WatchOptions) {
+    pub(super) fn begin(&self, options: &WatchOptions, instances: Option<ArmSource>) {
         let state = State {
             options: options.clone(),
+            instances,
             signals: None,
             interval: options.interval.unwrap_or_default(),
             last_look: None,
@@ -177,16 +189,46 @@ struct Eyes {
 
 /// Watches one service until `stop`.
 pub async fn watch(options: WatchOptions, parts: StandingParts, stop: CancellationToken) {
-    let watch = StandingWatch { options, parts };
-    watch.parts.board.begin(&watch.options);
+    let instances = match instances(&options, &parts.discoveries) {
+        Ok(instances) => instances,
+        Err(fault) => {
+            parts.board.begin(&options, None);
+            return parts.board.lost(&options.service, &fault, &parts.telemetry);
+        }
+    };
+    parts.board.begin(&options, Some(instances.clone()));
+    let watch = StandingWatch { options, instances, parts };
     tokio::select! {
         () = stop.cancelled() => {}
         () = watch.run() => {}
     }
 }
 
+/// Where the instances of a watched service are.
+fn instances(options: &WatchOptions, discoveries: &Discoveries) -> Result<ArmSource, String> {
+    let (finder, matches) = match &options.place {
+        WatchedPlace::Targets(targets) => return Ok(ArmSource::Targets(targets.clone())),
+        WatchedPlace::Dns(name) => (discoveries.dns(name)?, Matches::default()),
+        WatchedPlace::Discover { name, labels } => {
+            let values = Values::from([("service".to_owned(), options.service.clone())]);
+            (discoveries.named(name, &values)?, Matches::new(labels))
+        }
+    };
+    Ok(ArmSource::Found(FoundArm::new(finder, matches)))
+}
+
+/// Instances that are looked at now.
+fn count(instances: &ArmSource) -> usize {
+    match instances {
+        ArmSource::Targets(targets) => targets.len(),
+        ArmSource::Found(found) => found.count(),
+        ArmSource::Selector { .. } => 0,
+    }
+}
+
 struct StandingWatch {
     options: WatchOptions,
+    instances: ArmSource,
     parts: StandingParts,
 }
 
@@ -247,13 +289,13 @@ impl StandingWatch {
                 history.watch_rules(service, rules, "its signals changed: history begins anew");
             }
             Some(_) => {}
-            None => history.watch_began(service, rules, self.options.targets.len(), interval),
+            None => history.watch_began(service, rules, count(&self.instances), interval),
         }
         let specs: Arc<[SignalSpec]> = file.specs.into();
         let collector = CollectorOptions {
             specs: specs.clone(),
             canary: ArmSource::Targets(Vec::new()),
-            baseline: Some(ArmSource::Targets(self.options.targets.clone())),
+            baseline: Some(self.instances.clone()),
             timeout: self.parts.timeout.min(interval),
             limits: self.parts.limits.clone(),
         };

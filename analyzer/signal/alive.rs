@@ -79,6 +79,11 @@ pub(super) fn instance_health(
     Ok(Value::Health { status: answer.status, latency_secs: answer.latency_secs })
 }
 
+/// Whether a probe was answered, whatever the answer was.
+pub(super) fn is_answered(probe: &Probe) -> bool {
+    probe.answer.as_ref().is_ok_and(|answer| answer.latency_secs.is_some())
+}
+
 pub(super) fn dependency_reading(probe: &Probe) -> Reading {
     let answer = probe.answer.as_ref().map_err(Clone::clone)?;
     Ok(Value::Health { status: answer.status, latency_secs: answer.latency_secs })

@@ -16,6 +16,27 @@ use crate::engine::{
 pub struct Carry {
     /// Per arm and instance.
     pub instances: BTreeMap<(Arm, Arc<str>), InstanceCarry>,
+    /// Instances that there ever were. One that was forgotten and comes back counts again.
+    pub seen: Seen,
+}
+
+/// How many instances of each arm there ever were in one analysis.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Of the new version.
+    pub canary: u32,
+    /// Of the old version.
+    pub baseline: u32,
+}
+
+impl Seen {
+    /// Those of one arm.
+    pub fn of(&mut self, arm: Arm) -> &mut u32 {
+        match arm {
+            Arm::Canary => &mut self.canary,
+            Arm::Baseline => &mut self.baseline,
+        }
+    }
 }
 
 /// What is remembered of one instance.

@@ -206,6 +206,7 @@ mod tests {
             at: Time(9000),
             signals: vec![Pair::new(canary.clone(), nobody)],
             canary_gap: None,
+            instances: None,
         };
         let looks = readings.into_iter().zip(1..).map(|(one, at)| look(at, one)).collect();
         stand_in(&mut observation, looks, &nothing_then("no past"));

@@ -13,8 +13,8 @@ use std::{
 
 use super::{
     alive::{
-        answer_piece, asked_once, dependency_reading, instance_health, too_young, up_piece,
-        worst_health,
+        answer_piece, asked_once, dependency_reading, instance_health, is_answered, too_young,
+        up_piece, worst_health,
     },
     buckets::Cumulative,
     carry::{Carry, InstanceCarry},
@@ -26,7 +26,10 @@ use super::{
 };
 use crate::engine::{
     native::NativeHistogram,
-    observation::{Arm, Missing, Observation, Pair, Part, Parts, Reading, Time, Value, Why},
+    observation::{
+        Arm, Headcount, Instances, Missing, Observation, Pair, Part, Parts, Reading, Time, Value,
+        Why,
+    },
 };
 
 /// A process start that moved by more than this is another process; less is clock arithmetic.
@@ -84,8 +87,31 @@ impl Reducer {
                 pair.canary = dependency_reading(probe);
             }
         }
+        let canary_gap = self.gap(&gathered.canary);
+        let instances = Instances {
+            canary: self.headcount(Arm::Canary, &gathered.canary),
+            baseline: self.headcount(Arm::Baseline, &gathered.baseline),
+        };
         self.forget(gathered);
-        Observation { at: gathered.at, signals, canary_gap: self.gap(&gathered.canary) }
+        Observation { at: gathered.at, signals, canary_gap, instances: Some(instances) }
+    }
+
+    /// How many instances there are, and how many of them answered what the signals ask.
+    fn headcount(&mut self, arm: Arm, readings: &[InstanceReading]) -> Headcount {
+        let is_scraped = self.reads_samples();
+        let answers = |reading: &&InstanceReading| match is_scraped {
+            true => reading.samples.is_ok(),
+            false => reading.probes.iter().any(is_answered),
+        };
+        let all = readings.iter().filter(|reading| reading.is_one() && !self.is_pseudo(reading));
+        let all: Vec<&InstanceReading> = all.collect();
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let answered = all.iter().copied().filter(answers).count();
+        Headcount {
+            answered: count(answered),
+            found: count(all.len()),
+            seen: *self.carry.seen.of(arm),
+        }
     }
 
     fn reads_samples(&self) -> bool {
@@ -152,7 +178,12 @@ impl Reducer {
                 counters: BTreeMap::new(),
                 natives: BTreeMap::new(),
             };
-            let mut carry = self.carry.instances.remove(&key).unwrap_or(blank);
+            let known = self.carry.instances.remove(&key);
+            if known.is_none() && reading.is_one() {
+                let seen = self.carry.seen.of(arm);
+                *seen = seen.saturating_add(1);
+            }
+            let mut carry = known.unwrap_or(blank);
             self.instance_pieces(reading, now, &mut carry, &mut gained);
             for probe in &reading.probes {
                 if let Some(answers) = health.get_mut(probe.signal) {

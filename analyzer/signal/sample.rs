@@ -41,6 +41,14 @@ pub struct InstanceReading {
     pub levels: Vec<Level>,
 }
 
+impl InstanceReading {
+    /// Whether it stands for one instance. A name in braces stands for whatever an arm has, or for
+    /// the nobody that was found.
+    pub fn is_one(&self) -> bool {
+        !self.instance.starts_with('{')
+    }
+}
+
 /// Lines of an exposition body that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RefusedLines {

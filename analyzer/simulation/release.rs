@@ -124,7 +124,7 @@ impl Iterator for Release {
             })
             .collect();
         let at = START.after(Duration::from_secs_f64(at_secs));
-        Some(Observation { at, signals, canary_gap })
+        Some(Observation { at, signals, canary_gap, instances: None })
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -16,6 +16,7 @@ use futures_util::future::{BoxFuture, join_all};
 use super::{
     client::Client,
     exposition::Wanted,
+    found_arm::FoundArm,
     health::{self, Question},
     history::{self, PastArm},
     limits::SourceLimits,
@@ -38,11 +39,16 @@ use crate::{
 /// signals, numbers of a dependency's health answer.
 pub const PROMQL_INSTANCE: &str = "promql";
 
+/// Instances of which is known in what format they are best asked.
+const DIALECTS_MAX: usize = 1024;
+
 /// Where the samples of one arm come from.
 #[derive(Clone, Debug)]
 pub enum ArmSource {
     /// Scraped by us.
     Targets(Vec<Target>),
+    /// Scraped by us, where a discovery finds them.
+    Found(FoundArm),
     /// Scraped by a metrics server, which is asked.
     Selector {
         /// The server.
@@ -73,7 +79,8 @@ pub struct Collector {
     client: Client,
     options: CollectorOptions,
     wanted: Arc<Wanted>,
-    dialects: Arc<BTreeMap<Arc<str>, Dialect>>,
+    /// By name of the instance.
+    dialects: Arc<Mutex<BTreeMap<Arc<str>, Arc<Dialect>>>>,
     telemetry: Telemetry,
 }
 
@@ -86,13 +93,8 @@ impl Collector {
             }
         }
         let wanted = Arc::new(Wanted::names(spec::wanted_names(&options.specs)));
-        let arms = [Some(&options.canary), options.baseline.as_ref()];
-        let targets = arms.into_iter().flatten().flat_map(|arm| match arm {
-            ArmSource::Targets(targets) => targets.as_slice(),
-            ArmSource::Selector { .. } => &[],
-        });
-        let dialects = targets.map(|target| (target.name().clone(), Dialect::default())).collect();
-        Self { client, options, wanted, dialects: Arc::new(dialects), telemetry }
+        let dialects = Arc::default();
+        Self { client, options, wanted, dialects, telemetry }
     }
 
     /// Asks everything at once and waits for the last, or for the time to run out.
@@ -164,17 +166,21 @@ impl Collector {
         source: Option<&ArmSource>,
         now: Time,
     ) -> Option<Vec<InstanceReading>> {
-        let targets = match source? {
-            ArmSource::Targets(targets) => targets,
+        let begun = tokio::time::Instant::now();
+        let mut readings = match source? {
+            ArmSource::Targets(targets) => self.instances(targets, now, self.options.timeout).await,
+            ArmSource::Found(found) => match found.targets(self.options.timeout / 2).await {
+                Ok(targets) => {
+                    let targets = distinct(targets);
+                    let left = self.options.timeout.saturating_sub(begun.elapsed());
+                    let mut readings = self.instances(&targets, now, left).await;
+                    found.weigh(&mut readings, begun);
+                    readings
+                }
+                Err(missing) => vec![self.nobody(found, now, &missing)],
+            },
             ArmSource::Selector { .. } => return None,
         };
-        let limit = self.options.limits.targets_per_arm_max;
-        let asked = targets.iter().take(limit).map(|target| self.instance(target, now));
-        let mut readings = join_all(asked).await;
-        readings.extend(targets.iter().skip(limit).map(|target| {
-            let detail = format!("{}: beyond the limit of {limit} targets an arm", target.name());
-            scrape::reading(target.name().clone(), now, Err(Missing::new(Why::NotObserved, detail)))
-        }));
         let levels: Vec<Level> = self
             .promql_signals()
             .map(|(signal, _)| {
@@ -186,25 +192,61 @@ impl Collector {
         Some(readings)
     }
 
-    async fn instance(&self, target: &Target, now: Time) -> InstanceReading {
-        let bounds = (&self.options.limits, self.options.timeout);
+    async fn instances(
+        &self,
+        targets: &[Target],
+        now: Time,
+        timeout: Duration,
+    ) -> Vec<InstanceReading> {
+        let limit = self.options.limits.targets_per_arm_max;
+        let asked = targets.iter().take(limit).map(|target| self.instance(target, now, timeout));
+        let mut readings = join_all(asked).await;
+        readings.extend(targets.iter().skip(limit).map(|target| {
+            let detail = format!("{}: beyond the limit of {limit} targets an arm", target.name());
+            scrape::reading(target.name().clone(), now, Err(Missing::new(Why::NotObserved, detail)))
+        }));
+        readings
+    }
+
+    /// What stands for the instances of an arm of which none is known.
+    fn nobody(&self, found: &FoundArm, now: Time, missing: &Missing) -> InstanceReading {
+        let unasked = self.health_paths().map(|(question, _)| question.unasked(missing));
+        let (probes, levels) = unzip(unasked.collect());
+        let name = format!("{{{}}}", found.words()).into();
+        InstanceReading { probes, levels, ..scrape::reading(name, now, Err(missing.clone())) }
+    }
+
+    async fn instance(&self, target: &Target, now: Time, timeout: Duration) -> InstanceReading {
+        let bounds = (&self.options.limits, timeout);
         let keep = Keep {
             specs: &self.options.specs,
             wanted: &self.wanted,
             limits: &self.options.limits.exposition,
         };
-        let unknown = Dialect::default();
-        let dialect = self.dialects.get(target.name()).unwrap_or(&unknown);
+        let dialect = self.dialect(target);
         let paths = self.health_paths().map(|(question, path)| async move {
             let url = target.health_url(path);
             health::probe(&self.client, &url, question, bounds, &self.telemetry).await
         });
         let (scraped, answers) = tokio::join!(
-            scrape::scrape(&self.client, (target, dialect), keep, bounds, &self.telemetry),
+            scrape::scrape(&self.client, (target, &dialect), keep, bounds, &self.telemetry),
             join_all(paths),
         );
         let (probes, levels) = unzip(answers);
         InstanceReading { probes, levels, ..scrape::reading(target.name().clone(), now, scraped) }
+    }
+
+    /// In which format a target is best asked, as learnt so far.
+    fn dialect(&self, target: &Target) -> Arc<Dialect> {
+        let mut dialects = self.dialects.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = dialects.get(target.name()) {
+            return known.clone();
+        }
+        // Instances come and go: what was learnt of them all is learnt again, sooner than it grows.
+        if dialects.len() >= DIALECTS_MAX {
+            dialects.clear();
+        }
+        dialects.entry(target.name().clone()).or_default().clone()
     }
 
     /// What is asked once, and the numbers of those answers.
@@ -221,7 +263,7 @@ impl Collector {
     /// The readings of the arms that a metrics server knows, canary first.
     async fn selector_arms(&self, now: Time) -> [Option<Vec<InstanceReading>>; 2] {
         let arm = |source: Option<&ArmSource>| match source? {
-            ArmSource::Targets(_) => None,
+            ArmSource::Targets(_) | ArmSource::Found(_) => None,
             ArmSource::Selector { prometheus, matchers } => {
                 Some(SelectorArm { server: prometheus.clone(), matchers: matchers.clone() })
             }
@@ -242,7 +284,7 @@ impl Collector {
 
     fn probes_selected_instances(&self) -> bool {
         let selected = |source: &ArmSource| match source {
-            ArmSource::Targets(_) => false,
+            ArmSource::Targets(_) | ArmSource::Found(_) => false,
             ArmSource::Selector { .. } => true,
         };
         let any =
@@ -260,7 +302,7 @@ impl Collector {
     ) {
         match source {
             Some(ArmSource::Selector { .. }) => {}
-            Some(ArmSource::Targets(_)) | None => return,
+            Some(ArmSource::Targets(_) | ArmSource::Found(_)) | None => return,
         }
         let limit = self.options.limits.targets_per_arm_max;
         let bounds = (&self.options.limits, timeout);

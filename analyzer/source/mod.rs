@@ -6,8 +6,10 @@
 pub mod archive;
 pub mod client;
 pub mod collector;
+pub mod discovery;
 mod excerpt;
 pub mod exposition;
+pub mod found_arm;
 pub mod health;
 pub mod health_body;
 mod health_number;

@@ -209,6 +209,7 @@ fn observation(look: PastLook) -> Observation {
         at: look.at,
         signals: look.sides.into_iter().map(pair).collect(),
         canary_gap: None,
+        instances: None,
     }
 }
 

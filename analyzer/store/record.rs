@@ -6,7 +6,8 @@
 //! out here and not derived from the engine's names, so that renaming a variant there does not
 //! orphan a journal.
 //!
-//! Parts of readings came later: a record without them is one whose readings were not taken apart.
+//! Parts of readings came later: a record without them is one whose readings were not taken apart. So
+//! did instances: without them nobody counted.
 //!
 //! Deliberately absent: migration of old records. Version 1 is the only one; another is unreadable.
 
@@ -37,6 +38,7 @@ macro_rules! words {
 }
 
 mod exact;
+mod instances;
 mod native;
 mod parts;
 
@@ -46,15 +48,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     engine::observation::{
-        Arm, Health, Histogram, Missing, Observation, Pair, Reading, Time, Value, Why,
+        Arm, Health, Histogram, Instances, Missing, Observation, Pair, Reading, Time, Value, Why,
     },
     signal::{
-        carry::{Carry, InstanceCarry},
+        carry::{Carry, InstanceCarry, Seen},
         sample::Labels,
     },
 };
 
 pub(super) use exact::Exact;
+use instances::{InstancesRecord, SeenRecord};
 use native::NativeRecord;
 use parts::{NameRecord, Names, PartsRecord};
 
@@ -80,7 +83,8 @@ pub(super) fn write_observation(observation: &Observation) -> Result<String, Str
     };
     let edges = edges.seen.iter().map(|edges| exact(edges)).collect();
     let (v, at, names) = (VERSION, observation.at.0, names.list);
-    let record = ObservationRecord { v, at, edges, signals, names, parts, gap };
+    let instances = observation.instances.map(InstancesRecord::from);
+    let record = ObservationRecord { v, at, edges, signals, names, parts, gap, instances };
     serde_json::to_string(&record).map_err(|error| error.to_string())
 }
 
@@ -103,7 +107,8 @@ pub(super) fn read_observation(record: &str) -> Result<Observation, String> {
         Some(gap) => reading(gap, &edges)?.err(),
         None => None,
     };
-    Ok(Observation { at: Time(record.at), signals, canary_gap })
+    let instances = record.instances.map(Instances::from);
+    Ok(Observation { at: Time(record.at), signals, canary_gap, instances })
 }
 
 /// The record of a carry. Raw counters may be anything, so any number is kept.
@@ -114,13 +119,14 @@ pub(super) fn write_carry(carry: &Carry) -> Result<String, String> {
         .iter()
         .map(|((arm, instance), carry)| instance_record(*arm, instance, carry, &mut words))
         .collect();
-    let record = CarryRecord { v: VERSION, words: words.list, instances };
+    let seen = Some(carry.seen.into());
+    let record = CarryRecord { v: VERSION, words: words.list, instances, seen };
     serde_json::to_string(&record).map_err(|error| error.to_string())
 }
 
 /// The carry of a record, or why it cannot be read.
 pub(super) fn read_carry(record: &str) -> Result<Carry, String> {
-    let CarryRecord { words, instances: records, v: _ } = parse(record)?;
+    let CarryRecord { words, instances: records, seen, v: _ } = parse(record)?;
     let word = |index: u32| {
         words.get(index as usize).cloned().ok_or_else(|| format!("word {index} is not in the list"))
     };
@@ -153,7 +159,8 @@ pub(super) fn read_carry(record: &str) -> Result<Carry, String> {
         };
         instances.insert((record.arm.into(), word(record.instance)?), carry);
     }
-    Ok(Carry { instances })
+    let carry = Carry { instances, seen: Seen::default() };
+    Ok(Carry { seen: instances::seen(seen, &carry), ..carry })
 }
 
 fn parse<'a, T: Deserialize<'a>>(record: &'a str) -> Result<T, String> {
@@ -193,6 +200,9 @@ struct ObservationRecord {
     /// Why some canary instances gave nothing; written like a missing reading.
     #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
     gap: Option<ReadingRecord>,
+    /// How many instances there were.
+    #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
+    instances: Option<InstancesRecord>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -224,6 +234,9 @@ struct CarryRecord {
     words: Vec<Arc<str>>,
     #[serde(rename = "i")]
     instances: Vec<InstanceRecord>,
+    /// How many instances there ever were.
+    #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
+    seen: Option<SeenRecord>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -417,7 +430,12 @@ mod tests {
 
     fn one(reading: Reading) -> Observation {
         let pair = Pair::new(reading.clone(), reading);
-        Observation { at: Time(1_700_000_000_123), signals: vec![pair], canary_gap: None }
+        Observation {
+            at: Time(1_700_000_000_123),
+            signals: vec![pair],
+            canary_gap: None,
+            instances: None,
+        }
     }
 
     fn check(reading: Reading, expected: &str) {
@@ -579,7 +597,7 @@ mod tests {
             ((Arm::Canary, "10.0.0.7:8080".into()), carry),
             ((Arm::Baseline, "le".into()), empty),
         ]);
-        let carry = Carry { instances };
+        let carry = Carry { instances, seen: Seen { canary: 3, baseline: 0 } };
         let record = write_carry(&carry).expect("any carry can be written");
         assert_eq!(read_carry(&record).expect("just written"), carry);
     }

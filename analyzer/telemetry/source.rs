@@ -26,6 +26,7 @@ pub struct SourceMetrics {
     queries: Labelled<1>,
     query_seconds: Histogram,
     query_warnings: Counter,
+    discoveries: Labelled<1>,
 }
 
 impl SourceMetrics {
@@ -41,6 +42,7 @@ impl SourceMetrics {
             queries: Family::default(),
             query_seconds: Histogram::new(EDGES_SECS),
             query_warnings: Counter::default(),
+            discoveries: Family::default(),
         };
         let registry = registry.sub_registry_with_prefix("source");
         registry.register("scrapes", "Scrapes, by how they ended", metrics.scrapes.clone());
@@ -77,6 +79,11 @@ impl SourceMetrics {
             "query_warnings",
             "Warnings that came with successful queries",
             metrics.query_warnings.clone(),
+        );
+        registry.register(
+            "discoveries",
+            "Questions where targets are, by how they ended",
+            metrics.discoveries.clone(),
         );
         metrics
     }
@@ -156,6 +163,24 @@ impl Telemetry {
     }
 }
 
+impl Telemetry {
+    /// A discovery said where targets are.
+    pub fn discovery_answered(&self, about: &str, targets: usize, is_news: bool) {
+        self.inner.source.discoveries.get_or_create(&[("outcome", "ok")]).inc();
+        if is_news {
+            tracing::info!(about, targets, "targets found");
+        }
+    }
+
+    /// A discovery did not answer, or not so that it can be believed.
+    pub fn discovery_failed(&self, about: &str, why: &str, is_news: bool) {
+        self.inner.source.discoveries.get_or_create(&[("outcome", "failed")]).inc();
+        if is_news {
+            tracing::warn!(about, why, "targets cannot be found");
+        }
+    }
+}
+
 fn outcome(why: Why) -> &'static str {
     match why {
         Why::FirstLook => "first_look",
@@ -191,6 +216,8 @@ mod tests {
         telemetry.query_answered("up", 1, Duration::from_millis(3));
         telemetry.query_warned("up", "partial");
         telemetry.query_failed("up", &Missing::new(Why::QueryFailed, "refused"));
+        telemetry.discovery_answered("discovery pods", 3, true);
+        telemetry.discovery_failed("discovery pods", "refused", false);
         let body = telemetry.render();
         for line in [
             "rollgate_source_scrapes_total{outcome=\"ok\"} 1",
@@ -202,6 +229,8 @@ mod tests {
             "rollgate_source_queries_total{outcome=\"ok\"} 1",
             "rollgate_source_queries_total{outcome=\"failed\"} 1",
             "rollgate_source_query_warnings_total 1",
+            "rollgate_source_discoveries_total{outcome=\"ok\"} 1",
+            "rollgate_source_discoveries_total{outcome=\"failed\"} 1",
         ] {
             assert!(body.lines().any(|found| found == line), "{line} in {body}");
         }

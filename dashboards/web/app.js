@@ -431,15 +431,29 @@ function release(view, report) {
   return h("span", null, `step ${at + 1} of ${steps.length}, ${format.number(steps[at].weight, "share")} of the traffic`);
 }
 
+/** Where the instances of an arm are: typed, found, or behind a metrics server. */
+function place(of) {
+  if (of.selector) return h("code", null, of.selector);
+  if (of.dns) return h("code", null, `every address of ${of.dns}`);
+  if (of.discover) {
+    const labels = Object.entries(of.match || {}).map(([name, value]) => ` ${name}=${value}`);
+    return h("code", null, `found by ${of.discover}${labels.join("")}`);
+  }
+  const targets = of.targets || [];
+  return h("details", null,
+    h("summary", null, `${targets.length} ${targets.length === 1 ? "instance" : "instances"}`),
+    h("ul", null, targets.map((target) => h("li", null, h("code", null, target)))));
+}
+
 function facts(view) {
-  const arm = (of) => of && h("dd", null, h("b", null, of.version || "no version given"),
-    of.selector ? h("code", null, of.selector) : h("details", null,
-      h("summary", null, `${of.targets.length} ${of.targets.length === 1 ? "instance" : "instances"}`),
-      h("ul", null, of.targets.map((target) => h("li", null, h("code", null, target))))));
+  const counted = (view.report && view.report.instances) || {};
+  const arm = (of, count) => of && h("dd", null, h("b", null, of.version || "no version given"), place(of),
+    count && h("small", null, `${count.answered} of ${count.found} answered`,
+      count.seen > count.found && `, ${count.seen} in all`));
   return h("section", { class: "block" }, h("h2", null, "About"),
     h("dl", { class: "card facts" },
-      h("dt", null, "Canary"), arm(view.canary),
-      view.baseline && [h("dt", null, "Baseline"), arm(view.baseline)],
+      h("dt", null, "Canary"), arm(view.canary, counted.canary),
+      view.baseline && [h("dt", null, "Baseline"), arm(view.baseline, counted.baseline)],
       h("dt", null, "Rules"), h("dd", null, h("a", { href: `/v1/analyses/${encodeURIComponent(view.id)}/rules` }, view.rules.name), " ", h("code", { title: view.rules.sha256 }, view.rules.sha256.slice(0, 12))),
       h("dt", null, "Began"), h("dd", null, format.moment(view.started_at)),
       h("dt", null, "Looks"), h("dd", null, `every ${format.span(view.interval_secs)}, until ${format.span(view.deadline_secs)} at the latest`),

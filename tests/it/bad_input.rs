@@ -239,7 +239,12 @@ async fn a_panic_while_judging_ends_that_analysis_and_nothing_else() {
         messages.send(Message::Start(Box::new(running), Opening::New)).await.unwrap();
         let histogram = observation::Value::Histogram(Histogram { edges: edges.clone(), counts });
         let reading = Pair::new(Ok(histogram.clone()), Ok(histogram));
-        let observation = Observation { at: Time(2000), signals: vec![reading], canary_gap: None };
+        let observation = Observation {
+            at: Time(2000),
+            signals: vec![reading],
+            canary_gap: None,
+            instances: None,
+        };
         let (observation, carry) = (Box::new(observation), Box::default());
         messages.send(Message::Look { id: id.to_owned(), observation, carry }).await.unwrap();
     }
@@ -335,6 +340,8 @@ async fn a_full_store_is_said_and_nothing_is_lost() {
         mechanisms: BTreeMap::new(),
         prometheus: BTreeMap::new(),
         watch: Vec::new(),
+        clusters: BTreeMap::new(),
+        discovery: BTreeMap::new(),
         services: BTreeMap::new(),
         client: Client::new().unwrap(),
         limits: SourceLimits::default(),

@@ -60,6 +60,8 @@ async fn start(dir: &Path, receiver: &Receiver) -> Service {
         mechanisms: BTreeMap::from([("deploy-hook".to_owned(), webhook)]),
         prometheus: BTreeMap::new(),
         watch: Vec::new(),
+        clusters: BTreeMap::new(),
+        discovery: BTreeMap::new(),
         services: BTreeMap::new(),
         client: Client::new().unwrap(),
         limits: SourceLimits::default(),

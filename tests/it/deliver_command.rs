@@ -230,7 +230,7 @@ async fn stored(store: &SqliteStore, body: &str) -> String {
     let look = Look {
         analysis: id.clone(),
         look: 1,
-        observation: Observation { at, signals: vec![], canary_gap: None },
+        observation: Observation { at, signals: vec![], canary_gap: None, instances: None },
         carry: Carry::default(),
         report: "{}".to_owned(),
         verdict: "rollback".to_owned(),

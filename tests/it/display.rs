@@ -130,6 +130,7 @@ fn errors(decades: f64) -> Report {
     fires.reason = Some("the canary fails more often than the version it replaces".into());
     Report {
         overridden: None,
+        instances: None,
         rules: None,
         verdict: if state == "fires" { "rollback" } else { "watching" }.into(),
         is_final: state == "fires",

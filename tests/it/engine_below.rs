@@ -55,8 +55,12 @@ fn judge(rule: &str, shares: impl Fn(i64) -> [(f64, f64); 2]) -> Vec<Step> {
         let canary = readings(&mut random, canary.0, canary.1);
         let baseline = readings(&mut random, baseline.0, baseline.1);
         let signals = canary.into_iter().zip(baseline).map(|(new, old)| Pair::new(new, old));
-        let observation =
-            Observation { at: at(secs), signals: signals.collect(), canary_gap: None };
+        let observation = Observation {
+            at: at(secs),
+            signals: signals.collect(),
+            canary_gap: None,
+            instances: None,
+        };
         steps.push(analysis.step(&observation));
         if steps.last().is_some_and(|step| step.verdict.is_final()) {
             break;
@@ -134,7 +138,7 @@ fn noise_of_hits_is_said_of_misses() {
     let share = || Ok(Value::Share { events: 90.0, total: 100.0 });
     let mut look = |secs| {
         let signals = vec![Pair::new(share(), share())];
-        let observation = Observation { at: at(secs), signals, canary_gap: None };
+        let observation = Observation { at: at(secs), signals, canary_gap: None, instances: None };
         let step = analysis.step(&observation);
         match step.findings[0].clauses[0].progress {
             Progress::Evidence { noise, .. } => noise,

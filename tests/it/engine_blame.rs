@@ -113,7 +113,7 @@ pub fn observation(random: &mut StdRng, secs: i64, fault: Fault, known: Known) -
         (pair.parts.canary, pair.parts.baseline) = (parts(0), parts(1));
         pairs.push(pair);
     }
-    Observation { at: Time(secs * 1000), signals: pairs, canary_gap: None }
+    Observation { at: Time(secs * 1000), signals: pairs, canary_gap: None, instances: None }
 }
 
 /// Runs to the rollback; the finding that led to it, and the seconds from onset.
@@ -234,7 +234,8 @@ fn shares_are_of_the_excess_over_the_baseline() {
         pair.parts.canary = vec![instance("a", a), instance("b", b), instance("c", c)];
         let unseen = Pair::new(Err(missing()), Err(missing()));
         let signals = vec![pair, unseen];
-        let look = Observation { at: Time(secs * 1000), signals, canary_gap: None };
+        let look =
+            Observation { at: Time(secs * 1000), signals, canary_gap: None, instances: None };
         let blame = analysis.step(&look).findings[0].clauses[0].blame.clone();
         assert!(bad || blame.is_none(), "second {secs}: {blame:?}");
         last = blame;
@@ -265,7 +266,8 @@ fn a_busy_route_is_not_to_blame_for_its_traffic() {
                 route("GET /quiet", share(quiet, 30.0)),
             ];
             let signals = vec![pair, Pair::new(Err(missing()), Err(missing()))];
-            let look = Observation { at: Time(secs * 1000), signals, canary_gap: None };
+            let look =
+                Observation { at: Time(secs * 1000), signals, canary_gap: None, instances: None };
             last = analysis.step(&look).findings[0].clauses[0].blame.clone();
         }
         last.map(|blame| blame.name)

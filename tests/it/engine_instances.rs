@@ -71,7 +71,7 @@ fn look(secs: i64, instances: Instances<'_>) -> Observation {
     pair.parts.canary = heard().map(part).collect();
     let unseen = || Err(Missing::new(Why::NotObserved, ""));
     let signals = vec![pair, Pair::new(unseen(), unseen())];
-    Observation { at: Time(secs * 1000), signals, canary_gap: None }
+    Observation { at: Time(secs * 1000), signals, canary_gap: None, instances: None }
 }
 
 /// Looks of the rule over a story of instances: state and note at the last.

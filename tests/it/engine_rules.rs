@@ -99,7 +99,7 @@ pub fn healthy(secs: u64) -> Observation {
         both(health(Health::Up)),
     ];
     let at = Time(START.0 + i64::try_from(secs).unwrap() * 1000);
-    Observation { at, signals, canary_gap: None }
+    Observation { at, signals, canary_gap: None, instances: None }
 }
 
 /// Looks at seconds 1 to `last`, with what `change` makes of the healthy ones.
@@ -541,7 +541,8 @@ fn nothing_that_can_be_observed_panics() {
                 _ => Time(at.0.saturating_add(1000)),
             };
             at = Time(at.0.clamp(i64::MIN + 30_000, i64::MAX));
-            let step = analysis.step(&Observation { at, signals, canary_gap: None });
+            let step =
+                analysis.step(&Observation { at, signals, canary_gap: None, instances: None });
             assert_eq!(step.findings.len(), EVERY_FORM.len());
         }
     }

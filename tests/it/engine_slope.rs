@@ -81,7 +81,12 @@ fn judge(
         let (baseline, baseline_parts) = arm("old", &baseline);
         let parts = Parts { canary: canary_parts, baseline: baseline_parts };
         let signals = vec![Pair { canary, baseline, parts }];
-        let step = analysis.step(&Observation { at: at(secs), signals, canary_gap: None });
+        let step = analysis.step(&Observation {
+            at: at(secs),
+            signals,
+            canary_gap: None,
+            instances: None,
+        });
         let is_final = step.verdict.is_final();
         steps.push(step);
         if is_final {
@@ -251,7 +256,9 @@ fn verdict(options: &str, canary: Why, baseline: Option<Why>) -> Verdict {
     for secs in (5..=900).step_by(5) {
         let old = baseline.map_or(Ok(Value::Level(1e6)), reading);
         let signals = vec![Pair::new(reading(canary), old)];
-        last = analysis.step(&Observation { at: at(secs), signals, canary_gap: None }).verdict;
+        last = analysis
+            .step(&Observation { at: at(secs), signals, canary_gap: None, instances: None })
+            .verdict;
     }
     last
 }
@@ -307,7 +314,8 @@ fn a_level_that_was_measured_brings_its_own_noise() {
     let calibration = calibrate(&rules, &past, Duration::ZERO);
     let mut analysis = Analysis::calibrated(rules, START, &calibration);
     let signals = vec![Pair::new(Ok(Value::Level(150.0)), Ok(Value::Level(100.0)))];
-    let step = analysis.step(&Observation { at: at(1), signals, canary_gap: None });
+    let step =
+        analysis.step(&Observation { at: at(1), signals, canary_gap: None, instances: None });
     let Progress::Evidence { noise, .. } = step.findings[0].clauses[0].progress else {
         panic!("a level without `for` is judged by evidence");
     };

@@ -60,7 +60,7 @@ fn look(secs: u64, canary: (f64, f64), baseline: (f64, f64)) -> Observation {
         Pair::new(latencies(canary.1), latencies(baseline.1)),
         Pair::new(events(0.0), events(0.0)),
     ];
-    Observation { at, signals, canary_gap: None }
+    Observation { at, signals, canary_gap: None, instances: None }
 }
 
 /// Looks until the end, at most `last`.

@@ -29,7 +29,7 @@ fn judged(canary_errors: f64) -> Step {
         let baseline = scraped(second % 3 == 1, usual);
         let signals = vec![Pair::new(canary, baseline)];
         let at = Time(second * 1000);
-        let now = analysis.step(&Observation { at, signals, canary_gap: None });
+        let now = analysis.step(&Observation { at, signals, canary_gap: None, instances: None });
         let is_over = now.verdict.is_final();
         step = Some(now);
         if is_over {

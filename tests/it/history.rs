@@ -356,6 +356,7 @@ async fn a_calibration_is_part_of_the_fold_after_a_restart() {
             _ => Pair::new(share((n % 3) as f64, 21.0), share((n % 2) as f64, 60.0)),
         }],
         canary_gap: None,
+        instances: None,
     };
     let mut live: Vec<Report> = Vec::new();
     for id in ["measured", "prior"] {

@@ -59,6 +59,7 @@ fn look(id: &str, number: u64) -> Look {
             at: Time(1000 + number as i64),
             signals: vec![level],
             canary_gap: None,
+            instances: None,
         },
         carry: Carry::default(),
         report: format!("{{\"look\":{number}}}"),
@@ -329,7 +330,7 @@ fn carrying(look: Look) -> Look {
         natives: BTreeMap::new(),
     };
     let instances = BTreeMap::from([((Arm::Canary, "i".into()), instance)]);
-    Look { carry: Carry { instances }, ..look }
+    Look { carry: Carry { instances, ..Carry::default() }, ..look }
 }
 
 #[tokio::test]

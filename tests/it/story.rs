@@ -171,6 +171,7 @@ impl Story {
             reason: reason.into(),
             otherwise: (verdict == "inconclusive").then(|| "hold".into()),
             release_step: self.in_steps.then_some(usize::from(look >= 20)),
+            instances: None,
             gap: self.has_gap.then(|| MissingShape {
                 why: "scrape_failed".into(),
                 detail: "10.0.2.2:8080: connection refused".into(),

@@ -28,6 +28,10 @@ pub(super) struct Fields {
     canary_targets: Option<String>,
     /// URLs of the other instances.
     baseline_targets: Option<String>,
+    /// Name and port, all of whose addresses are instances of the canary.
+    canary_dns: Option<String>,
+    /// Name and port, all of whose addresses are the other instances.
+    baseline_dns: Option<String>,
     /// Label matchers that choose the canary's series, for a metrics server.
     canary_selector: Option<String>,
     /// Label matchers that choose the other series.
@@ -74,9 +78,20 @@ impl Fields {
                 }
             }
         }
-        let canary = arm(self.canary_version, self.canary_targets.as_deref(), self.canary_selector);
-        let baseline =
-            arm(self.baseline_version, self.baseline_targets.as_deref(), self.baseline_selector);
+        let canary = ArmOrder {
+            version: self.canary_version.unwrap_or_default(),
+            targets: list(self.canary_targets.as_deref()),
+            selector: self.canary_selector,
+            dns: self.canary_dns,
+            ..ArmOrder::default()
+        };
+        let baseline = ArmOrder {
+            version: self.baseline_version.unwrap_or_default(),
+            targets: list(self.baseline_targets.as_deref()),
+            selector: self.baseline_selector,
+            dns: self.baseline_dns,
+            ..ArmOrder::default()
+        };
         if !faults.is_empty() {
             return Err(faults);
         }
@@ -92,10 +107,6 @@ impl Fields {
             hold_secs,
         })
     }
-}
-
-fn arm(version: Option<String>, targets: Option<&str>, selector: Option<String>) -> ArmOrder {
-    ArmOrder { version: version.unwrap_or_default(), targets: list(targets), selector }
 }
 
 fn list(text: Option<&str>) -> Vec<String> {

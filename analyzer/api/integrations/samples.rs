@@ -40,7 +40,9 @@ const CANARY: &str = include_str!("samples/flagger_canary.yaml");
 pub(super) async fn argo_template(uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     let asked: ArgoQuery = query(&uri)?;
     let mut fill = Fill::new(&headers, asked.address)?;
-    fill.word("service", asked.service, "shop")?;
+    if asked.service.is_some() {
+        fill.word("service", asked.service, "")?;
+    }
     fill.word("name", asked.name, "rollgate")?;
     let rules = fill.optional("rules", asked.rules)?;
     fill.put("rules", rules.map_or_else(String::new, |rules| format!("&rules={rules}")));

@@ -193,6 +193,8 @@ fn facts(view: &AnalysisView, columns: usize) -> Vec<Line> {
     if let Some(baseline) = &view.baseline {
         facts.push(("baseline", arm(baseline)));
     }
+    let counted = view.report.as_ref().and_then(|report| report.instances.as_ref());
+    facts.extend(counted.map(|counted| ("instances", words::instances(counted))));
     if let Some(past) = &view.past {
         facts.push(("past", past.note.clone()));
     }
@@ -226,6 +228,14 @@ fn arm(arm: &ArmOrder) -> String {
     };
     if let Some(selector) = &arm.selector {
         return format!("{version}{selector}");
+    }
+    if let Some(name) = &arm.dns {
+        return format!("{version}every address of {name}");
+    }
+    if let Some(discover) = &arm.discover {
+        let labels: Vec<String> =
+            arm.labels.iter().map(|(name, value)| format!(" {name}={value}")).collect();
+        return format!("{version}found by {discover}{}", labels.join(""));
     }
     let named: Vec<&str> = arm.targets.iter().take(TARGETS_NAMED).map(String::as_str).collect();
     let more = match arm.targets.len().saturating_sub(TARGETS_NAMED) {

@@ -168,6 +168,7 @@ impl Read {
             at: observation.at,
             signals: signals.collect(),
             canary_gap: observation.canary_gap.clone(),
+            instances: observation.instances,
         }
     }
 

@@ -185,6 +185,8 @@ async fn argo_takes_the_template_and_the_rollout_that_use_it() {
         }
         assert!(given.iter().all(|name| known.iter().any(|arg| arg["name"] == *name)), "{path}");
     }
+    let open = &documents(&server.get(path).await.body)[0];
+    assert_eq!(at(open, "spec.args.0"), &json!({ "name": "service" }));
     for bad in ["address=x", "service=a%20b", "interval=0s", "interval=x", "deadline=99999h", "x=1"]
     {
         assert_eq!(server.get(&format!("{path}?{bad}")).await.status, 400, "{bad}");

@@ -1,5 +1,6 @@
 //! `/v1/integrations/flagger/{hook}`: each hook in each state of an analysis, and the Canary file.
 
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rollgate::api::ApiOptions;
 use serde_json::{Value, json};
 
@@ -164,6 +165,54 @@ async fn what_is_wrong_is_said_and_nothing_of_ours_is_held_against_a_release() {
     }
     let old = call(&server, "pre-rollout", "shop", "", "Progressing").await;
     assert_eq!((old.status, old.body.contains("1.34")), (403, true), "{old:?}");
+}
+
+#[tokio::test]
+async fn an_order_that_was_refused_may_be_mended() {
+    let server = server().await;
+    let call = async |hook: &str, service: &str| {
+        let body = json!({
+            "name": "shop", "namespace": "test", "phase": "Progressing", "checksum": "c1",
+            "metadata": { "service": service },
+        });
+        let path = format!("/v1/integrations/flagger/{hook}");
+        server.post(&path, &body.to_string()).await.status
+    };
+    assert_eq!(call("pre-rollout", REFUSED).await, 403);
+    // The release is known by now, and not judged: as after a crash between the two.
+    assert_eq!(call("rollback", "shop").await, 403);
+    assert_eq!(call("confirm-promotion", "shop").await, 403);
+    assert_eq!(call("pre-rollout", "shop").await, 200);
+    assert_eq!(call("rollout", "shop").await, 200);
+    assert_eq!(server.desk.ids(), ["new-0"]);
+}
+
+/// Whatever is sent, it is answered as the document says, and by no 5xx.
+#[tokio::test]
+async fn random_bodies_are_answered_as_documented() {
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut chance = StdRng::seed_from_u64(seed);
+    let server = server().await;
+    let good = r#"{"name":"shop","namespace":"test","phase":"Progressing","checksum":"c1","metadata":{"service":"shop","hold":"10m","canary_targets":"http://a:1"}}"#;
+    let parts = ["\"", "{", "}", "null", "1e999", "\\u0000", "é", ",", ":", "[]", "hold", "\u{7f}"];
+    for _ in 0..400 {
+        let mut body = good.to_owned();
+        for _ in 0..chance.random_range(0..4) {
+            let mut at = chance.random_range(0..body.len());
+            while !body.is_char_boundary(at) {
+                at -= 1;
+            }
+            match chance.random_bool(0.5) {
+                true => body.insert_str(at, parts[chance.random_range(0..parts.len())]),
+                false => drop(body.remove(at)),
+            }
+        }
+        let hook = HOOKS[chance.random_range(0..HOOKS.len())];
+        let answer = server.post(&format!("/v1/integrations/flagger/{hook}"), &body).await;
+        let expected = [200, 400, 403, 422].contains(&answer.status);
+        assert!(expected, "seed {seed}: {hook} {body}: {answer:?}");
+    }
 }
 
 #[tokio::test]

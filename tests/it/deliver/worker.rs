@@ -162,7 +162,7 @@ pub(crate) fn look(id: &str, number: u64, at: Time, decision: Option<Decision>) 
     Look {
         analysis: id.to_owned(),
         look: number,
-        observation: Observation { at, signals: vec![], canary_gap: None },
+        observation: Observation { at, signals: vec![], canary_gap: None, instances: None },
         carry: Carry::default(),
         report: "{}".to_owned(),
         verdict: "rollback".to_owned(),

@@ -343,7 +343,7 @@ impl Random {
             })
             .collect();
         let at = Time(self.0.random_range(-5..i64::MAX / 2));
-        Observation { at, signals, canary_gap: self.reading(&edges).err() }
+        Observation { at, signals, canary_gap: self.reading(&edges).err(), instances: None }
     }
 
     fn parts(&mut self, edges: &Arc<[f64]>) -> Vec<Part> {

@@ -8,7 +8,7 @@ use utoipa::IntoParams;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(in super::super) struct ArgoQuery {
-    /// The service, as rollgate knows it; `shop` when left out.
+    /// The service, as rollgate knows it; an argument to be given by each rollout when left out.
     pub service: Option<String>,
     /// Name of a rule file, without `.yaml`; the service's own when left out.
     pub rules: Option<String>,
