@@ -23,6 +23,7 @@ mod analyses;
 mod events;
 mod guard;
 mod input;
+mod integrations;
 mod openapi;
 mod page;
 mod probes;
@@ -30,6 +31,7 @@ mod stall;
 mod verdict;
 
 use desk::Desk;
+use integrations::recent::Recent;
 
 pub use server::serve;
 
@@ -85,6 +87,7 @@ struct Api {
     telemetry: Telemetry,
     options: Arc<ApiOptions>,
     streams: Arc<Semaphore>,
+    recent: Arc<Recent>,
     stop: CancellationToken,
 }
 
@@ -96,7 +99,8 @@ pub fn router(
     stop: CancellationToken,
 ) -> Router {
     let streams = Arc::new(Semaphore::new(options.streams_max));
-    let api = Api { desk, telemetry, options: Arc::new(options), streams, stop };
+    let recent = Arc::default();
+    let api = Api { desk, telemetry, options: Arc::new(options), streams, recent, stop };
     let (router, _) = routes().split_for_parts();
     let document: Arc<str> = document().into();
     router
@@ -132,4 +136,5 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(probes::readyz))
         .routes(routes!(page::index))
         .routes(routes!(page::asset))
+        .merge(integrations::routes())
 }

@@ -45,6 +45,7 @@ const BEARER: &str = "bearer";
     tags(
         (name = "analyses", description = "Releases being judged, and their verdicts"),
         (name = "services", description = "Services between releases"),
+        (name = "controllers", description = "Deploy controllers that ask in their own way"),
         (name = "rules", description = "Rule files in use"),
         (name = "probes", description = "What machines ask about us"),
         (name = "page", description = "The page for people"),

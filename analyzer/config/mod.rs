@@ -20,6 +20,7 @@ use crate::{
 mod cluster_mechanisms;
 mod clusters;
 pub mod discovery;
+pub mod hook;
 pub mod mechanisms;
 mod reading;
 pub mod services;
@@ -180,16 +181,7 @@ pub fn read_at_rest(
     secrets: Secrets,
 ) -> Result<AtRest, ConfigError> {
     let name = path.display().to_string();
-    let unreadable = |source| ConfigError::Unreadable { path: name.clone(), source };
-    let bytes = std::fs::metadata(path).map_err(unreadable)?.len();
-    if bytes > CONFIG_BYTES_MAX {
-        return Err(ConfigError::Malformed {
-            path: name,
-            found: format!("the file has {bytes} bytes, at most {CONFIG_BYTES_MAX} are read"),
-            hint: "is this the configuration?".to_owned(),
-        });
-    }
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    let text = file_text(path)?;
     // Without an excerpt: a line may hold a URL that is a secret.
     let options = serde_saphyr::options! { with_snippet: false };
     let file: File = serde_saphyr::from_str_with_options(&text, options).map_err(|error| {
@@ -213,6 +205,21 @@ pub fn read_at_rest(
 /// The keys, for who wrote another one.
 const KEYS: &str = "keys are listen, allow_remote, store, rules, timeout, mechanisms, clusters, \
                     prometheus, discovery, services, watch; the README shows each";
+
+/// The text of a configuration file, which is not large.
+fn file_text(path: &Path) -> Result<String, ConfigError> {
+    let name = path.display().to_string();
+    let unreadable = |source| ConfigError::Unreadable { path: name.clone(), source };
+    let bytes = std::fs::metadata(path).map_err(unreadable)?.len();
+    if bytes > CONFIG_BYTES_MAX {
+        return Err(ConfigError::Malformed {
+            path: name,
+            found: format!("the file has {bytes} bytes, at most {CONFIG_BYTES_MAX} are read"),
+            hint: "is this the configuration?".to_owned(),
+        });
+    }
+    std::fs::read_to_string(path).map_err(unreadable)
+}
 
 impl Reading<'_> {
     fn config(&mut self, file: File) -> Option<Config> {

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     api::desk::{
-        AnalysisPage, AnalysisView, CancelAnalysis, Desk, DeskError, History, ListFilter,
+        AnalysisPage, AnalysisView, ArmOrder, CancelAnalysis, Desk, DeskError, History, ListFilter,
         OpenAnalysis, Opened, RuleFiles, RuleText, WatchedServices,
     },
     config::services::KnownService,
@@ -43,7 +43,7 @@ use crate::{
         limits::SourceLimits,
         prometheus::PrometheusServer,
     },
-    store::{Created, NewAnalysis, Store, StoredAnalysis, StoredState},
+    store::{Created, NewAnalysis, Store, StoredAnalysis, StoredState, notes::Over},
     telemetry::{Telemetry, analysis::Opening},
 };
 
@@ -136,6 +136,20 @@ impl Desk for ServiceDesk {
     async fn cancel(&self, id: &str, order: CancelAnalysis) -> Result<AnalysisView, DeskError> {
         let (desk, id) = (self.clone(), id.to_owned());
         self.to_its_end(async move { desk.give_up(&id, &order).await }).await
+    }
+
+    async fn note(&self, name: &str) -> Result<Option<String>, DeskError> {
+        self.store.note(name).await.map_err(unavailable)
+    }
+
+    async fn write_note(
+        &self,
+        name: &str,
+        before: Option<&str>,
+        text: &str,
+    ) -> Result<bool, DeskError> {
+        let over = Over { before, text };
+        self.store.write_note(name, over, (self.now)()).await.map_err(unavailable)
     }
 
     async fn services(&self) -> Result<WatchedServices, DeskError> {
@@ -298,7 +312,9 @@ impl ServiceDesk {
         let order = &case.order;
         let canary = self.arm("canary", &order.canary, order, &mut faults);
         let beside = case.rules.baseline == Baseline::Concurrent;
-        let baseline = order.baseline.as_ref().filter(|_| beside);
+        // A version alone says what comes back in a rollback; it is enough where nothing is compared.
+        let is_asked = |arm: &&ArmOrder| arm.is_placed() || case.rules.needs_baseline();
+        let baseline = order.baseline.as_ref().filter(|_| beside).filter(is_asked);
         let baseline = baseline.and_then(|arm| self.arm("baseline", arm, order, &mut faults));
         match canary {
             Some(canary) if faults.is_empty() => {

@@ -26,7 +26,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("store", &["engine", "signal"]),
     ("deliver", &["engine", "report", "telemetry", "outward", "kubernetes"]),
     ("api", &["engine", "signal", "report", "telemetry"]),
-    ("config", &["deliver", "source", "telemetry", "outward", "kubernetes"]),
+    ("hook", &["engine", "deliver", "telemetry", "api"]),
+    ("config", &["deliver", "source", "telemetry", "outward", "kubernetes", "hook"]),
     (
         "service",
         &[
@@ -72,6 +73,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "simulation",
             "chart",
             "demo",
+            "hook",
         ],
     ),
 ];
