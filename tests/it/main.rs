@@ -15,6 +15,7 @@ mod contract;
 mod controllers;
 mod deliver;
 mod demo_service;
+mod discovery;
 mod display;
 mod engine_below;
 mod engine_blame;
