@@ -16,6 +16,7 @@ mod controllers;
 mod deliver;
 mod demo_service;
 mod discovery;
+mod discovery_sources;
 mod display;
 mod engine_below;
 mod engine_blame;
