@@ -17,6 +17,8 @@ mod controllers;
 mod deliver;
 mod deliver_command;
 mod demo_service;
+mod discovery;
+mod discovery_sources;
 mod display;
 mod engine_below;
 mod engine_blame;

@@ -118,12 +118,18 @@ impl Seeker {
         }
     }
 
+    /// Asks once.
+    pub async fn ask_once(&mut self) {
+        let begun = Instant::now();
+        let found = timeout(self.pace.timeout, self.ask.ask()).await;
+        let late = || format!("no answer within {}", in_words(self.pace.timeout));
+        self.learn(begun, found.unwrap_or_else(|_| Err(late())));
+    }
+
     async fn ask_on(&mut self) {
         loop {
             let begun = Instant::now();
-            let found = timeout(self.pace.timeout, self.ask.ask()).await;
-            let late = || format!("no answer within {}", in_words(self.pace.timeout));
-            self.learn(begun, found.unwrap_or_else(|_| Err(late())));
+            self.ask_once().await;
             let (soon, regular) = (begun + REFRESH_MIN, begun + self.pace.refresh);
             tokio::select! {
                 () = sleep_until(regular.max(soon)) => {}
