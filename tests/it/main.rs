@@ -39,6 +39,7 @@ mod house;
 mod kill;
 mod kube_api;
 mod kubernetes_cluster;
+mod kubernetes_tls;
 mod language;
 mod lints;
 mod page;

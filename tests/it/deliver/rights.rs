@@ -27,6 +27,11 @@ type Rights = BTreeSet<(String, String, String)>;
 fn granted() -> Rights {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/deploy/kubernetes-rbac.yaml");
     let text = std::fs::read_to_string(path).expect("the file");
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = std::fs::read_to_string(readme).expect("the README");
+    let rules =
+        text.split("\n---\n").next().and_then(|role| role.find("rules:").map(|at| &role[at..]));
+    assert!(readme.contains(rules.expect("rules")), "the README shows another role");
     let objects: Vec<Value> =
         text.split("\n---\n").map(|one| serde_saphyr::from_str(one).expect("an object")).collect();
     let kinds: Vec<&str> = objects.iter().filter_map(|one| one["kind"].as_str()).collect();
