@@ -70,7 +70,6 @@ async fn the_role_grants_what_is_used_and_no_more() {
         world.deploy("shop-blue", "shop:v1", json!({ "version": "blue" }));
         world.deploy("shop-green", "shop:v2", json!({ "version": "green" }));
         world.serve("shop", "green");
-        world.roll_out("shop", "shop:v1");
     });
     let options = KubernetesServiceOptions {
         service: workload(&api, kubernetes_service::MAPPING),
@@ -82,8 +81,10 @@ async fn the_role_grants_what_is_used_and_no_more() {
     let switch = KubernetesService::new(options, &live()).expect("good options");
     delivered(&switch, ROLLBACK).await;
 
-    api.release(&rollout_key("shop"), &["shop:v2"]);
-    let steer = ArgoRollouts::new(workload(&api, argo_rollouts::MAPPING), &live());
+    let rolled = KubeApi::start().await;
+    rolled.world(|world| world.roll_out("shop", "shop:v1"));
+    rolled.release(&rollout_key("shop"), &["shop:v2"]);
+    let steer = ArgoRollouts::new(workload(&rolled, argo_rollouts::MAPPING), &live());
     let steer = steer.expect("good options");
     delivered(&steer, promote).await;
     delivered(&steer, ROLLBACK).await;
@@ -103,7 +104,7 @@ async fn the_role_grants_what_is_used_and_no_more() {
     pods.list_pods(&Name::new(NAMESPACE).expect("a name"), "app=shop").await.expect("listed");
 
     let mut used = Rights::new();
-    for api in [&api, &other, &third] {
+    for api in [&api, &rolled, &other, &third] {
         used.extend(api.rights_used());
     }
     assert_eq!(used, granted());
