@@ -48,7 +48,7 @@ pub(super) struct KubernetesService {
     /// The label of the selector that is switched.
     label: String,
     /// Its two values.
-    values: [String; 2],
+    values: Vec<String>,
     #[serde(default)]
     deployment: Option<String>,
     #[serde(default)]
@@ -164,6 +164,9 @@ impl Reading<'_> {
         if scale_down == Some(true) && deployment.is_none() {
             self.fault(format!("{at}.scale_down is true without a deployment to scale"));
         }
+        let values = <[String; 2]>::try_from(values).map_err(|values| {
+            self.fault(format!("{at}.values are {}, expected two", values.len()));
+        });
         let deployment = deployment.map(|text| {
             let at = format!("{at}.deployment");
             self.pattern_of(&at, &text, &kubernetes_service::DEPLOYMENT_NAMES)
@@ -175,7 +178,7 @@ impl Reading<'_> {
             Some(pattern) => Some(pattern?),
             None => None,
         };
-        let scales_down = scale_down.unwrap_or(true);
+        let (values, scales_down) = (values.ok()?, scale_down.unwrap_or(true));
         Some(MechanismOptions::KubernetesService(KubernetesServiceOptions {
             service,
             label,

@@ -234,8 +234,8 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_is_told_what_it_may_be() {
-        let all =
-            "expected `on` or one of webhook, cloudevents, github, gitlab, alertmanager, slack";
+        let all = "expected `on` or one of webhook, cloudevents, kubernetes-undo, kubernetes-service, \
+             argo-rollouts, flagger, github, gitlab, alertmanager, slack";
         let check = |found: &str, hint: &str| {
             assert_eq!(unknown(found), format!("`{found}` is no kind of mechanism, {all}{hint}"));
         };

@@ -377,7 +377,11 @@ mod tests {
             "kubernetes-undo: {}, on: { promote: redo }",
             &["d.on.promote is \"redo\", expected undo"],
         );
-        bad(OURS, "kubernetes-service: { label: v, values: [a] }", &["values"]);
+        bad(
+            OURS,
+            "kubernetes-service: { label: v, values: [a] }",
+            &["d.kubernetes-service.values are 1, expected two"],
+        );
         bad(
             OURS,
             "kubernetes-service: { label: v, values: [a, b], scale_down: true }",

@@ -104,14 +104,13 @@ pub fn options(
     let text = std::fs::read_to_string(path);
     let text = text.map_err(|error| format!("{shown} cannot be read: {error}"))?;
     let base = path.parent().unwrap_or(Path::new("."));
-    let file: File = serde_saphyr::from_str(&text)
-        .map_err(|error| format!("{shown} is no kubeconfig: {}", first_line(&error.to_string())))?;
+    let file: File = serde_saphyr::from_str(&text).map_err(|error| {
+        // Where, and not what: what stands there may be a token.
+        let at =
+            error.location().map(|at| format!(" at line {}, column {}", at.line(), at.column()));
+        format!("{shown} cannot be read as a kubeconfig{}", at.unwrap_or_default())
+    })?;
     file.options(context, base, timeout).map_err(|fault| format!("{shown}: {fault}"))
-}
-
-/// Where a fault lies, without the lines around it: they may hold a token.
-fn first_line(text: &str) -> &str {
-    text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default()
 }
 
 impl File {
@@ -251,6 +250,8 @@ fn held(
 
 #[cfg(test)]
 mod tests {
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
+
     use super::*;
 
     const WHOLE: &str = r#"
@@ -333,10 +334,41 @@ users:
             "{ token: hunter2, auth-provider: { name: gcp } }",
             "auth-provider",
         );
-        check("{ token: hunter2 }", "{ token: [hunter2] }", "is no kubeconfig");
+        let at = "cannot be read as a kubeconfig at line ";
+        check("{ token: hunter2 }", "{ token: [hunter2] }", at);
         let proxy = "https://10.0.0.1:6443', proxy-url: 'http://p";
         check("https://10.0.0.1:6443", proxy, "proxy-url is not supported");
         let none = options(Path::new("/nowhere/config"), None, Duration::from_secs(1));
         assert!(none.expect_err("no file").contains("/nowhere/config cannot be read"));
+    }
+
+    /// Whatever is wrong with a file, it ends in an answer, and no answer repeats a token.
+    #[test]
+    fn a_damaged_file_ends_in_words_without_its_secrets() {
+        let seed: u64 = rand::random();
+        println!("seed {seed}");
+        let mut random = StdRng::seed_from_u64(seed);
+        let signs: Vec<char> = "{}[]:,'\"-#&*!|>%@ \n\t\u{0}~xä".chars().collect();
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("config");
+        for _ in 0..1_000 {
+            let mut text: Vec<char> = WHOLE.chars().collect();
+            for _ in 0..random.random_range(1..5) {
+                let at = random.random_range(0..text.len());
+                let sign = signs[random.random_range(0..signs.len())];
+                match random.random_range(0..3) {
+                    0 => text[at] = sign,
+                    1 => text.insert(at, sign),
+                    _ => drop(text.remove(at)),
+                }
+            }
+            let text: String = text.into_iter().collect();
+            std::fs::write(&path, &text).expect("written");
+            for context in [None, Some("lab"), Some("prod")] {
+                if let Err(fault) = options(&path, context, Duration::from_secs(1)) {
+                    assert!(!fault.contains("hunter2"), "{fault}\n{text}");
+                }
+            }
+        }
     }
 }

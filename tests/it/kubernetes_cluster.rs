@@ -1,5 +1,5 @@
 //! What is asked of an API server beside single objects: lists page by page, pods, tokens that
-//! expire, a private authority, and role rules that say no.
+//! expire, and roles that say no.
 
 use std::time::Duration;
 

@@ -46,6 +46,7 @@ mod interventions;
 mod kill;
 mod kube_api;
 mod kubernetes_cluster;
+mod kubernetes_tls;
 mod language;
 mod lints;
 mod page;

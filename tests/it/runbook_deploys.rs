@@ -20,7 +20,7 @@ use crate::{
     house::{Api, House, Server},
     kube_api::{
         KubeApi, TOKEN,
-        templates::{NAMESPACE, deployment_key, rollout_key},
+        templates::{deployment_key, rollout_key},
     },
 };
 
@@ -37,26 +37,28 @@ struct AppState {
     requests: AtomicU64,
 }
 
+async fn health(State(state): State<Arc<AppState>>) -> StatusCode {
+    match state.is_ill.load(Ordering::SeqCst) {
+        true => StatusCode::SERVICE_UNAVAILABLE,
+        false => StatusCode::OK,
+    }
+}
+
+async fn metrics(State(state): State<Arc<AppState>>) -> String {
+    let requests = state.requests.fetch_add(100, Ordering::SeqCst) + 100;
+    format!(
+        "process_start_time_seconds 1700000000\n\
+         http_requests_total{{code=\"200\",status=\"200\"}} {requests}\n\
+         release_manager_requests_total {requests}\n"
+    )
+}
+
 impl App {
     async fn start() -> Self {
         let state = Arc::new(AppState::default());
-        let health = get(async |State(state): State<Arc<AppState>>| {
-            match state.is_ill.load(Ordering::SeqCst) {
-                true => StatusCode::SERVICE_UNAVAILABLE,
-                false => StatusCode::OK,
-            }
-        });
-        let metrics = get(async |State(state): State<Arc<AppState>>| {
-            let requests = state.requests.fetch_add(100, Ordering::SeqCst) + 100;
-            format!(
-                "process_start_time_seconds 1700000000\n\
-                 http_requests_total{{code=\"200\",status=\"200\"}} {requests}\n\
-                 release_manager_requests_total {requests}\n"
-            )
-        });
-        let mut routes = Router::new().route("/metrics", metrics);
+        let mut routes = Router::new().route("/metrics", get(metrics));
         for path in ["/health", "/health/detailed", "/health/database", "/health/dependencies"] {
-            routes = routes.route(path, health.clone());
+            routes = routes.route(path, get(health));
         }
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
@@ -113,25 +115,32 @@ impl Stand {
         Self { cluster, has_past, old, new, api, _server: server, _house: house }
     }
 
-    /// A release of `canary` that falls ill after its first look: what came of its delivery.
-    async fn ill_release(&self, mut order: Value, versions: [&str; 2]) -> Value {
-        let [baseline, canary] = versions;
-        order["canary"] = json!({ "version": canary, "targets": [self.new.url()] });
-        order["baseline"] = match self.has_past {
-            true => json!({ "version": baseline }),
-            false => json!({ "version": baseline, "targets": [self.old.url()] }),
-        };
+    /// Releases that fall ill after their first look: what came of their deliveries. Each is an order
+    /// with the versions before and after.
+    async fn ill_releases<const N: usize>(&self, releases: [(Value, [&str; 2]); N]) -> [Value; N] {
         self.new.state.is_ill.store(false, Ordering::SeqCst);
-        let id = self.api.open(&order).await;
-        self.api.until(&id, "a look", |view| view["report"]["look"].as_u64() >= Some(1)).await;
+        let mut ids = Vec::new();
+        for (mut order, [baseline, canary]) in releases {
+            order["canary"] = json!({ "version": canary, "targets": [self.new.url()] });
+            if !self.has_past {
+                order["baseline"] = json!({ "version": baseline, "targets": [self.old.url()] });
+            }
+            ids.push(self.api.open(&order).await);
+        }
+        for id in &ids {
+            self.api.until(id, "a look", |view| view["report"]["look"].as_u64() >= Some(1)).await;
+        }
         self.new.state.is_ill.store(true, Ordering::SeqCst);
-        let verdict = self.api.verdict(&id).await;
-        assert_eq!(verdict["verdict"], "rollback", "{verdict}");
-        assert_eq!(verdict["rule"], "app is down for 3 checks", "{verdict}");
-        let view = self.api.delivered(&id).await;
-        let deliveries = view["deliveries"].as_array().expect("a list");
-        let [delivery] = &deliveries[..] else { panic!("{view}") };
-        delivery.clone()
+        let mut deliveries = Vec::new();
+        for id in &ids {
+            let verdict = self.api.verdict(id).await;
+            assert_eq!(verdict["verdict"], "rollback", "{verdict}");
+            assert_eq!(verdict["rule"], "app is down for 3 checks", "{verdict}");
+            let view = self.api.delivered(id).await;
+            assert_eq!(view["deliveries"].as_array().map(Vec::len), Some(1), "{view}");
+            deliveries.push(view["deliveries"][0].clone());
+        }
+        deliveries.try_into().expect("as many as there are releases")
     }
 }
 
@@ -152,7 +161,7 @@ async fn a_blue_green_release_is_switched_back_and_scaled_down() {
         world.serve("pg-neo-graph-rl", "green");
     });
     let order = json!({ "service": "pg-neo-graph-rl" });
-    let delivery = stand.ill_release(order, ["3f1c2a9", "8d5e0b7"]).await;
+    let [delivery] = stand.ill_releases([(order, ["3f1c2a9", "8d5e0b7"])]).await;
     assert_delivered(&delivery, "blue-green");
     stand.cluster.world(|world| {
         assert_eq!(world.selected("pg-neo-graph-rl"), "blue");
@@ -179,7 +188,7 @@ async fn a_rolling_update_is_undone_unless_something_newer_runs() {
     });
     stand.cluster.release(&key, &["pg-neo-graph-rl:8d5e0b7"]);
     let order = json!({ "service": "pg-neo-graph-rl", "mechanisms": ["undo"] });
-    let delivery = stand.ill_release(order.clone(), ["3f1c2a9", "8d5e0b7"]).await;
+    let [delivery] = stand.ill_releases([(order.clone(), ["3f1c2a9", "8d5e0b7"])]).await;
     assert_delivered(&delivery, "undo");
     assert_eq!(
         stand.cluster.world(|world| world.image(&key).to_owned()),
@@ -187,7 +196,7 @@ async fn a_rolling_update_is_undone_unless_something_newer_runs() {
     );
 
     stand.cluster.release(&key, &["pg-neo-graph-rl:aaaaaaa", "pg-neo-graph-rl:bbbbbbb"]);
-    let delivery = stand.ill_release(order, ["3f1c2a9", "aaaaaaa"]).await;
+    let [delivery] = stand.ill_releases([(order, ["3f1c2a9", "aaaaaaa"])]).await;
     assert_eq!(delivery["state"], "refused", "{delivery}");
     let shown = delivery.to_string();
     assert!(shown.contains("bbbbbbb") && shown.contains("aaaaaaa was judged"), "{shown}");
@@ -209,17 +218,20 @@ async fn a_canary_is_aborted_in_its_own_way() {
     });
     stand.cluster.release(&rollout, &["app:v2"]);
     stand.cluster.release(&deployment, &["app:v2"]);
-    let delivery = stand.ill_release(json!({ "service": "app" }), ["v1", "v2"]).await;
-    assert_delivered(&delivery, "canary");
+    let by = |mechanism: &str| json!({ "service": "app", "mechanisms": [mechanism] });
+    let [canary, undo, switch] = stand
+        .ill_releases([
+            (json!({ "service": "app" }), ["v1", "v2"]),
+            (by("undo"), ["v1", "v2"]),
+            (by("blue-green"), ["blue", "green"]),
+        ])
+        .await;
+    assert_delivered(&canary, "canary");
     let status = stand.cluster.world(|world| world.objects[&rollout]["status"].clone());
     assert_eq!((&status["abort"], &status["phase"]), (&json!(true), &json!("Degraded")));
-
-    let order = json!({ "service": "app", "mechanisms": ["undo"] });
-    assert_delivered(&stand.ill_release(order, ["v1", "v2"]).await, "undo");
+    assert_delivered(&undo, "undo");
     assert_eq!(stand.cluster.world(|world| world.image(&deployment).to_owned()), "app:v1");
-
-    let order = json!({ "service": "app", "mechanisms": ["blue-green"] });
-    assert_delivered(&stand.ill_release(order, ["blue", "green"]).await, "blue-green");
+    assert_delivered(&switch, "blue-green");
     assert_eq!(stand.cluster.world(|world| world.selected("app-service").to_owned()), "blue");
 }
 
@@ -233,7 +245,7 @@ async fn a_deployment_is_undone() {
     });
     stand.cluster.release(&key, &["release-manager:prod-8d5e0b7"]);
     let order = json!({ "service": "release-manager" });
-    let delivery = stand.ill_release(order, ["prod-3f1c2a9", "prod-8d5e0b7"]).await;
+    let [delivery] = stand.ill_releases([(order, ["prod-3f1c2a9", "prod-8d5e0b7"])]).await;
     assert_delivered(&delivery, "undo");
     let image = stand.cluster.world(|world| world.image(&key).to_owned());
     assert_eq!(image, "release-manager:prod-3f1c2a9");
@@ -241,5 +253,4 @@ async fn a_deployment_is_undone() {
     assert_eq!(line, "PATCH /apis/apps/v1/namespaces/production/deployments/release-manager-prod");
     assert_eq!(content_type, "application/json-patch+json");
     assert_eq!(body[1]["path"], "/spec/template");
-    assert_eq!(NAMESPACE, "production");
 }

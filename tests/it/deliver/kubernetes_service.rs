@@ -113,6 +113,19 @@ async fn what_was_done_by_half_is_finished() {
 }
 
 #[tokio::test]
+async fn answers_that_are_lost_do_nothing_twice() {
+    let api = town().await;
+    api.next("PATCH", Mischief::Loses);
+    assert_is(&tell(&switch(&api), ROLLBACK).await, "failed", "connection closed");
+    assert_eq!(seen(&api), is("blue", 3, 3));
+    // The switch is found to be made; now the scale is done and not heard of.
+    api.next("PATCH", Mischief::Loses);
+    assert_is(&tell(&switch(&api), ROLLBACK).await, "failed", "connection closed");
+    assert_is(&tell(&switch(&api), ROLLBACK).await, "delivered", "is scaled to 0 already");
+    assert_eq!((api.writes().len(), seen(&api)), (2, is("blue", 3, 0)));
+}
+
+#[tokio::test]
 async fn somebody_who_was_faster_is_read_anew() {
     // Another pod of green became ready while it was to be scaled.
     let api = town().await;

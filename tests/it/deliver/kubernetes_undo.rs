@@ -215,6 +215,20 @@ async fn somebody_who_was_faster_is_read_anew() {
     assert_eq!(api.writes().len(), 2);
 }
 
+/// The change was made and nobody heard of it: the next attempt finds it, and makes no other.
+#[tokio::test]
+async fn an_answer_that_is_lost_undoes_nothing_twice() {
+    for (baseline, has_controllers) in [("v1", true), ("", true), ("v1", false), ("", false)] {
+        let api = shop().await;
+        api.world(|world| world.has_controllers = has_controllers);
+        api.next("PATCH", Mischief::Loses);
+        let told = Told { baseline, ..ROLLBACK };
+        assert_is(&tell(&undo(&api), told).await, "failed", "connection closed");
+        assert_is(&tell(&undo(&api), told).await, "delivered", "nothing to do");
+        assert_eq!((api.writes().len(), image(&api).as_str()), (1, "shop:v1"));
+    }
+}
+
 #[tokio::test]
 async fn a_controller_that_lags_does_not_lead_astray() {
     let api = shop().await;

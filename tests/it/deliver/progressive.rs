@@ -180,6 +180,27 @@ async fn a_step_is_taken_once_and_never_too_far() {
 }
 
 #[tokio::test]
+async fn answers_that_are_lost_do_nothing_twice() {
+    for (told, words) in [
+        (ROLLBACK, "was aborted already"),
+        (PROMOTE, "is fully promoted already"),
+        (advance(0.5), "is at 50 % already"),
+    ] {
+        let api = rollout().await;
+        api.next("PATCH", Mischief::Loses);
+        assert_is(&tell(&argo(&api), told).await, "failed", "connection closed");
+        assert_is(&tell(&argo(&api), told).await, "delivered", words);
+        assert_eq!(api.writes().len(), 1);
+    }
+    let api = canary().await;
+    api.next("PATCH", Mischief::Loses);
+    let flagger = steered(&api, flagger::MAPPING);
+    assert_is(&tell(&flagger, ROLLBACK).await, "failed", "connection closed");
+    assert_is(&tell(&flagger, ROLLBACK).await, "delivered", "rolled back already");
+    assert_eq!(api.writes().len(), 1);
+}
+
+#[tokio::test]
 async fn a_changed_rollout_is_refused_by_name() {
     for told in [ROLLBACK, PROMOTE, advance(0.5)] {
         let api = rollout().await;

@@ -27,6 +27,11 @@ type Rights = BTreeSet<(String, String, String)>;
 fn granted() -> Rights {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("rules/deploy/kubernetes-rbac.yaml");
     let text = std::fs::read_to_string(path).expect("the file");
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = std::fs::read_to_string(readme).expect("the README");
+    let rules =
+        text.split("\n---\n").next().and_then(|role| role.find("rules:").map(|at| &role[at..]));
+    assert!(readme.contains(rules.expect("rules")), "the README shows another role");
     let objects: Vec<Value> =
         text.split("\n---\n").map(|one| serde_saphyr::from_str(one).expect("an object")).collect();
     let kinds: Vec<&str> = objects.iter().filter_map(|one| one["kind"].as_str()).collect();
@@ -65,7 +70,6 @@ async fn the_role_grants_what_is_used_and_no_more() {
         world.deploy("shop-blue", "shop:v1", json!({ "version": "blue" }));
         world.deploy("shop-green", "shop:v2", json!({ "version": "green" }));
         world.serve("shop", "green");
-        world.roll_out("shop", "shop:v1");
     });
     let options = KubernetesServiceOptions {
         service: workload(&api, kubernetes_service::MAPPING),
@@ -77,8 +81,10 @@ async fn the_role_grants_what_is_used_and_no_more() {
     let switch = KubernetesService::new(options, &live()).expect("good options");
     delivered(&switch, ROLLBACK).await;
 
-    api.release(&rollout_key("shop"), &["shop:v2"]);
-    let steer = ArgoRollouts::new(workload(&api, argo_rollouts::MAPPING), &live());
+    let rolled = KubeApi::start().await;
+    rolled.world(|world| world.roll_out("shop", "shop:v1"));
+    rolled.release(&rollout_key("shop"), &["shop:v2"]);
+    let steer = ArgoRollouts::new(workload(&rolled, argo_rollouts::MAPPING), &live());
     let steer = steer.expect("good options");
     delivered(&steer, promote).await;
     delivered(&steer, ROLLBACK).await;
@@ -98,7 +104,7 @@ async fn the_role_grants_what_is_used_and_no_more() {
     pods.list_pods(&Name::new(NAMESPACE).expect("a name"), "app=shop").await.expect("listed");
 
     let mut used = Rights::new();
-    for api in [&api, &other, &third] {
+    for api in [&api, &rolled, &other, &third] {
         used.extend(api.rights_used());
     }
     assert_eq!(used, granted());

@@ -41,6 +41,8 @@ pub enum Mischief {
     Hangs(&'static str),
     /// Promises and sends 100 MB.
     Floods,
+    /// Does as it was asked, and loses the connection before it has answered.
+    Loses,
     /// Somebody else is faster: the world changes before the request is looked at.
     Outruns(Box<dyn FnOnce(&mut World) + Send>),
 }
@@ -223,6 +225,9 @@ async fn serve(mut stream: TcpStream, shared: Arc<Mutex<Shared>>) -> std::io::Re
             for _ in 0..1000 {
                 stream.write_all(&[b' '; 100_000]).await?;
             }
+        }
+        Some(Mischief::Loses) => {
+            drop(answer(&mut shared.lock().expect("no panic"), &asked));
         }
         Some(Mischief::Outruns(change)) => {
             let answer = {
