@@ -173,8 +173,8 @@ async fn a_test_event_is_marked_and_makes_nobody_act() {
 async fn what_an_analysis_decided_is_taken_as_it_was_stored() {
     let (url, seen) = peer("v7").await;
     let folder = folder(&url);
-    let store = SqliteStore::open(&folder.path().join("rollgate.db"), SqliteOptions::default());
-    let store = store.await.unwrap();
+    let path = folder.path().join("rollgate.db");
+    let store = SqliteStore::open(&path, SqliteOptions::default()).await.unwrap();
     let release = rollgate::deliver::sample::Release {
         service: "till",
         canary_version: "v7",

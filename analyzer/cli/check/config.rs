@@ -109,10 +109,7 @@ pub fn is_config(path: &Path, text: &str) -> bool {
 /// # Errors
 /// With every fault that it has.
 pub fn read(path: &Path, name: &str, text: &str, secrets: Secrets) -> Result<Picture, Faults> {
-    let refused = |remarks| match remark::faults(name, text, remarks) {
-        Some(faults) => faults,
-        None => unreachable!("a configuration is refused for a reason"),
-    };
+    let refused = |remarks| remark::faults(name, text, remarks);
     let AtRest { config, faults, readable } =
         config::read_at_rest(path, |name| std::env::var(name).ok(), secrets)
             .map_err(|error| refused(remarks_of(error)))?;
