@@ -2,14 +2,22 @@
 //!
 //! The API never sees the store or the drivers. Everything here is JSON-shaped and public.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use utoipa::{IntoParams, ToSchema};
 
 pub use super::rules::{FaultView, IgnoredFile, RuleFileView, RuleFiles, RuleText};
-pub use crate::report::shape::RulesRef;
+pub use super::{
+    deliveries::{
+        AttemptView, DeliveriesPage, DeliveryDetail, DeliveryListFilter, DeliveryView,
+        ResendDelivery,
+    },
+    interventions::{OverrideAnalysis, OverrideVerdict},
+};
+pub use crate::report::shape::{InterventionShape, RulesRef};
 use crate::report::{shape::Report, timeline::Timeline};
 
 /// What is said of an analysis before its first look.
@@ -37,8 +45,30 @@ pub trait Desk: Send + Sync + 'static {
     fn follow(&self, id: &str) -> Option<watch::Receiver<Arc<AnalysisView>>>;
     /// Ends a running analysis without a verdict.
     async fn cancel(&self, id: &str, order: CancelAnalysis) -> Result<AnalysisView, DeskError>;
+    /// Ends a running analysis with a person's verdict.
+    async fn override_verdict(
+        &self,
+        id: &str,
+        order: OverrideAnalysis,
+    ) -> Result<AnalysisView, DeskError>;
+    /// Deliveries, newest first.
+    async fn deliveries(&self, filter: DeliveryListFilter) -> Result<DeliveriesPage, DeskError>;
+    /// One delivery with its attempts.
+    async fn delivery(&self, key: &str) -> Result<DeliveryDetail, DeskError>;
+    /// Sends a delivery again.
+    async fn resend(&self, key: &str, order: ResendDelivery) -> Result<DeliveryDetail, DeskError>;
     /// Services that are watched between releases.
     async fn services(&self) -> Result<WatchedServices, DeskError>;
+    /// What was noted under a name, such as the release that a controller is at.
+    async fn note(&self, name: &str) -> Result<Option<String>, DeskError>;
+    /// Notes `text` where `before` was noted (none: nothing). False when something else is there by
+    /// now: read it, and begin again.
+    async fn write_note(
+        &self,
+        name: &str,
+        before: Option<&str>,
+        text: &str,
+    ) -> Result<bool, DeskError>;
     /// Every rule file that the service holds.
     async fn rules(&self) -> Result<RuleFiles, DeskError>;
     /// The text of a rule file that new analyses use.
@@ -53,6 +83,9 @@ pub enum DeskError {
     /// 404.
     #[error("no analysis {0}")]
     Unknown(String),
+    /// 404.
+    #[error("no delivery {0}")]
+    NoDelivery(String),
     /// 404: there is no text of a rule file that new analyses could use; says why.
     #[error("{0}")]
     NoRules(String),
@@ -70,13 +103,22 @@ pub enum DeskError {
     Unavailable(String),
 }
 
-/// Body of `POST /v1/analyses`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Body of `POST /v1/analyses`. What is left out is completed by what the configuration knows of the
+/// service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "service": "shop", "rules": "recommended",
+    "canary": { "version": "v2", "targets": ["http://10.0.0.7:8080"] },
+    "baseline": { "version": "v1", "targets": ["http://10.0.0.5:8080"] },
+}))]
 pub struct OpenAnalysis {
     /// The service being released.
+    #[schema(min_length = 1, max_length = 200)]
     pub service: String,
-    /// Name of a rule file in the configured directory, without `.yaml`.
+    /// Name of a rule file in the configured directory, without `.yaml`; the service's own when
+    /// left out.
+    #[serde(default)]
     pub rules: String,
     /// The new version.
     pub canary: ArmOrder,
@@ -86,19 +128,25 @@ pub struct OpenAnalysis {
     /// Name of a configured Prometheus source; needed when arms are given by selector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prometheus: Option<String>,
-    /// Names of configured mechanisms to be told the verdict.
+    /// Names of configured mechanisms to be told the verdict; the service's own when empty.
     #[serde(default)]
     pub mechanisms: Vec<String>,
+    /// What is filled into the texts that the configuration has for the service, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, String>,
     /// The client's key: the same key opens the same analysis once.
+    #[schema(min_length = 1, max_length = 200)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
     /// Watch at least this long instead of what the rule file says, in seconds; all steps together.
+    #[schema(exclusive_minimum = 0, maximum = 604800)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_secs: Option<f64>,
 }
 
-/// One arm of an order: targets to scrape, or a selector for a metrics server.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// One arm of an order: targets to scrape, or a selector for a metrics server. With neither the
+/// configuration says where it is found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ArmOrder {
     /// Its version, for people and for the mechanism's checks.
@@ -112,6 +160,13 @@ pub struct ArmOrder {
     pub selector: Option<String>,
 }
 
+impl ArmOrder {
+    /// Whether it says where its instances are.
+    pub fn is_placed(&self) -> bool {
+        !self.targets.is_empty() || self.selector.is_some()
+    }
+}
+
 /// Answer to an order.
 #[derive(Clone, Debug)]
 pub struct Opened {
@@ -122,23 +177,27 @@ pub struct Opened {
 }
 
 /// Query of `GET /v1/analyses`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct ListFilter {
     /// Only this service.
     pub service: Option<String>,
     /// Only this state: `running`, `finished`, `cancelled`.
+    #[param(pattern = "^(running|finished|cancelled)$")]
     pub state: Option<String>,
     /// Only this verdict.
+    #[param(pattern = "^(watching|investigate|promote|rollback|inconclusive)$")]
     pub verdict: Option<String>,
     /// Continue after this id (the `next` of the page before).
     pub after: Option<String>,
     /// At most this many, 1 to 200; 50 when absent.
+    #[param(minimum = 1, maximum = 200)]
     pub limit: Option<u32>,
 }
 
 /// One page of analyses, newest first.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AnalysisPage {
     /// The analyses, without findings.
     pub analyses: Vec<AnalysisSummary>,
@@ -147,7 +206,7 @@ pub struct AnalysisPage {
 }
 
 /// One line of the list.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AnalysisSummary {
     /// Its id.
     pub id: String,
@@ -172,7 +231,7 @@ pub struct AnalysisSummary {
 }
 
 /// One analysis with everything but its history.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AnalysisView {
     /// Its id.
     pub id: String,
@@ -205,12 +264,15 @@ pub struct AnalysisView {
     pub report: Option<Report>,
     /// Why it was cancelled, when it was.
     pub cancelled: Option<CancelAnalysis>,
-    /// The verdict's way to each mechanism.
+    /// The verdict's way to each mechanism, and that of every advance.
     pub deliveries: Vec<DeliveryView>,
+    /// What people did by hand, oldest first.
+    #[serde(default)]
+    pub interventions: Vec<InterventionShape>,
 }
 
 /// One step of a progressive release.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StepView {
     /// The canary's share of the traffic, 0..1.
     pub weight: f64,
@@ -219,7 +281,7 @@ pub struct StepView {
 }
 
 /// What is known of a service before its release.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PastView {
     /// Where it was read from: `watch`, `prometheus` or `none`.
     pub source: String,
@@ -232,14 +294,14 @@ pub struct PastView {
 }
 
 /// Answer to `GET /v1/services`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WatchedServices {
     /// Every service with a standing watch, by name.
     pub services: Vec<WatchedService>,
 }
 
 /// A service that is watched between releases.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WatchedService {
     /// Its name, as orders give it.
     pub service: String,
@@ -264,13 +326,15 @@ pub struct WatchedService {
 }
 
 /// Body of `POST /v1/analyses/{id}/cancel`, and what is kept of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Default)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Default, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CancelAnalysis {
     /// Who cancels.
+    #[schema(max_length = 256)]
     #[serde(default)]
     pub who: String,
     /// Why.
+    #[schema(max_length = 2000)]
     #[serde(default)]
     pub why: String,
 }
@@ -288,25 +352,8 @@ impl CancelAnalysis {
     }
 }
 
-/// One verdict on its way to one mechanism.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct DeliveryView {
-    /// The idempotency key (`webhook-id`).
-    pub key: String,
-    /// Name of the mechanism.
-    pub mechanism: String,
-    /// `pending`, `delivered`, `refused`, `dead`.
-    pub state: String,
-    /// Attempts so far.
-    pub attempts: u32,
-    /// What came of the last attempt, in words.
-    pub last_answer: Option<String>,
-    /// When it is tried next, in unix seconds; null when it is over.
-    pub next_attempt_at: Option<f64>,
-}
-
 /// Estimates of every signal over time.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct History {
     /// Unix seconds of each kept look.
     pub at: Vec<f64>,
@@ -317,7 +364,7 @@ pub struct History {
 }
 
 /// One signal over time; entries align with [`History::at`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SignalHistory {
     /// Name in the rule file.
     pub name: String,
@@ -330,7 +377,7 @@ pub struct SignalHistory {
 }
 
 /// One evidence clause over time, in decades; entries align with [`History::at`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EvidenceHistory {
     /// The clause as written.
     pub clause: String,

@@ -10,8 +10,10 @@ use crate::{
     api::ApiOptions,
     config::{self, Config, mechanisms::MechanismOptions},
     deliver::{
-        Mechanism, Setting, alertmanager::Alertmanager, cloudevents::CloudEvents, github::Github,
-        gitlab::Gitlab, peer::SetupError, slack::Slack, webhook::Webhook,
+        Mechanism, Setting, alertmanager::Alertmanager, argo_rollouts::ArgoRollouts,
+        cloudevents::CloudEvents, flagger::Flagger, github::Github, gitlab::Gitlab,
+        kubernetes_service::KubernetesService, kubernetes_undo::KubernetesUndo, peer::SetupError,
+        slack::Slack, webhook::Webhook,
     },
     service::{self, ServiceOptions, system_clock},
     source::{client::Client, limits::SourceLimits, prometheus::PrometheusServer},
@@ -60,6 +62,7 @@ async fn serve(config: Config) -> anyhow::Result<u8> {
         rules_dir: config.rules,
         mechanisms,
         prometheus,
+        services: config.services,
         client,
         limits: SourceLimits::default(),
         timeout: config.timeout,
@@ -95,6 +98,14 @@ pub fn mechanism(
     Ok(match options {
         MechanismOptions::Webhook(options) => Arc::new(Webhook::new(options, setting)?),
         MechanismOptions::CloudEvents(options) => Arc::new(CloudEvents::new(options, setting)?),
+        MechanismOptions::KubernetesUndo(options) => {
+            Arc::new(KubernetesUndo::new(options, setting)?)
+        }
+        MechanismOptions::KubernetesService(options) => {
+            Arc::new(KubernetesService::new(options, setting)?)
+        }
+        MechanismOptions::ArgoRollouts(options) => Arc::new(ArgoRollouts::new(options, setting)?),
+        MechanismOptions::Flagger(options) => Arc::new(Flagger::new(options, setting)?),
         MechanismOptions::Github(options) => Arc::new(Github::new(options, setting)?),
         MechanismOptions::Gitlab(options) => Arc::new(Gitlab::new(options, setting)?),
         MechanismOptions::Alertmanager(options) => Arc::new(Alertmanager::new(options, setting)?),

@@ -8,15 +8,27 @@ use serde::{
     de::{Error, MapAccess, Visitor},
 };
 
-use super::reading::Reading;
-use crate::deliver::{
-    alertmanager::{self, AlertmanagerOptions},
-    cloudevents::{self, CloudEventsOptions},
-    github::{self, GithubOptions},
-    gitlab::{self, GitlabOptions},
-    mapping::Mapping,
-    slack::{self, SlackOptions},
-    webhook::{self, WebhookOptions},
+use super::{
+    cluster_mechanisms::{self, ClusterPlace},
+    reading::Reading,
+};
+use crate::{
+    deliver::{
+        alertmanager::{self, AlertmanagerOptions},
+        argo_rollouts,
+        cloudevents::{self, CloudEventsOptions},
+        flagger,
+        github::{self, GithubOptions},
+        gitlab::{self, GitlabOptions},
+        kubernetes_service,
+        kubernetes_service::KubernetesServiceOptions,
+        kubernetes_undo,
+        mapping::Mapping,
+        slack::{self, SlackOptions},
+        webhook::{self, WebhookOptions},
+        workload::WorkloadOptions,
+    },
+    kubernetes::ClusterOptions,
 };
 
 mod code_hosts;
@@ -24,8 +36,18 @@ mod notices;
 mod receivers;
 
 /// Every kind, as an entry writes it.
-const KINDS: [&str; 6] =
-    [webhook::KIND, cloudevents::KIND, github::KIND, gitlab::KIND, alertmanager::KIND, slack::KIND];
+const KINDS: [&str; 10] = [
+    webhook::KIND,
+    cloudevents::KIND,
+    kubernetes_undo::KIND,
+    kubernetes_service::KIND,
+    argo_rollouts::KIND,
+    flagger::KIND,
+    github::KIND,
+    gitlab::KIND,
+    alertmanager::KIND,
+    slack::KIND,
+];
 
 /// Most mechanisms of a configuration: each is a label of our own metrics.
 pub const MECHANISMS_MAX: usize = 100;
@@ -37,6 +59,14 @@ pub enum MechanismOptions {
     Webhook(WebhookOptions),
     /// A CloudEvent.
     CloudEvents(CloudEventsOptions),
+    /// A Deployment that is undone.
+    KubernetesUndo(WorkloadOptions),
+    /// A Service that is switched.
+    KubernetesService(KubernetesServiceOptions),
+    /// A Rollout that is steered.
+    ArgoRollouts(WorkloadOptions),
+    /// A Canary that is steered.
+    Flagger(WorkloadOptions),
     /// A workflow of GitHub.
     Github(GithubOptions),
     /// A pipeline of GitLab.
@@ -58,6 +88,10 @@ pub(super) struct Mechanism {
 enum Kind {
     Webhook(receivers::Webhook),
     CloudEvents(receivers::CloudEvents),
+    KubernetesUndo(cluster_mechanisms::KubernetesUndo),
+    KubernetesService(cluster_mechanisms::KubernetesService),
+    ArgoRollouts(cluster_mechanisms::ArgoRollouts),
+    Flagger(cluster_mechanisms::Flagger),
     Github(code_hosts::Github),
     Gitlab(code_hosts::Gitlab),
     Alertmanager(notices::Alertmanager),
@@ -90,6 +124,10 @@ impl<'de> Visitor<'de> for EntryVisitor {
                 }
                 webhook::KIND => Kind::Webhook(map.next_value()?),
                 cloudevents::KIND => Kind::CloudEvents(map.next_value()?),
+                kubernetes_undo::KIND => Kind::KubernetesUndo(map.next_value()?),
+                kubernetes_service::KIND => Kind::KubernetesService(map.next_value()?),
+                argo_rollouts::KIND => Kind::ArgoRollouts(map.next_value()?),
+                flagger::KIND => Kind::Flagger(map.next_value()?),
                 github::KIND => Kind::Github(map.next_value()?),
                 gitlab::KIND => Kind::Gitlab(map.next_value()?),
                 alertmanager::KIND => Kind::Alertmanager(map.next_value()?),
@@ -121,6 +159,7 @@ impl Reading<'_> {
     pub(super) fn mechanisms(
         &mut self,
         entries: BTreeMap<String, Mechanism>,
+        clusters: &BTreeMap<String, ClusterOptions>,
     ) -> BTreeMap<String, MechanismOptions> {
         if entries.len() > MECHANISMS_MAX {
             self.fault(format!(
@@ -134,20 +173,16 @@ impl Reading<'_> {
                 self.fault(format!("{at} says no kind, expected one of {}", KINDS.join(", ")));
                 return None;
             };
-            let options = self.mechanism(&at, &name, &on, kind);
+            let place = ClusterPlace { at: &at, name: &name, on: &on, clusters };
+            let options = self.mechanism(&place, kind)?;
             Some((name, options))
         });
         read.collect()
     }
 
-    fn mechanism(
-        &mut self,
-        at: &str,
-        name: &str,
-        on: &BTreeMap<String, String>,
-        kind: Kind,
-    ) -> MechanismOptions {
-        match kind {
+    fn mechanism(&mut self, place: &ClusterPlace<'_>, kind: Kind) -> Option<MechanismOptions> {
+        let ClusterPlace { at, name, on, clusters: _ } = *place;
+        Some(match kind {
             Kind::Webhook(entry) => {
                 let mapping = self.mapping(at, on, webhook::MAPPING, &webhook::ACTIONS);
                 MechanismOptions::Webhook(self.webhook(at, name, entry, mapping))
@@ -156,6 +191,10 @@ impl Reading<'_> {
                 let mapping = self.mapping(at, on, cloudevents::MAPPING, &cloudevents::ACTIONS);
                 MechanismOptions::CloudEvents(self.cloudevents(at, name, entry, mapping))
             }
+            Kind::KubernetesUndo(entry) => return self.kubernetes_undo(place, entry),
+            Kind::KubernetesService(entry) => return self.kubernetes_service(place, entry),
+            Kind::ArgoRollouts(entry) => return self.argo_rollouts(place, entry),
+            Kind::Flagger(entry) => return self.flagger(place, entry),
             Kind::Github(entry) => {
                 let mapping = self.mapping(at, on, github::MAPPING, &github::ACTIONS);
                 MechanismOptions::Github(self.github(at, name, entry, mapping))
@@ -172,10 +211,10 @@ impl Reading<'_> {
                 let mapping = self.mapping(at, on, slack::MAPPING, &slack::ACTIONS);
                 MechanismOptions::Slack(self.slack(at, name, entry, mapping))
             }
-        }
+        })
     }
 
-    fn mapping(
+    pub(super) fn mapping(
         &mut self,
         at: &str,
         on: &BTreeMap<String, String>,
@@ -191,12 +230,11 @@ impl Reading<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::unknown;
+    use super::{KINDS, unknown};
 
     #[test]
     fn an_unknown_kind_is_told_what_it_may_be() {
-        let all =
-            "expected `on` or one of webhook, cloudevents, github, gitlab, alertmanager, slack";
+        let all = format!("expected `on` or one of {}", KINDS.join(", "));
         let check = |found: &str, hint: &str| {
             assert_eq!(unknown(found), format!("`{found}` is no kind of mechanism, {all}{hint}"));
         };

@@ -12,14 +12,23 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::source::prometheus::{PrometheusLimits, PrometheusOptions};
+use crate::{
+    kubernetes::ClusterOptions,
+    source::prometheus::{PrometheusLimits, PrometheusOptions},
+};
 
+mod cluster_mechanisms;
+mod clusters;
+pub mod hook;
 pub mod mechanisms;
 mod reading;
+pub mod services;
+pub mod template;
 pub mod watch;
 
 use mechanisms::MechanismOptions;
 use reading::{Place, Reading};
+use services::KnownService;
 use watch::WatchOptions;
 
 /// Largest configuration file.
@@ -38,8 +47,12 @@ pub struct Config {
     pub timeout: Duration,
     /// Mechanisms by name.
     pub mechanisms: BTreeMap<String, MechanismOptions>,
+    /// Kubernetes API servers by name.
+    pub clusters: BTreeMap<String, ClusterOptions>,
     /// Metrics servers by name.
     pub prometheus: BTreeMap<String, PrometheusOptions>,
+    /// What is known of services, by name.
+    pub services: BTreeMap<String, KnownService>,
     /// Services that are watched between releases.
     pub watch: Vec<WatchOptions>,
 }
@@ -94,7 +107,11 @@ struct File {
     #[serde(default)]
     mechanisms: BTreeMap<String, mechanisms::Mechanism>,
     #[serde(default)]
+    clusters: BTreeMap<String, clusters::Entry>,
+    #[serde(default)]
     prometheus: BTreeMap<String, Server>,
+    #[serde(default)]
+    services: BTreeMap<String, services::Service>,
     #[serde(default)]
     watch: BTreeMap<String, watch::Watch>,
 }
@@ -166,6 +183,28 @@ pub fn read_at_rest(
     secrets: Secrets,
 ) -> Result<AtRest, ConfigError> {
     let name = path.display().to_string();
+    let text = file_text(path)?;
+    // Without an excerpt: a line may hold a URL that is a secret.
+    let options = serde_saphyr::options! { with_snippet: false };
+    let file: File = serde_saphyr::from_str_with_options(&text, options).map_err(|error| {
+        let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let place = error.location().map(|at| (number(at.line()), number(at.column())));
+        let (path, found, hint) = (name.clone(), error.to_string(), KEYS.to_owned());
+        ConfigError::Malformed { path, found, place, hint }
+    })?;
+    let base = path.parent().unwrap_or(Path::new("."));
+    let mut reading = Reading::new(base, &env, secrets);
+    let config = reading.config(file);
+    Ok(AtRest { config, faults: reading.faults, readable: reading.readable })
+}
+
+/// The keys, for who wrote another one.
+const KEYS: &str = "keys are listen, allow_remote, store, rules, timeout, mechanisms, clusters, prometheus, services, \
+                    watch; the README shows each";
+
+/// The text of a configuration file, which is not large.
+fn file_text(path: &Path) -> Result<String, ConfigError> {
+    let name = path.display().to_string();
     let unreadable = |source| ConfigError::Unreadable { path: name.clone(), source };
     let bytes = std::fs::metadata(path).map_err(unreadable)?.len();
     if bytes > CONFIG_BYTES_MAX {
@@ -176,31 +215,15 @@ pub fn read_at_rest(
             hint: "is this the configuration?".to_owned(),
         });
     }
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    // Without an excerpt: a line may hold a URL that is a secret.
-    let options = serde_saphyr::options! { with_snippet: false };
-    let file: File = serde_saphyr::from_str_with_options(&text, options).map_err(|error| {
-        let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
-        let place = error.location().map(|at| (number(at.line()), number(at.column())));
-        let (path, found, hint) = (name.clone(), error.to_string(), KEYS.to_owned());
-        ConfigError::Malformed { path, found, place, hint }
-    })?;
-    let base = path.parent().unwrap_or(Path::new("."));
-    let (faults, readable) = (Vec::new(), Vec::new());
-    let mut reading = Reading { base, env: &env, faults, secrets, readable };
-    let config = reading.config(file);
-    Ok(AtRest { config, faults: reading.faults, readable: reading.readable })
+    std::fs::read_to_string(path).map_err(unreadable)
 }
-
-/// The keys, for who wrote another one.
-const KEYS: &str = "keys are listen, allow_remote, store, rules, timeout, mechanisms, prometheus, \
-                    watch; the README shows each";
 
 impl Reading<'_> {
     fn config(&mut self, file: File) -> Option<Config> {
         let listen = self.listen(&file.listen, file.allow_remote);
         let timeout = self.duration("timeout", file.timeout.as_deref());
-        let mechanisms = self.mechanisms(file.mechanisms);
+        let clusters = self.clusters(file.clusters);
+        let mechanisms = self.mechanisms(file.mechanisms, &clusters);
         let mut prometheus = BTreeMap::new();
         for (name, Server { url, headers, timeout }) in file.prometheus {
             let at = format!("prometheus.{name}");
@@ -215,8 +238,23 @@ impl Reading<'_> {
             self.faults
                 .push(format!("rules is {}, expected a directory of rule files", rules.display()));
         }
+        let known = services::Known {
+            mechanisms: mechanisms.keys().map(String::as_str).collect(),
+            prometheus: prometheus.keys().map(String::as_str).collect(),
+        };
+        let services = self.services(file.services, &known);
         let watch = watch::read(file.watch, &mut self.faults);
-        Some(Config { listen: listen?, store, rules, timeout, mechanisms, prometheus, watch })
+        Some(Config {
+            listen: listen?,
+            store,
+            rules,
+            timeout,
+            mechanisms,
+            clusters,
+            prometheus,
+            services,
+            watch,
+        })
     }
 
     fn listen(&mut self, text: &str, allow_remote: bool) -> Option<SocketAddr> {
@@ -277,5 +315,74 @@ mod tests {
             "prometheus: { p: { url: 'http://h', headers: { authorization: { file: no } } } }",
             Err(&["cannot be read"]),
         );
+    }
+
+    /// A cluster and a mechanism in it.
+    fn with_cluster(cluster: &str, mechanism: &str) -> String {
+        format!("clusters: {{ lab: {{ {cluster} }} }}\nmechanisms: {{ d: {{ {mechanism} }} }}")
+    }
+
+    #[test]
+    fn clusters_and_what_is_changed_in_them() {
+        const OURS: &str = "server: 'https://10.0.0.1:6443', token: { env: KEY }, namespace: prod";
+        let good = |mechanism: &str| check(&with_cluster(OURS, mechanism), Ok("127.0.0.1:8750"));
+        good("kubernetes-undo: {}");
+        good(
+            "kubernetes-undo: { cluster: lab, namespace: 'p-{service}', deployment: x, revision: image }",
+        );
+        good(
+            "kubernetes-service: { label: version, values: [blue, green] }, on: { promote: nothing }",
+        );
+        good("kubernetes-service: { label: v, values: [a, b], deployment: '{service}-{value}' }");
+        good("argo-rollouts: { rollout: '{service}-rollout' }, on: { hold: abort }");
+        good("flagger: {}, on: { promote: skip-analysis }");
+        let bad = |cluster: &str, mechanism: &str, words: &[&str]| {
+            check(&with_cluster(cluster, mechanism), Err(words));
+        };
+        let undo = "kubernetes-undo: {}";
+        bad(
+            OURS,
+            "kubernetes-undo: { cluster: x }",
+            &["undo.cluster is \"x\", expected one of `clusters:`: lab"],
+        );
+        bad(
+            OURS,
+            "kubernetes-undo: { deployment: '{colour}' }",
+            &["d.kubernetes-undo.deployment: {colour} is not known"],
+        );
+        bad(
+            OURS,
+            "kubernetes-undo: { revision: tag }",
+            &["d.kubernetes-undo.revision is \"tag\", expected auto, hash"],
+        );
+        bad(
+            OURS,
+            "kubernetes-undo: {}, on: { promote: redo }",
+            &["d.on.promote is \"redo\", expected undo"],
+        );
+        bad(OURS, "kubernetes-service: { label: v, values: [a] }", &["values"]);
+        bad(
+            OURS,
+            "kubernetes-service: { label: v, values: [a, b], scale_down: true }",
+            &["without a deployment"],
+        );
+        bad("server: 'https://h'", undo, &["undo.namespace is missing"]);
+        bad(
+            "server: 'http://h', token: { env: KEY }",
+            undo,
+            &["clusters.lab: the server begins with http:"],
+        );
+        bad("server: 'ftp://h'", undo, &["clusters.lab: the server begins with ftp:"]);
+        bad(
+            "server: 'https://h', token: { env: NONE }",
+            undo,
+            &["clusters.lab.token", "NONE is not set"],
+        );
+        bad("kubeconfig: gone", undo, &["clusters.lab: ", "gone cannot be read"]);
+        bad("in_cluster: true", undo, &["KUBERNETES_SERVICE_HOST is not set"]);
+        bad("in_cluster: true, kubeconfig: x", undo, &["expected one of `in_cluster: true`"]);
+        bad("server: 'https://h', context: x", undo, &["context is there without kubeconfig"]);
+        bad("in_cluster: true, token: { env: KEY }", undo, &["token or tls without server"]);
+        bad("in_cluster: true, colour: x", undo, &["colour"]);
     }
 }

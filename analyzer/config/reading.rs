@@ -96,6 +96,17 @@ pub(super) struct Reading<'a> {
     pub(super) readable: Vec<(String, PathBuf)>,
 }
 
+impl<'a> Reading<'a> {
+    /// Nothing is read yet, and nothing wrong.
+    pub(super) fn new(
+        base: &'a Path,
+        env: &'a dyn Fn(&str) -> Option<String>,
+        secrets: Secrets,
+    ) -> Self {
+        Self { base, env, faults: Vec::new(), secrets, readable: Vec::new() }
+    }
+}
+
 impl Reading<'_> {
     /// Puts a fault down.
     pub(super) fn fault(&mut self, fault: impl Into<String>) {
@@ -162,6 +173,11 @@ impl Reading<'_> {
             false => Ok(secret),
         });
         read.map(Secret::new).map_err(|fault| self.fault(format!("{at}: {fault}"))).ok()
+    }
+
+    /// The file that a secret lies in, if it does.
+    pub(super) fn file_of(&self, place: &Place) -> Option<PathBuf> {
+        place.file.as_ref().map(|file| self.base.join(file))
     }
 
     /// Certificates are only read here; whether they can be used is said where they are.

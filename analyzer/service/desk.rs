@@ -8,15 +8,17 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     task::JoinError,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    archive::{Archive, unavailable},
-    case::{Case, stored_report},
-    driver::{Message, Running, chain, subject},
+    archive::{Archive, defect, unavailable},
+    case::{Beside, Case, stored_report},
+    deliveries::Doings,
+    driver::{Message, Overruled, Running, chain, subject},
+    known::{StoredOrder, completed},
     live::Board,
     rule_files,
     rule_reload::RuleAsker,
@@ -27,9 +29,11 @@ use super::{
 };
 use crate::{
     api::desk::{
-        AnalysisPage, AnalysisView, ArmOrder, CancelAnalysis, Desk, DeskError, History, ListFilter,
-        OpenAnalysis, Opened, RuleFiles, RuleText, WatchedServices,
+        AnalysisPage, AnalysisView, ArmOrder, CancelAnalysis, DeliveriesPage, DeliveryDetail,
+        DeliveryListFilter, Desk, DeskError, History, ListFilter, OpenAnalysis, Opened,
+        OverrideAnalysis, ResendDelivery, RuleFiles, RuleText, WatchedServices,
     },
+    config::services::KnownService,
     deliver::Clock,
     engine::{analysis::Analysis, observation::Arm, rule::Baseline},
     report::{shape::Report, timeline::Timeline},
@@ -41,7 +45,10 @@ use crate::{
         prometheus::PrometheusServer,
         target::Target,
     },
-    store::{Created, NewAnalysis, Store, StoredAnalysis, StoredState},
+    store::{
+        Created, INTERVENTIONS_MAX, NewAnalysis, Resent, Signed, Store, StoreError, StoredAnalysis,
+        StoredState, notes::Over,
+    },
     telemetry::{Telemetry, analysis::Opening},
 };
 
@@ -71,8 +78,14 @@ pub struct ServiceDesk {
     pub ask_rules: RuleAsker,
     /// Names of the configured mechanisms.
     pub mechanisms: BTreeSet<String>,
+    /// What they do.
+    pub doings: Doings,
+    /// Wakes the delivery worker.
+    pub wake: Arc<Notify>,
     /// Metrics servers by name.
     pub prometheus: BTreeMap<String, Arc<PrometheusServer>>,
+    /// What is known of services, by name.
+    pub services: Arc<BTreeMap<String, KnownService>>,
     /// The client that scrapes.
     pub client: Client,
     /// Limits of the sources.
@@ -132,6 +145,42 @@ impl Desk for ServiceDesk {
         self.to_its_end(async move { desk.give_up(&id, &order).await }).await
     }
 
+    async fn note(&self, name: &str) -> Result<Option<String>, DeskError> {
+        self.store.note(name).await.map_err(unavailable)
+    }
+
+    async fn write_note(
+        &self,
+        name: &str,
+        before: Option<&str>,
+        text: &str,
+    ) -> Result<bool, DeskError> {
+        let over = Over { before, text };
+        self.store.write_note(name, over, (self.now)()).await.map_err(unavailable)
+    }
+
+    async fn override_verdict(
+        &self,
+        id: &str,
+        order: OverrideAnalysis,
+    ) -> Result<AnalysisView, DeskError> {
+        let (desk, id) = (self.clone(), id.to_owned());
+        self.to_its_end(async move { desk.overrule(&id, order).await }).await
+    }
+
+    async fn deliveries(&self, filter: DeliveryListFilter) -> Result<DeliveriesPage, DeskError> {
+        self.archive().deliveries(filter).await
+    }
+
+    async fn delivery(&self, key: &str) -> Result<DeliveryDetail, DeskError> {
+        self.archive().delivery(key).await
+    }
+
+    async fn resend(&self, key: &str, order: ResendDelivery) -> Result<DeliveryDetail, DeskError> {
+        let (desk, key) = (self.clone(), key.to_owned());
+        self.to_its_end(async move { desk.send_again(&key, order).await }).await
+    }
+
     async fn services(&self) -> Result<WatchedServices, DeskError> {
         let services = self.standing.services(&*self.store).await.map_err(unavailable)?;
         Ok(WatchedServices { services })
@@ -157,7 +206,7 @@ impl Desk for ServiceDesk {
 
 impl ServiceDesk {
     fn archive(&self) -> Archive {
-        Archive { store: self.store.clone() }
+        Archive { store: self.store.clone(), doings: self.doings.clone() }
     }
 
     /// Does work that must not stop half-way when whoever asked for it goes away: an analysis that
@@ -189,7 +238,7 @@ impl ServiceDesk {
         match self.store.create(new).await.map_err(unavailable)? {
             Created::Existing(stored) => self.opened_before(&order, &stored).await,
             Created::New => {
-                let view = case.view(StoredState::Running, None, None, &[]);
+                let view = case.view(StoredState::Running, None, Beside::default());
                 let analysis = case.begun();
                 self.begin(case, analysis, None, Carry::default(), Opening::New).await?;
                 Ok(Opened { view, is_new: true })
@@ -203,7 +252,8 @@ impl ServiceDesk {
         order: &OpenAnalysis,
         stored: &StoredAnalysis,
     ) -> Result<Opened, DeskError> {
-        if stored.new.order != order_text(order) {
+        let before = StoredOrder::read(&stored.new.order).map_err(|error| defect(&error))?;
+        if before.asked != *order {
             return Err(DeskError::Conflict(format!(
                 "the idempotency key already opened analysis {} with another order",
                 stored.new.id
@@ -214,12 +264,8 @@ impl ServiceDesk {
 
     async fn give_up(&self, id: &str, order: &CancelAnalysis) -> Result<AnalysisView, DeskError> {
         let stored = self.archive().stored(id).await?;
-        let note = serde_json::to_string(order).expect("strings are always JSON");
-        if !self.store.cancel(id, &note, (self.now)()).await.map_err(unavailable)? {
-            return Err(DeskError::Conflict(format!(
-                "analysis {id} is over: {}",
-                stored.verdict.as_deref().unwrap_or("cancelled")
-            )));
+        if !self.cancelled(id, order).await.map_err(unavailable)? {
+            return Err(over(&stored));
         }
         if let Ok(case) = Case::of(&stored) {
             self.telemetry.analysis().cancelled(subject(&case), &order.who, &order.why);
@@ -228,6 +274,51 @@ impl ServiceDesk {
             return Err(DeskError::Unavailable("the service is stopping".to_owned()));
         }
         self.analysis(id).await
+    }
+
+    async fn cancelled(&self, id: &str, order: &CancelAnalysis) -> Result<bool, StoreError> {
+        let note = serde_json::to_string(order).expect("strings are always JSON");
+        let (who, why, at) = (order.who.clone(), order.why.clone(), (self.now)());
+        self.store.cancel(id, &note, &Signed { who, why, at }).await
+    }
+
+    async fn overrule(&self, id: &str, order: OverrideAnalysis) -> Result<AnalysisView, DeskError> {
+        let stored = self.archive().stored(id).await?;
+        if stored.state != StoredState::Running {
+            return Err(over(&stored));
+        }
+        let stopping = || DeskError::Unavailable("the service is stopping".to_owned());
+        let (answer, overruled) = oneshot::channel();
+        let (id, at) = (id.to_owned(), (self.now)());
+        let message = Message::Override { id: id.clone(), order, at, answer };
+        self.driver.send(message).await.map_err(|_| stopping())?;
+        match overruled.await.map_err(|_| stopping())? {
+            Overruled::Stands => self.analysis(&id).await,
+            Overruled::Over => Err(over(&self.archive().stored(&id).await?)),
+            Overruled::Failed(error) => Err(unavailable(error)),
+        }
+    }
+
+    async fn send_again(
+        &self,
+        key: &str,
+        order: ResendDelivery,
+    ) -> Result<DeliveryDetail, DeskError> {
+        let by = Signed { who: order.who, why: order.why, at: (self.now)() };
+        match self.store.resend(key, &by).await.map_err(unavailable)? {
+            Resent::Again => {}
+            Resent::Unknown => return Err(DeskError::NoDelivery(key.to_owned())),
+            Resent::Superseded(later) => {
+                return Err(DeskError::Conflict(format!("{key} is not sent again: {later}")));
+            }
+            Resent::Full => {
+                let full = format!("an analysis keeps {INTERVENTIONS_MAX} interventions");
+                return Err(DeskError::Full(full));
+            }
+        }
+        self.telemetry.delivery_resent(key, &by.who, &by.why);
+        self.wake.notify_one();
+        self.delivery(key).await
     }
 
     /// Takes up every analysis that was running when the process ended.
@@ -240,8 +331,7 @@ impl ServiceDesk {
                 tracing::error!(id, error = format!("{error:#}"), "an analysis cannot be taken up");
                 let why = format!("it could not be taken up after a restart: {error:#}");
                 let note = CancelAnalysis { who: "rollgate".to_owned(), why };
-                let note = serde_json::to_string(&note).expect("strings are always JSON");
-                self.store.cancel(&id, &note, (self.now)()).await?;
+                self.cancelled(&id, &note).await?;
             }
         }
         Ok(count)
@@ -292,7 +382,9 @@ impl ServiceDesk {
         let server = order.prometheus.as_deref();
         let canary = self.arm("canary", &order.canary, server, &mut faults);
         let beside = case.rules.baseline == Baseline::Concurrent;
-        let baseline = order.baseline.as_ref().filter(|_| beside);
+        // A version alone says what comes back in a rollback; it is enough where nothing is compared.
+        let is_asked = |arm: &&ArmOrder| arm.is_placed() || case.rules.needs_baseline();
+        let baseline = order.baseline.as_ref().filter(|_| beside).filter(is_asked);
         let baseline = baseline.and_then(|arm| self.arm("baseline", arm, server, &mut faults));
         match canary {
             Some(canary) if faults.is_empty() => {
@@ -356,8 +448,10 @@ impl ServiceDesk {
     }
 
     /// Every fault of an order at once, or the row to be written and the case that it makes.
-    async fn checked(&self, order: &OpenAnalysis) -> Result<(NewAnalysis, Case), DeskError> {
+    async fn checked(&self, asked: &OpenAnalysis) -> Result<(NewAnalysis, Case), DeskError> {
         let mut faults = Vec::new();
+        let order = completed(asked, &self.services);
+        let order = &order.map_err(|found| faults.extend(found)).unwrap_or_else(|()| asked.clone());
         let names = [
             ("service", Some(&order.service)),
             ("idempotency_key", order.idempotency_key.as_ref()),
@@ -384,14 +478,16 @@ impl ServiceDesk {
         if order.hold_secs.is_some_and(|secs| !(secs > 0.0 && secs <= HOLD_SECS_MAX)) {
             faults.push(format!("hold_secs must be above 0 and at most {HOLD_SECS_MAX}"));
         }
-        let rules = self.version(&order.rules).await;
-        let rules = rules.map_err(|found| faults.extend(found)).ok();
+        let rules = match order.rules.is_empty() {
+            true => None,
+            false => self.version(&order.rules).await.map_err(|found| faults.extend(found)).ok(),
+        };
         let new = NewAnalysis {
             id: uuid::Uuid::now_v7().simple().to_string(),
             idempotency_key: order.idempotency_key.clone(),
             service: order.service.clone(),
             started: (self.now)(),
-            order: order_text(order),
+            order: StoredOrder { asked: asked.clone(), order: order.clone() }.text(),
             rules_name: order.rules.clone(),
             rules_text: rules.map(|rules| rules.text.clone()).unwrap_or_default(),
             calibration: None,
@@ -420,6 +516,20 @@ impl ServiceDesk {
     }
 }
 
+/// Why nothing can be done to an analysis any more.
+fn over(stored: &StoredAnalysis) -> DeskError {
+    let id = &stored.new.id;
+    let how = match (stored.state, &stored.verdict) {
+        // It is just beginning, or just ending.
+        (StoredState::Running, _) => {
+            return DeskError::Conflict(format!("{id} is not running yet"));
+        }
+        (StoredState::Finished, Some(verdict)) => verdict,
+        (StoredState::Finished | StoredState::Cancelled, _) => "cancelled",
+    };
+    DeskError::Conflict(format!("analysis {id} is over: {how}"))
+}
+
 /// A new analysis as the store will give it back.
 fn fresh(new: NewAnalysis) -> StoredAnalysis {
     StoredAnalysis {
@@ -431,9 +541,4 @@ fn fresh(new: NewAnalysis) -> StoredAnalysis {
         ended: None,
         cancel_note: None,
     }
-}
-
-/// An order as it is stored.
-fn order_text(order: &OpenAnalysis) -> String {
-    serde_json::to_string(order).expect("strings and numbers are always JSON")
 }

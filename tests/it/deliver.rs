@@ -3,11 +3,17 @@
 
 mod alertmanager;
 mod cloudevents;
+mod cluster;
 mod github;
 mod gitlab;
 mod hostile;
+mod kubernetes_service;
+mod kubernetes_undo;
+mod order;
 mod own_shape;
+mod progressive;
 mod receiver;
+mod rights;
 mod slack;
 mod webhook;
 mod worker;

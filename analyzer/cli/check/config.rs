@@ -62,7 +62,8 @@ const READABLE_SECRET: &str = "readable-secret";
 const RULE_FILES: &str = "rule-files-missing";
 
 /// Keys that only a configuration has at its top.
-const KEYS: [&str; 6] = ["listen", "store", "mechanisms", "prometheus", "watch", "timeout"];
+const KEYS: [&str; 8] =
+    ["listen", "store", "mechanisms", "clusters", "services", "prometheus", "watch", "timeout"];
 
 /// Keys that only a rule file has at its top.
 const RULE_KEYS: [&str; 3] = ["version", "signals", "service"];

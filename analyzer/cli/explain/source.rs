@@ -10,7 +10,7 @@ use crate::{
     api::desk::{AnalysisPage, AnalysisView, DeskError, ListFilter},
     cli::UsageError,
     report::timeline::Timeline,
-    service::archive::Archive,
+    service::{archive::Archive, deliveries::Doings},
     source::client::{Bound, Client},
     store::{StoreError, sqlite::SqliteStore},
 };
@@ -55,7 +55,7 @@ impl Source {
             | StoreError::Unwritable { .. }
             | StoreError::OutOfOrder { .. } => anyhow::Error::from(error),
         })?;
-        Ok(Self::Store(Archive { store: Arc::new(store) }))
+        Ok(Self::Store(Archive { store: Arc::new(store), doings: Doings::default() }))
     }
 
     /// Analyses, newest first.
@@ -153,9 +153,10 @@ async fn get(
 /// What a store does not give.
 fn unread(error: DeskError) -> anyhow::Error {
     match error {
-        DeskError::Unknown(_) | DeskError::NoRules(_) | DeskError::Refused(_) => {
-            UsageError(error.to_string()).into()
-        }
+        DeskError::Unknown(_)
+        | DeskError::NoDelivery(_)
+        | DeskError::NoRules(_)
+        | DeskError::Refused(_) => UsageError(error.to_string()).into(),
         DeskError::Conflict(_) | DeskError::Full(_) | DeskError::Unavailable(_) => error.into(),
     }
 }
