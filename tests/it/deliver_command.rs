@@ -222,6 +222,7 @@ async fn stored(store: &SqliteStore, body: &str) -> String {
     let delivery = NewDelivery {
         key: format!("{id}.deploy"),
         mechanism: "deploy".to_owned(),
+        action: "rollback".to_owned(),
         body: body.to_owned(),
     };
     let at = Time(1_700_000_000_000);
