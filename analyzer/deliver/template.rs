@@ -223,7 +223,7 @@ mod tests {
         };
         let json = "application/json; charset=utf-8";
         check(r#"{"s": {{ data.service }}}"#, json, r#"{"s": "sh\"op & <b>"}"#);
-        check(r#"{{ {"k": key, "a": data.action} }}"#, json, r#"{"k":"a1.d","a":"rollback"}"#);
+        check(r#"{{ {"k": key, "a": data.action} }}"#, json, r#"{"a":"rollback","k":"a1.d"}"#);
         check(
             r#"[{{ "on " ~ data.service if data.action == "rollback" else "" }}]"#,
             "application/vnd.x+json",
