@@ -43,8 +43,8 @@ A dry run prints every request as it would be sent, without secrets. What a mech
 see that the world is still the one that was judged, is really asked; nothing is written.
 
 A test sends an event of the type `rollgate.test.v1` with `data.test: true`, which asks for nothing.
-Mechanisms whose receiver could take it for a decision (workflows, pipelines, clusters, bodies of a
-receiver's own shape) are sent nothing; what they read is asked.
+Mechanisms whose receiver could take it for a decision (workflows, pipelines, bodies of a receiver's
+own shape) are sent nothing; what they read is asked. Of a cluster the object is only read.
 
 Exit codes: 0 all would be (or was) delivered, 1 something was refused or failed, 2 bad usage or
 configuration.

@@ -230,12 +230,11 @@ impl Reading<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::unknown;
+    use super::{KINDS, unknown};
 
     #[test]
     fn an_unknown_kind_is_told_what_it_may_be() {
-        let all = "expected `on` or one of webhook, cloudevents, kubernetes-undo, kubernetes-service, \
-             argo-rollouts, flagger, github, gitlab, alertmanager, slack";
+        let all = format!("expected `on` or one of {}", KINDS.join(", "));
         let check = |found: &str, hint: &str| {
             assert_eq!(unknown(found), format!("`{found}` is no kind of mechanism, {all}{hint}"));
         };

@@ -222,12 +222,12 @@ mod tests {
             assert_eq!(made(text, content_type), Ok(expected.to_owned()), "{text}");
         };
         let json = "application/json; charset=utf-8";
-        check(r#"{"s": {{ data.service }}}"#, json, r#"{"s": "sh\"op \u0026 \u003cb\u003e"}"#);
-        check(r#"{{ {"k": key, "a": data.action} }}"#, json, r#"{"k":"a1.d","a":"rollback"}"#);
+        check(r#"{"s": {{ data.service }}}"#, json, r#"{"s": "sh\"op & <b>"}"#);
+        check(r#"{{ {"k": key, "a": data.action} }}"#, json, r#"{"a":"rollback","k":"a1.d"}"#);
         check(
             r#"[{{ "on " ~ data.service if data.action == "rollback" else "" }}]"#,
             "application/vnd.x+json",
-            r#"["on sh\"op \u0026 \u003cb\u003e"]"#,
+            r#"["on sh\"op & <b>"]"#,
         );
         check("{{ data.step }}", json, "null");
         check(

@@ -36,9 +36,9 @@ pub enum Place {
     Position(usize, usize),
 }
 
-/// The remarks as faults; none where there is nothing to say.
-pub fn faults(file: &str, text: &str, remarks: Vec<Remark>) -> Option<Faults> {
-    (!remarks.is_empty()).then(|| complaints(text, remarks).into_faults(file, text))
+/// The remarks as faults.
+pub fn faults(file: &str, text: &str, remarks: Vec<Remark>) -> Faults {
+    complaints(text, remarks).into_faults(file, text)
 }
 
 /// The remarks as warnings with their places, and how many more there were than are kept.
@@ -114,7 +114,7 @@ mod tests {
                 hint: None,
                 warning: None,
             };
-            let faults = faults("f", TEXT, vec![remark]).expect("one");
+            let faults = faults("f", TEXT, vec![remark]);
             let fault = faults.iter().next().expect("one");
             let found = (fault.line, fault.column, &TEXT[fault.span.clone()]);
             assert_eq!(found, expected);

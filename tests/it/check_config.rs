@@ -7,6 +7,11 @@ use std::{
     process::{Command, Stdio},
 };
 
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rollgate::{
+    cli::check::{self, Format, Options},
+    config::Secrets,
+};
 use serde_json::{Value, json};
 
 /// A directory with a configuration, and the rule files that ship.
@@ -175,7 +180,7 @@ fn what_is_no_configuration_is_told_what_it_may_be() {
         &[
             "`slak` is no kind of mechanism",
             "rollgate.yaml:3:5",
-            "one of webhook, cloudevents, github, gitlab, alertmanager, slack",
+            "`on` or one of webhook, cloudevents, ",
             "did you mean `slack`?",
         ],
     );
@@ -251,7 +256,7 @@ fn secrets_need_not_be_at_hand() {
 fn the_page_shows_mechanisms_that_are_good() {
     let page = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let page = fs::read_to_string(page).unwrap();
-    let (_, shown) = page.split_once("# rollgate.yaml: one of each kind\n").unwrap();
+    let (_, shown) = page.split_once("# rollgate.yaml: one of each kind over HTTP\n").unwrap();
     let (shown, _) = shown.split_once("```").unwrap();
     let folder = Folder::new(shown);
     let args = ["--no-secrets", "--deny", "warnings", "--format", "json", "rollgate.yaml"];
@@ -264,4 +269,84 @@ fn the_page_shows_mechanisms_that_are_good() {
     kinds.sort_unstable();
     kinds.dedup();
     assert_eq!(kinds, ["alertmanager", "cloudevents", "github", "gitlab", "slack", "webhook"]);
+}
+
+/// What a configuration is told, without the command around it.
+fn told(folder: &Folder) -> (u8, String) {
+    let options = Options { format: Format::Json, secrets: Secrets::StandIn, ..Options::default() };
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let path = folder.0.path().join("rollgate.yaml");
+    let code = check::check(&[path], &options, &mut out, &mut err).unwrap();
+    (code, String::from_utf8(out).unwrap())
+}
+
+#[test]
+fn limits_are_named() {
+    let check = |config: &str, expected: &str| {
+        let (code, said) = told(&Folder::new(config));
+        match expected {
+            "" => assert_eq!(code, check::GOOD, "{said}"),
+            expected => assert!(code == check::FAULTY && said.contains(expected), "{said}"),
+        }
+    };
+    let entry = |n: usize| format!("  m{n}: {{ slack: {{ url: 'https://h/' }} }}\n");
+    let many = |n: usize| (0..n).map(entry).collect::<String>();
+    check(&format!("mechanisms:\n{}", many(100)), "");
+    check(&format!("mechanisms:\n{}", many(101)), "mechanisms has 101 entries");
+    let names = |n: usize| (0..n).map(|n| format!("k{n}: v")).collect::<Vec<_>>().join(", ");
+    let github = |n: usize| {
+        let inputs = names(n);
+        format!(
+            "mechanisms: {{ c: {{ github: {{ repository: a/b, token: {{ env: T }}, workflow: w, \
+             ref: main, inputs: {{ {inputs} }} }} }} }}\n"
+        )
+    };
+    check(&github(25), "");
+    check(&github(26), "mechanisms.c.github.inputs has 26 entries");
+    let gitlab = |n: usize| {
+        let variables = names(n);
+        format!(
+            "mechanisms: {{ c: {{ gitlab: {{ project: p, token: {{ env: T }}, ref: main, \
+             variables: {{ {variables} }} }} }} }}\n"
+        )
+    };
+    check(&gitlab(50), "");
+    check(&gitlab(51), "mechanisms.c.gitlab.variables has 51 entries");
+    let pager = |n: usize| {
+        let labels = names(n);
+        format!(
+            "mechanisms: {{ c: {{ alertmanager: {{ url: 'http://127.0.0.1', labels: {{ {labels} \
+             }} }} }} }}\n"
+        )
+    };
+    check(&pager(20), "");
+    check(&pager(21), "mechanisms.c.alertmanager.labels has 21 entries");
+    check(&format!("# {}\n", "x".repeat(300_000)), "larger than 256 KiB");
+}
+
+/// Whatever is written, it is told and nothing panics.
+#[test]
+fn damaged_configurations_are_told_what_is_wrong() {
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let scraps =
+        ["{{", "}", "[", ": ", "\n  ", "'", "\"", "&a ", "*a", "!!x ", "\u{1f}", "ü", "{x}"];
+    for _ in 0..300 {
+        let mut text = GOOD.to_owned();
+        for _ in 0..random.random_range(1..4) {
+            let mut places = text.char_indices().map(|(at, _)| at);
+            let at = places.nth(random.random_range(0..text.chars().count())).unwrap();
+            match random.random_range(0..3) {
+                0 => text.truncate(at.max(1)),
+                1 => text.insert_str(at, scraps[random.random_range(0..scraps.len())]),
+                _ => drop(text.remove(at)),
+            }
+        }
+        let (code, said) = told(&Folder::new(&text));
+        let checked: Value = serde_json::from_str(&said).unwrap();
+        let is_good = checked["good"].as_bool().unwrap();
+        assert_eq!(code == check::GOOD, is_good, "{text}\n{said}");
+        assert!(is_good || checked["faults"].as_u64() > Some(0), "{text}\n{said}");
+    }
 }

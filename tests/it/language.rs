@@ -112,7 +112,8 @@ fn every_block_of_the_pages_is_of_a_known_kind() {
             }
             // The service's own file, rule tests and parts of one, a workflow of CI, and what stands in
             // the place of `promote` or of `allow`.
-            let known = ["store:", "tests:", "    canary:", "jobs:", "promote:", "allow:"];
+            let known =
+                ["store:", "mechanisms:", "tests:", "    canary:", "jobs:", "promote:", "allow:"];
             let known = known.into_iter().any(begins);
             assert!(known, "{page}: no test reads this:\n{block}");
         }

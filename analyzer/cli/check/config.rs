@@ -62,7 +62,8 @@ const READABLE_SECRET: &str = "readable-secret";
 const RULE_FILES: &str = "rule-files-missing";
 
 /// Keys that only a configuration has at its top.
-const KEYS: [&str; 6] = ["listen", "store", "mechanisms", "prometheus", "watch", "timeout"];
+const KEYS: [&str; 8] =
+    ["listen", "store", "mechanisms", "clusters", "services", "prometheus", "watch", "timeout"];
 
 /// Keys that only a rule file has at its top.
 const RULE_KEYS: [&str; 3] = ["version", "signals", "service"];
@@ -109,10 +110,7 @@ pub fn is_config(path: &Path, text: &str) -> bool {
 /// # Errors
 /// With every fault that it has.
 pub fn read(path: &Path, name: &str, text: &str, secrets: Secrets) -> Result<Picture, Faults> {
-    let refused = |remarks| match remark::faults(name, text, remarks) {
-        Some(faults) => faults,
-        None => unreachable!("a configuration is refused for a reason"),
-    };
+    let refused = |remarks| remark::faults(name, text, remarks);
     let AtRest { config, faults, readable } =
         config::read_at_rest(path, |name| std::env::var(name).ok(), secrets)
             .map_err(|error| refused(remarks_of(error)))?;
