@@ -197,7 +197,6 @@ mod tests {
             release_step: None,
             gap: None,
             instances: None,
-            instances: None,
             findings: vec![finding],
             signals: Vec::new(),
             rules: None,
