@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+pub use super::rules::{FaultView, IgnoredFile, RuleFileView, RuleFiles, RuleText};
 pub use super::{
     deliveries::{
         AttemptView, DeliveriesPage, DeliveryDetail, DeliveryListFilter, DeliveryView,
@@ -15,7 +16,6 @@ pub use super::{
     },
     interventions::{OverrideAnalysis, OverrideVerdict},
 };
-pub use super::rules::{FaultView, IgnoredFile, RuleFileView, RuleFiles, RuleText};
 pub use crate::report::shape::{InterventionShape, RulesRef};
 use crate::report::{shape::Report, timeline::Timeline};
 

@@ -265,18 +265,20 @@ mod tests {
     }
 
     fn event(verdict: Verdict, report: &Report) -> Option<String> {
-        action(verdict).map(|action| verdict_event(VerdictParts {
-            analysis: "a1",
-            service: "shop",
-            canary_version: "v2",
-            baseline_version: "v1",
-            action,
-            advance_to: verdict.advance_to(),
-            steps: &STEPS,
-            decided: Time(1_700_000_000_500),
-            report,
-            rules: RulesRef { name: "shop".to_owned(), sha256: "00ff".to_owned() },
-        }))
+        action(verdict).map(|action| {
+            verdict_event(VerdictParts {
+                analysis: "a1",
+                service: "shop",
+                canary_version: "v2",
+                baseline_version: "v1",
+                action,
+                advance_to: verdict.advance_to(),
+                steps: &STEPS,
+                decided: Time(1_700_000_000_500),
+                report,
+                rules: RulesRef { name: "shop".to_owned(), sha256: "00ff".to_owned() },
+            })
+        })
     }
 
     #[test]

@@ -7,8 +7,8 @@ use crate::{
     api::{
         deliveries::{LIMIT_DEFAULT, LIMIT_MAX},
         desk::{
-            AttemptView, DeliveriesPage, DeliveryDetail, DeliveryListFilter, DeliveryView, DeskError,
-            InterventionShape,
+            AttemptView, DeliveriesPage, DeliveryDetail, DeliveryListFilter, DeliveryView,
+            DeskError, InterventionShape,
         },
     },
     deliver::{Mechanism, payload::DeployAction},
@@ -45,7 +45,10 @@ impl Doings {
 
 impl Archive {
     /// Deliveries, newest first.
-    pub async fn deliveries(&self, filter: DeliveryListFilter) -> Result<DeliveriesPage, DeskError> {
+    pub async fn deliveries(
+        &self,
+        filter: DeliveryListFilter,
+    ) -> Result<DeliveriesPage, DeskError> {
         let state = filter.state.as_deref().map(state_of).transpose()?;
         let (mechanism, analysis, after) = (filter.mechanism, filter.analysis, filter.after);
         let limit = filter.limit.unwrap_or(LIMIT_DEFAULT).clamp(1, LIMIT_MAX);

@@ -496,7 +496,9 @@ fn over(stored: &StoredAnalysis) -> DeskError {
     let id = &stored.new.id;
     let how = match (stored.state, &stored.verdict) {
         // It is just beginning, or just ending.
-        (StoredState::Running, _) => return DeskError::Conflict(format!("{id} is not running yet")),
+        (StoredState::Running, _) => {
+            return DeskError::Conflict(format!("{id} is not running yet"));
+        }
         (StoredState::Finished, Some(verdict)) => verdict,
         (StoredState::Finished | StoredState::Cancelled, _) => "cancelled",
     };

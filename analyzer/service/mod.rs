@@ -181,7 +181,8 @@ pub async fn start(options: ServiceOptions) -> anyhow::Result<Service> {
         watcher_tasks.spawn(standing::watch(watch, standing.clone(), watchers.clone()));
     }
     tracing::info!(%addr, resumed, "listening");
-    let outbox = Arc::new(outbox::StoreOutbox { store: store.clone(), telemetry: telemetry.clone() });
+    let outbox =
+        Arc::new(outbox::StoreOutbox { store: store.clone(), telemetry: telemetry.clone() });
     let mechanisms = options.mechanisms.keys().cloned().collect();
     let worker = Worker::new(outbox, options.mechanisms, telemetry.clone(), now.clone());
     let worker = tokio::spawn(worker.run(delivering.clone(), wake));

@@ -68,14 +68,8 @@ pub enum DeliveryState {
 
 impl DeliveryState {
     /// Every state.
-    pub const ALL: [Self; 6] = [
-        Self::Pending,
-        Self::Delivered,
-        Self::Refused,
-        Self::Dead,
-        Self::Nothing,
-        Self::TakenBack,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Pending, Self::Delivered, Self::Refused, Self::Dead, Self::Nothing, Self::TakenBack];
 
     /// Its word in API, metrics and page.
     pub fn word(self) -> &'static str {

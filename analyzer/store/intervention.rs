@@ -4,10 +4,7 @@
 use sqlx::{Row, sqlite::SqliteRow, sqlite::SqliteTransaction};
 
 use super::{
-    NewDelivery, StoreError,
-    migrations::database,
-    outbox, record, sql,
-    sqlite::SqliteStore,
+    NewDelivery, StoreError, migrations::database, outbox, record, sql, sqlite::SqliteStore,
 };
 use crate::{engine::observation::Time, signal::carry::Carry};
 

@@ -341,7 +341,8 @@ pub(super) async fn tally(store: &SqliteStore) -> Result<Vec<DeliveryTally>, Sto
 }
 
 fn stored_delivery(row: &SqliteRow) -> Result<StoredDelivery, sqlx::Error> {
-    let time = |column: &str| Ok::<_, sqlx::Error>(row.try_get::<Option<i64>, _>(column)?.map(Time));
+    let time =
+        |column: &str| Ok::<_, sqlx::Error>(row.try_get::<Option<i64>, _>(column)?.map(Time));
     Ok(StoredDelivery {
         analysis: row.try_get("id")?,
         service: row.try_get("service")?,

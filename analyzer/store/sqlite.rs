@@ -23,9 +23,9 @@ use sqlx::{
 
 use super::{
     AttemptRecord, Created, Deed, DeliveryFilter, DeliveryPage, DeliveryTally, Filter, HistorySpan,
-    Intervention, KeptLook, Look, NewAnalysis, Override, PAGE_MAX, PRUNE_MAX, Resent, Signed, Store,
-    StoreError, StoredAnalysis, StoredAttempt, StoredDelivery, StoredRules, StoredState, history,
-    intervention,
+    Intervention, KeptLook, Look, NewAnalysis, Override, PAGE_MAX, PRUNE_MAX, Resent, Signed,
+    Store, StoreError, StoredAnalysis, StoredAttempt, StoredDelivery, StoredRules, StoredState,
+    history, intervention,
     migrations::{self, database},
     outbox::{self, TakenBack},
     record, rule_files, sql,

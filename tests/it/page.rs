@@ -119,7 +119,8 @@ async fn a_person_steps_in_and_says_who_and_why() {
     page.evaluate(SIGN).await.unwrap();
     until(&page, "document.querySelector('#verdict').textContent === 'Roll back'").await;
     until(&page, "document.querySelector('dialog') === null").await;
-    until(&page, "document.body.innerText.includes('Overridden by ann: a fire <b>there</b>')").await;
+    until(&page, "document.body.innerText.includes('Overridden by ann: a fire <b>there</b>')")
+        .await;
     until(&page, "document.querySelector('[data-deed=rollback]') === null").await;
     look(&page, WIDE, "light").await;
     picture(&page, "overridden").await;

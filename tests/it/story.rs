@@ -116,7 +116,13 @@ impl Story {
                 delivery(&self.id, "deploy-hook", "delivered", 1, "204 No Content"),
                 delivery(&self.id, "chat", "pending", 3, "503 Service Unavailable"),
                 delivery(&self.id, "pager", "dead", 20, "no answer within 10 s"),
-                delivery(&self.id, "audit", "nothing", 0, "nothing to do: audit does nothing on it"),
+                delivery(
+                    &self.id,
+                    "audit",
+                    "nothing",
+                    0,
+                    "nothing to do: audit does nothing on it",
+                ),
                 delivery(&self.id, "cluster", "refused", 1, "checkout runs v5 by now, not v4"),
                 delivery(&self.id, "mesh", "taken_back", 1, "taken back: a later decision stands"),
             ];

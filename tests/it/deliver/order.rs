@@ -5,13 +5,11 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use rollgate::{
-    deliver::{
-        Attempt, Mechanism, Outcome, Parcel,
-        payload::DeployAction,
-        worker::WorkerOptions,
-    },
+    deliver::{Attempt, Mechanism, Outcome, Parcel, payload::DeployAction, worker::WorkerOptions},
     engine::observation::Time,
-    store::{Decision, DeliveryFilter, DeliveryState, NewDelivery, PAGE_MAX, Resent, Signed, Store},
+    store::{
+        Decision, DeliveryFilter, DeliveryState, NewDelivery, PAGE_MAX, Resent, Signed, Store,
+    },
 };
 use tokio::sync::{Semaphore, mpsc};
 

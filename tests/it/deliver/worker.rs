@@ -21,9 +21,7 @@ use rollgate::{
     engine::observation::{Observation, Time},
     service::outbox::{parcel, record},
     signal::carry::Carry,
-    store::{
-        Decision, DeliveryState, Look, NewAnalysis, NewDelivery, Store, sqlite::SqliteStore,
-    },
+    store::{Decision, DeliveryState, Look, NewAnalysis, NewDelivery, Store, sqlite::SqliteStore},
     telemetry::Telemetry,
 };
 use tokio::{
