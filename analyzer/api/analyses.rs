@@ -233,7 +233,11 @@ pub(super) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<Analys
     ask(&api, api.desk.list(filter)).await.map(Json)
 }
 
-fn one_of(parameter: &str, found: Option<&str>, expected: &[&str]) -> Result<(), Problem> {
+pub(super) fn one_of(
+    parameter: &str,
+    found: Option<&str>,
+    expected: &[&str],
+) -> Result<(), Problem> {
     match found {
         Some(word) if !expected.contains(&word) => {
             let word: String = word.chars().take(40).collect();

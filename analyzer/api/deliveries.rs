@@ -11,7 +11,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api,
-    analyses::ask,
+    analyses::{ask, one_of},
     caller::Caller,
     desk::DeskError,
     input::{NoParameters, json, query},
@@ -27,6 +27,8 @@ pub const LIMIT_DEFAULT: u32 = 50;
 
 /// No key is longer; what is cannot be one.
 const KEY_BYTES_MAX: usize = 512;
+
+const STATES: [&str; 6] = ["pending", "delivered", "refused", "dead", "nothing", "taken_back"];
 
 /// Query of `GET /v1/deliveries`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::IntoParams)]
@@ -170,6 +172,7 @@ pub(super) async fn list(
     uri: Uri,
 ) -> Result<Json<DeliveriesPage>, Problem> {
     let filter: DeliveryListFilter = query(&uri)?;
+    one_of("state", filter.state.as_deref(), &STATES)?;
     if let Some(limit) = filter.limit
         && !(1..=LIMIT_MAX).contains(&limit)
     {

@@ -62,7 +62,7 @@ pub struct WorkerOptions {
 impl Default for WorkerOptions {
     fn default() -> Self {
         Self {
-            concurrency: 4,
+            concurrency: 8,
             schedule: Schedule::default(),
             attempt_time_max: Duration::from_secs(60),
             outbox_wait: Duration::from_secs(1),

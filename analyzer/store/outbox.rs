@@ -28,22 +28,26 @@ const TAKE_BACK: &str = "\
     UPDATE delivery SET state = 5, last_answer = ?2 WHERE analysis = ?1 AND state = 0";
 
 /// Of each mechanism the first rows by the index, then the mechanisms in turn: the cost is that of
-/// the page and not of the backlog.
+/// the page and not of the backlog, as long as SQLite takes these indexes and no other.
 const DUE: &str = "\
     WITH RECURSIVE waiting (name) AS ( \
-        SELECT min(mechanism) FROM delivery WHERE state = 0 \
+        SELECT min(mechanism) FROM delivery INDEXED BY delivery_pending WHERE state = 0 \
         UNION ALL \
-        SELECT (SELECT min(mechanism) FROM delivery WHERE state = 0 AND mechanism > name) \
+        SELECT (SELECT min(mechanism) FROM delivery INDEXED BY delivery_pending \
+            WHERE state = 0 AND mechanism > name) \
         FROM waiting WHERE name IS NOT NULL), \
     first (due, turn) AS ( \
         SELECT n, row_number() OVER (PARTITION BY mechanism ORDER BY next_due, n) \
         FROM waiting CROSS JOIN delivery ON n IN ( \
-            SELECT row.n FROM delivery AS row \
+            SELECT row.n FROM delivery AS row INDEXED BY delivery_pending \
             WHERE row.state = 0 AND row.mechanism = waiting.name AND row.next_due <= ?1 \
             ORDER BY row.next_due, row.n LIMIT ?2)) \
     SELECT delivery.*, analysis.id, analysis.service FROM first \
     JOIN delivery ON delivery.n = due JOIN analysis ON analysis.n = delivery.analysis \
     ORDER BY turn, next_due, delivery.n LIMIT ?2";
+
+const NEXT_DUE: &str = "\
+    SELECT min(next_due) FROM delivery INDEXED BY delivery_next_due WHERE state = 0";
 
 const OF_ANALYSIS: &str = "\
     SELECT delivery.*, analysis.id, analysis.service \
@@ -246,7 +250,7 @@ pub(super) async fn deliveries(
 
 pub(super) async fn next_due(store: &SqliteStore) -> Result<Option<Time>, StoreError> {
     let failed = |error| database("reading when the next delivery is due", error);
-    let row = sqlx::query("SELECT min(next_due) FROM delivery WHERE state = 0");
+    let row = sqlx::query(NEXT_DUE);
     let row = row.fetch_one(&store.reader).await.map_err(failed)?;
     Ok(row.try_get::<Option<i64>, _>(0).map_err(failed)?.map(Time))
 }

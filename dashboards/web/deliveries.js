@@ -108,7 +108,7 @@ function ask(deed, about, fetchJson, done) {
     event.preventDefault();
     who = name.value.trim();
     act.disabled = true;
-    const order = { who, why: why.value.trim() };
+    const order = { who, why: why.value.trim().replace(/\s+/g, " ") };
     try {
       await fetchJson(path(deed, about), deed === "rollback" || deed === "promote" ? { verdict: deed, ...order } : order);
       dialog.close();

@@ -146,7 +146,6 @@ fn errors(decades: f64) -> Report {
         otherwise: None,
         release_step: None,
         gap: None,
-        instances: None,
         findings: vec![
             fires,
             finding("rollback", "clear", vec![held.clone()]),

@@ -73,7 +73,7 @@ async fn an_analysis_is_explained_from_the_service_and_from_its_file() {
             "what it rests on",
             &sha256_hex(&rules),
             "✓ delivered",
-            "deploys, 1 attempt: 200 OK",
+            "deploys rollback, 1 attempt: 200 OK",
             &format!("analysis {id}"),
         ],
     )

@@ -1,6 +1,7 @@
 //! The SQLite store behind its trait: against a slow model in memory, against a second handle on
 //! the same file, against files that are no store, and against a full disk.
 
+mod chance;
 mod deliveries;
 mod history;
 mod model;
