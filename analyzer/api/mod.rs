@@ -15,11 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::Telemetry;
 
+pub mod access;
 pub mod caller;
 pub mod desk;
 pub mod problem;
 pub mod rules;
 pub mod server;
+pub mod tls;
 
 mod analyses;
 mod events;
@@ -28,15 +30,19 @@ mod input;
 mod page;
 mod probes;
 mod stall;
+mod validity;
 mod verdict;
 
+use access::Access;
 use desk::Desk;
 
 pub use server::serve;
 
-/// Limits of the API.
-#[derive(Clone, Debug, PartialEq)]
+/// Limits of the API, and who may use it.
+#[derive(Clone, Debug)]
 pub struct ApiOptions {
+    /// Who may ask what.
+    pub access: Access,
     /// Bytes of a request body; more is 413.
     pub body_bytes_max: usize,
     /// Time for a request's head to arrive, also between two requests of one connection.
@@ -64,6 +70,7 @@ pub struct ApiOptions {
 impl Default for ApiOptions {
     fn default() -> Self {
         Self {
+            access: Access::default(),
             body_bytes_max: 256 * 1024,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(20),
@@ -98,7 +105,7 @@ pub fn router(
 ) -> Router {
     let streams = Arc::new(Semaphore::new(options.streams_max));
     let api = Api { desk, telemetry, options: Arc::new(options), streams, stop };
-    Router::new()
+    let routes = Router::new()
         .route("/v1/analyses", post(analyses::open).get(analyses::list))
         .route("/v1/analyses/{id}", get(analyses::view))
         .route("/v1/analyses/{id}/history", get(analyses::history))
@@ -110,6 +117,7 @@ pub fn router(
         .route("/v1/services", get(analyses::services))
         .route("/v1/rules", get(rules::list))
         .route("/v1/rules/{name}", get(rules::text))
+        .route("/v1/access", get(access::access))
         .route("/metrics", get(probes::metrics))
         .route("/healthz", get(probes::healthz))
         .route("/readyz", get(probes::readyz))
@@ -117,6 +125,9 @@ pub fn router(
         .route("/assets/{name}", get(page::asset))
         .fallback(guard::no_such_path)
         .method_not_allowed_fallback(guard::no_such_method)
+        .layer(middleware::from_fn_with_state(api.clone(), access::admit))
         .layer(middleware::from_fn_with_state(api.clone(), guard::guard))
-        .with_state(api)
+        .with_state(api);
+    // Around all of it and not beside the layers above, which run when the path is routed already.
+    Router::new().fallback_service(routes).layer(middleware::from_fn(access::strip))
 }
