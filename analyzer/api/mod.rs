@@ -35,14 +35,17 @@ mod verdict;
 
 use access::Access;
 use desk::Desk;
+use tls::Certificates;
 
 pub use server::serve;
 
-/// Limits of the API, and who may use it.
+/// Limits of the API, who may use it, and how it is spoken to.
 #[derive(Clone, Debug)]
 pub struct ApiOptions {
     /// Who may ask what.
     pub access: Access,
+    /// By which certificate connections are served; plain HTTP without.
+    pub certificates: Option<Certificates>,
     /// Bytes of a request body; more is 413.
     pub body_bytes_max: usize,
     /// Time for a request's head to arrive, also between two requests of one connection.
@@ -71,6 +74,7 @@ impl Default for ApiOptions {
     fn default() -> Self {
         Self {
             access: Access::default(),
+            certificates: None,
             body_bytes_max: 256 * 1024,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(20),

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::{ApiOptions, stall::Patience, tls::Certificates};
+use super::{ApiOptions, stall::Patience};
 use crate::telemetry::Telemetry;
 
 /// Pause after a failed accept, which is mostly a lack of file descriptors.
@@ -34,48 +34,26 @@ const WORD_TIMEOUT: Duration = Duration::from_secs(1);
 const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\
     content-type: text/plain\r\ncontent-length: 40\r\n\r\nthis port speaks TLS, ask it by https://";
 
-/// Where connections come from, and what is spoken on them.
-pub struct Listener {
-    tcp: TcpListener,
-    certificates: Option<Certificates>,
-}
-
-impl From<TcpListener> for Listener {
-    /// Plain HTTP.
-    fn from(tcp: TcpListener) -> Self {
-        Self { tcp, certificates: None }
-    }
-}
-
-impl Listener {
-    /// HTTP by TLS; plain where there are no certificates.
-    pub fn new(tcp: TcpListener, certificates: Option<Certificates>) -> Self {
-        Self { tcp, certificates }
-    }
-}
-
 /// What every connection is given.
 #[derive(Clone)]
 struct Connections {
     router: Router,
-    certificates: Option<Certificates>,
     telemetry: Telemetry,
     options: Arc<ApiOptions>,
 }
 
 /// Serves until `stop`; then accepts nothing more, lets open requests finish within
 /// [`ApiOptions::shutdown_timeout`], and cuts off those that do not. Of the options it uses the
-/// limits of connections.
+/// certificates and the limits of connections.
 pub async fn serve(
-    listener: impl Into<Listener>,
+    listener: TcpListener,
     router: Router,
     telemetry: Telemetry,
     options: ApiOptions,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let Listener { tcp, certificates } = listener.into();
     let mut upkeep = JoinSet::new();
-    if let Some(certificates) = &certificates {
+    if let Some(certificates) = &options.certificates {
         upkeep.spawn(certificates.clone().keep_fresh(telemetry.clone()));
     }
     let graceful = GracefulShutdown::new();
@@ -83,11 +61,11 @@ pub async fn serve(
     let mut open = JoinSet::new();
     let limit = options.shutdown_timeout;
     let options = Arc::new(options);
-    let connections = Connections { router, certificates, telemetry, options };
+    let connections = Connections { router, telemetry, options };
     loop {
         while open.try_join_next().is_some() {}
         let accepted = tokio::select! {
-            accepted = accept(&tcp, &slots) => accepted,
+            accepted = accept(&listener, &slots) => accepted,
             () = stop.cancelled() => break,
         };
         let (stream, slot) = match accepted {
@@ -106,7 +84,7 @@ pub async fn serve(
             drop(slot);
         });
     }
-    drop(tcp);
+    drop(listener);
     if tokio::time::timeout(limit, graceful.shutdown()).await.is_err() {
         connections.telemetry.http().cut_off(limit);
     }
@@ -129,7 +107,7 @@ impl Connections {
         // Events are small and must not wait for more to send; without it they are only later.
         let _ = stream.set_nodelay(true);
         let stream = Patience::new(stream, self.options.stall_timeout);
-        let Some(certificates) = &self.certificates else {
+        let Some(certificates) = &self.options.certificates else {
             return self.converse(stream, watcher).await;
         };
         let acceptor = TlsAcceptor::from(certificates.config());

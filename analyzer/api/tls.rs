@@ -5,7 +5,7 @@
 //! is not used; the one before stays, and that is said. HTTP/1.1 only is agreed on.
 
 use std::{
-    io,
+    fmt, io,
     path::PathBuf,
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -83,6 +83,12 @@ struct Current {
     digest: [u8; 32],
     /// End of our certificate in unix seconds, where it could be read.
     not_after: Option<i64>,
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificates").field("files", &self.files).finish_non_exhaustive()
+    }
 }
 
 impl Certificates {

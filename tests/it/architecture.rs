@@ -25,7 +25,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("store", &["engine", "signal"]),
     ("deliver", &["engine", "report", "telemetry", "outward"]),
     ("api", &["engine", "signal", "report", "telemetry"]),
-    ("config", &["deliver", "source", "telemetry", "outward"]),
+    ("config", &["engine", "api", "deliver", "source", "telemetry", "outward"]),
     (
         "service",
         &[

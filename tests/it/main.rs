@@ -1,6 +1,7 @@
 //! Every test of the product that needs more than one module, in one binary.
 #![allow(clippy::unwrap_used, reason = "a test that fails to set up should stop at once")]
 
+mod access;
 mod agreement;
 mod answers;
 mod api;
@@ -63,4 +64,5 @@ mod source_targets;
 mod store;
 mod story;
 mod surfer;
+mod tls;
 mod wire;

@@ -333,7 +333,7 @@ mod tests {
         check(&["Basic abc", "Bearer abc"], None, Some(("abc", false)));
         check(&["Bearer abc", "Bearer abc"], Some("def"), Some(("", false)));
         check(&["Bearer"], None, None);
-        check(&["Bearer "], None, None);
+        check(&["Bearer "], None, Some(("", false)));
         check(&["Bearerabc"], None, None);
         check(&[], None, None);
     }
