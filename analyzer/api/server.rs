@@ -28,9 +28,7 @@ use crate::telemetry::Telemetry;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes of a request's head and of one read, at most.
 const HEAD_BYTES_MAX: usize = 32 * 1024;
-/// Time for a client that speaks no TLS to take our word on it.
-const WORD_TIMEOUT: Duration = Duration::from_secs(1);
-/// What such a client is told. Most of them speak HTTP.
+/// What a client is told that speaks no TLS where it should.
 const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\
     content-type: text/plain\r\ncontent-length: 40\r\n\r\nthis port speaks TLS, ask it by https://";
 
@@ -106,33 +104,28 @@ impl Connections {
     async fn hold(&self, stream: TcpStream, watcher: Watcher, stop: CancellationToken) {
         // Events are small and must not wait for more to send; without it they are only later.
         let _ = stream.set_nodelay(true);
-        let stream = Patience::new(stream, self.options.stall_timeout);
+        let stall = self.options.stall_timeout;
         let Some(certificates) = &self.options.certificates else {
-            return self.converse(stream, watcher).await;
-        };
-        let acceptor = TlsAcceptor::from(certificates.config());
-        let limit = self.options.header_timeout;
-        let shaking = tokio::time::timeout(limit, acceptor.accept(stream).into_fallible());
-        // Nothing was asked yet, so nothing is owed at the end.
-        let shaken = tokio::select! {
-            shaken = shaking => shaken,
-            () = stop.cancelled() => return,
+            return self.converse(Patience::new(stream, stall), watcher).await;
         };
         let tls = self.telemetry.http().tls();
-        match shaken {
-            Ok(Ok(stream)) => self.converse(stream, watcher).await,
-            Ok(Err((error, mut stream))) => {
-                let what = said_of(&error);
-                tls.handshake_failed(what, &error.to_string());
-                if what == NO_TLS {
-                    let word = async {
-                        let _ = stream.write_all(NOT_TLS).await;
-                        let _ = stream.shutdown().await;
-                    };
-                    // Who does not take it knows anyway that it failed.
-                    let _ = tokio::time::timeout(WORD_TIMEOUT, word).await;
-                }
+        let shaking = async {
+            if !begins_tls(&stream).await? {
+                tls.handshake_failed("no_tls", "it began with something else");
+                return refuse(stream).await.map(|()| None);
             }
+            let acceptor = TlsAcceptor::from(certificates.config());
+            acceptor.accept(Patience::new(stream, stall)).await.map(Some)
+        };
+        // Nothing was asked yet, so nothing is owed at the end.
+        let shaken = tokio::select! {
+            shaken = tokio::time::timeout(self.options.header_timeout, shaking) => shaken,
+            () = stop.cancelled() => return,
+        };
+        match shaken {
+            Ok(Ok(Some(stream))) => self.converse(stream, watcher).await,
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => tls.handshake_failed(said_of(&error), &error.to_string()),
             Err(_) => tls.handshake_failed("slow", "the handshake did not end in time"),
         }
     }
@@ -153,13 +146,28 @@ impl Connections {
     }
 }
 
-const NO_TLS: &str = "no_tls";
+/// Whether the first byte that comes is that of a TLS handshake (RFC 8446, 5.1).
+async fn begins_tls(stream: &TcpStream) -> io::Result<bool> {
+    const HANDSHAKE: u8 = 22;
+    let mut first = [0; 1];
+    match stream.peek(&mut first).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(first == [HANDSHAKE]),
+    }
+}
+
+/// Says that TLS is spoken here, to a client that most likely speaks HTTP.
+async fn refuse(mut stream: TcpStream) -> io::Result<()> {
+    // Closing with bytes unread would take the answer back.
+    let _ = stream.try_read(&mut [0; HEAD_BYTES_MAX]);
+    stream.write_all(NOT_TLS).await?;
+    stream.shutdown().await
+}
 
 /// What was wrong with a handshake, in one of a few words.
 fn said_of(error: &io::Error) -> &'static str {
-    use rustls::{Error, InvalidMessage};
+    use rustls::Error;
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => NO_TLS,
         Some(Error::NoCertificatesPresented) => "no_client_certificate",
         Some(Error::InvalidCertificate(_)) => "client_certificate",
         Some(Error::AlertReceived(_)) => "client_refused",

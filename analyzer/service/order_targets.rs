@@ -35,5 +35,6 @@ pub(super) async fn forbidden(client: &Client, order: &OpenAnalysis) -> Vec<Stri
             Some(format!("{arm}: target {} may not be asked: {why}", target.name()))
         }
     });
-    judged.buffered(LOOK_UPS_MAX).filter_map(async |fault| fault).collect().await
+    let faults: Vec<Option<String>> = judged.buffered(LOOK_UPS_MAX).collect().await;
+    faults.into_iter().flatten().collect()
 }

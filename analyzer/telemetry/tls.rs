@@ -12,7 +12,7 @@ pub const EXPIRES_SOON_SECS: i64 = 7 * 24 * 3600;
 pub struct TlsMetrics {
     handshakes_failed: Family<[(&'static str, &'static str); 1], Counter>,
     reloads: Family<[(&'static str, &'static str); 1], Counter>,
-    not_after: Family<[(&'static str, &'static str); 0], Gauge>,
+    not_after: Family<[(&'static str, &'static str); 1], Gauge>,
 }
 
 impl TlsMetrics {
@@ -55,7 +55,7 @@ impl TlsMetrics {
             self.reloads.get_or_create(&[("outcome", "ok")]).inc();
         }
         if let Some(not_after) = not_after {
-            self.not_after.get_or_create(&[]).set(not_after);
+            self.not_after.get_or_create(&[("certificate", "listener")]).set(not_after);
         }
     }
 
