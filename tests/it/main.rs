@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails to set up should stop at once")]
 
 mod access;
+mod access_service;
 mod agreement;
 mod answers;
 mod api;
@@ -39,6 +40,7 @@ mod house;
 mod kill;
 mod language;
 mod lints;
+mod networks;
 mod page;
 mod past_world;
 mod peers;
