@@ -17,6 +17,7 @@ use super::{
         OpenAnalysis, WatchedServices,
     },
     input::{AnalysisId, NoParameters, idempotency_key, json, query},
+    openapi::{Bodies, Full, PROBLEM, UnknownAnalysis},
     problem::Problem,
 };
 use crate::report::timeline::Timeline;
@@ -31,6 +32,10 @@ const ADDRESS_BYTES_MAX: usize = 2048;
 const TARGETS_MAX: usize = 256;
 /// Mechanisms of one analysis.
 const MECHANISMS_MAX: usize = 16;
+/// Parameters of one order.
+const PARAMETERS_MAX: usize = 32;
+/// Bytes of a parameter's name.
+const PARAMETER_BYTES_MAX: usize = 64;
 /// Bytes of a canceller's words.
 const WORDS_BYTES_MAX: usize = 2000;
 /// The longest hold, in seconds: 30 days.
@@ -53,7 +58,21 @@ pub(super) async fn ask<T>(
     }
 }
 
-/// `POST /v1/analyses`
+/// Opens an analysis, or returns the one that its idempotency key opened before.
+#[utoipa::path(
+    post, path = "/v1/analyses", tag = "analyses",
+    params(("Idempotency-Key" = Option<String>, Header,
+            description = "The same as `idempotency_key` in the body")),
+    request_body = OpenAnalysis,
+    responses(
+        (status = 201, description = "It is new", body = AnalysisView,
+         headers(("location" = String, description = "Path of the analysis"))),
+        (status = 200, description = "This key opened it before", body = AnalysisView),
+        (status = 409, description = "The key opened another order", body = Problem,
+         content_type = PROBLEM),
+        Bodies, Full,
+    )
+)]
 pub(super) async fn open(
     State(api): State<Api>,
     uri: Uri,
@@ -83,10 +102,10 @@ pub(super) async fn open(
 }
 
 /// What can be seen to be wrong without knowing the configuration, all at once.
-fn order_faults(order: &OpenAnalysis) -> Vec<String> {
+pub(super) fn order_faults(order: &OpenAnalysis) -> Vec<String> {
     let mut faults = Vec::new();
     name_faults("service", &order.service, &mut faults);
-    name_faults("rules", &order.rules, &mut faults);
+    text_faults("rules", &order.rules, NAME_BYTES_MAX, &mut faults);
     if let Some(key) = &order.idempotency_key {
         name_faults("idempotency_key", key, &mut faults);
     }
@@ -104,12 +123,31 @@ fn order_faults(order: &OpenAnalysis) -> Vec<String> {
     for (index, mechanism) in order.mechanisms.iter().take(MECHANISMS_MAX).enumerate() {
         name_faults(&format!("mechanisms[{index}]"), mechanism, &mut faults);
     }
+    if order.parameters.len() > PARAMETERS_MAX {
+        let found = order.parameters.len();
+        faults.push(format!("parameters: {found} given, at most {PARAMETERS_MAX} allowed"));
+    }
+    for (name, value) in order.parameters.iter().take(PARAMETERS_MAX) {
+        if !is_parameter(name) {
+            let found: String = name.chars().take(60).collect();
+            faults.push(format!(
+                "parameters: {found:?} found, expected names of small letters, digits and _"
+            ));
+        } else {
+            name_faults(&format!("parameters.{name}"), value, &mut faults);
+        }
+    }
     if let Some(secs) = order.hold_secs
         && !(0.0..=HOLD_SECS_MAX).contains(&secs)
     {
         faults.push(format!("hold_secs: {secs} found, expected 0 to {HOLD_SECS_MAX}"));
     }
     faults
+}
+
+fn is_parameter(name: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    !name.is_empty() && name.len() <= PARAMETER_BYTES_MAX && name.chars().all(is_plain)
 }
 
 fn name_faults(field: &str, name: &str, faults: &mut Vec<String>) {
@@ -130,15 +168,11 @@ fn text_faults(field: &str, text: &str, bytes_max: usize, faults: &mut Vec<Strin
 
 fn arm_faults(arm: &str, order: &ArmOrder, faults: &mut Vec<String>) {
     text_faults(&format!("{arm}.version"), &order.version, NAME_BYTES_MAX, faults);
-    match (order.targets.is_empty(), &order.selector) {
-        (true, None) => faults.push(format!("{arm}: neither targets nor selector is given")),
-        (false, Some(_)) => {
+    if let Some(selector) = &order.selector {
+        text_faults(&format!("{arm}.selector"), selector, ADDRESS_BYTES_MAX, faults);
+        if !order.targets.is_empty() {
             faults.push(format!("{arm}: both targets and selector are given, expected one"));
         }
-        (true, Some(selector)) => {
-            text_faults(&format!("{arm}.selector"), selector, ADDRESS_BYTES_MAX, faults);
-        }
-        (false, None) => {}
     }
     if order.targets.len() > TARGETS_MAX {
         let found = order.targets.len();
@@ -154,7 +188,11 @@ fn arm_faults(arm: &str, order: &ArmOrder, faults: &mut Vec<String>) {
     }
 }
 
-/// `GET /v1/analyses`
+/// Analyses, newest first, page by page.
+#[utoipa::path(
+    get, path = "/v1/analyses", tag = "analyses", params(ListFilter),
+    responses((status = 200, description = "One page", body = AnalysisPage))
+)]
 pub(super) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<AnalysisPage>, Problem> {
     let filter: ListFilter = query(&uri)?;
     one_of("state", filter.state.as_deref(), &STATES)?;
@@ -180,7 +218,11 @@ fn one_of(parameter: &str, found: Option<&str>, expected: &[&str]) -> Result<(),
     }
 }
 
-/// `GET /v1/services`
+/// Services that are watched between releases.
+#[utoipa::path(
+    get, path = "/v1/services", tag = "services",
+    responses((status = 200, description = "All of them", body = WatchedServices))
+)]
 pub(super) async fn services(
     State(api): State<Api>,
     uri: Uri,
@@ -189,7 +231,11 @@ pub(super) async fn services(
     ask(&api, api.desk.services()).await.map(Json)
 }
 
-/// `GET /v1/analyses/{id}`
+/// One analysis with its findings, its evidence and its deliveries.
+#[utoipa::path(
+    get, path = "/v1/analyses/{id}", tag = "analyses", params(AnalysisId),
+    responses((status = 200, description = "The analysis", body = AnalysisView), UnknownAnalysis)
+)]
 pub(super) async fn view(
     State(api): State<Api>,
     AnalysisId(id): AnalysisId,
@@ -199,7 +245,11 @@ pub(super) async fn view(
     ask(&api, api.desk.analysis(&id)).await.map(Json)
 }
 
-/// `GET /v1/analyses/{id}/history`
+/// Estimates and evidence over time, for plots.
+#[utoipa::path(
+    get, path = "/v1/analyses/{id}/history", tag = "analyses", params(AnalysisId),
+    responses((status = 200, description = "The kept looks", body = History), UnknownAnalysis)
+)]
 pub(super) async fn history(
     State(api): State<Api>,
     AnalysisId(id): AnalysisId,
@@ -209,7 +259,11 @@ pub(super) async fn history(
     ask(&api, api.desk.history(&id)).await.map(Json)
 }
 
-/// `GET /v1/analyses/{id}/timeline`
+/// What changed in the course of an analysis.
+#[utoipa::path(
+    get, path = "/v1/analyses/{id}/timeline", tag = "analyses", params(AnalysisId),
+    responses((status = 200, description = "The changes", body = Timeline), UnknownAnalysis)
+)]
 pub(super) async fn timeline(
     State(api): State<Api>,
     AnalysisId(id): AnalysisId,
@@ -219,7 +273,16 @@ pub(super) async fn timeline(
     ask(&api, api.desk.timeline(&id)).await.map(Json)
 }
 
-/// `POST /v1/analyses/{id}/cancel`
+/// Ends a running analysis without a verdict.
+#[utoipa::path(
+    post, path = "/v1/analyses/{id}/cancel", tag = "analyses", params(AnalysisId),
+    request_body = CancelAnalysis,
+    responses(
+        (status = 200, description = "It is cancelled", body = AnalysisView),
+        (status = 409, description = "It is over already", body = Problem, content_type = PROBLEM),
+        UnknownAnalysis, Bodies,
+    )
+)]
 pub(super) async fn cancel(
     State(api): State<Api>,
     AnalysisId(id): AnalysisId,

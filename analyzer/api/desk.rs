@@ -2,11 +2,12 @@
 //!
 //! The API never sees the store or the drivers. Everything here is JSON-shaped and public.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use utoipa::{IntoParams, ToSchema};
 
 pub use super::rules::{FaultView, IgnoredFile, RuleFileView, RuleFiles, RuleText};
 pub use crate::report::shape::RulesRef;
@@ -39,6 +40,16 @@ pub trait Desk: Send + Sync + 'static {
     async fn cancel(&self, id: &str, order: CancelAnalysis) -> Result<AnalysisView, DeskError>;
     /// Services that are watched between releases.
     async fn services(&self) -> Result<WatchedServices, DeskError>;
+    /// What was noted under a name, such as the release that a controller is at.
+    async fn note(&self, name: &str) -> Result<Option<String>, DeskError>;
+    /// Notes `text` where `before` was noted (none: nothing). False when something else is there by
+    /// now: read it, and begin again.
+    async fn write_note(
+        &self,
+        name: &str,
+        before: Option<&str>,
+        text: &str,
+    ) -> Result<bool, DeskError>;
     /// Every rule file that the service holds.
     async fn rules(&self) -> Result<RuleFiles, DeskError>;
     /// The text of a rule file that new analyses use.
@@ -70,13 +81,22 @@ pub enum DeskError {
     Unavailable(String),
 }
 
-/// Body of `POST /v1/analyses`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Body of `POST /v1/analyses`. What is left out is completed by what the configuration knows of the
+/// service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "service": "shop", "rules": "recommended",
+    "canary": { "version": "v2", "targets": ["http://10.0.0.7:8080"] },
+    "baseline": { "version": "v1", "targets": ["http://10.0.0.5:8080"] },
+}))]
 pub struct OpenAnalysis {
     /// The service being released.
+    #[schema(min_length = 1, max_length = 200)]
     pub service: String,
-    /// Name of a rule file in the configured directory, without `.yaml`.
+    /// Name of a rule file in the configured directory, without `.yaml`; the service's own when
+    /// left out.
+    #[serde(default)]
     pub rules: String,
     /// The new version.
     pub canary: ArmOrder,
@@ -86,19 +106,25 @@ pub struct OpenAnalysis {
     /// Name of a configured Prometheus source; needed when arms are given by selector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prometheus: Option<String>,
-    /// Names of configured mechanisms to be told the verdict.
+    /// Names of configured mechanisms to be told the verdict; the service's own when empty.
     #[serde(default)]
     pub mechanisms: Vec<String>,
+    /// What is filled into the texts that the configuration has for the service, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, String>,
     /// The client's key: the same key opens the same analysis once.
+    #[schema(min_length = 1, max_length = 200)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
     /// Watch at least this long instead of what the rule file says, in seconds; all steps together.
+    #[schema(exclusive_minimum = 0, maximum = 604800)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_secs: Option<f64>,
 }
 
-/// One arm of an order: targets to scrape, or a selector for a metrics server.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// One arm of an order: targets to scrape, or a selector for a metrics server. With neither the
+/// configuration says where it is found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ArmOrder {
     /// Its version, for people and for the mechanism's checks.
@@ -112,6 +138,13 @@ pub struct ArmOrder {
     pub selector: Option<String>,
 }
 
+impl ArmOrder {
+    /// Whether it says where its instances are.
+    pub fn is_placed(&self) -> bool {
+        !self.targets.is_empty() || self.selector.is_some()
+    }
+}
+
 /// Answer to an order.
 #[derive(Clone, Debug)]
 pub struct Opened {
@@ -122,23 +155,27 @@ pub struct Opened {
 }
 
 /// Query of `GET /v1/analyses`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct ListFilter {
     /// Only this service.
     pub service: Option<String>,
     /// Only this state: `running`, `finished`, `cancelled`.
+    #[param(pattern = "^(running|finished|cancelled)$")]
     pub state: Option<String>,
     /// Only this verdict.
+    #[param(pattern = "^(watching|investigate|promote|rollback|inconclusive)$")]
     pub verdict: Option<String>,
     /// Continue after this id (the `next` of the page before).
     pub after: Option<String>,
     /// At most this many, 1 to 200; 50 when absent.
+    #[param(minimum = 1, maximum = 200)]
     pub limit: Option<u32>,
 }
 
 /// One page of analyses, newest first.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AnalysisPage {
     /// The analyses, without findings.
     pub analyses: Vec<AnalysisSummary>,
@@ -147,7 +184,7 @@ pub struct AnalysisPage {
 }
 
 /// One line of the list.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AnalysisSummary {
     /// Its id.
     pub id: String,
@@ -172,7 +209,7 @@ pub struct AnalysisSummary {
 }
 
 /// One analysis with everything but its history.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AnalysisView {
     /// Its id.
     pub id: String,
@@ -210,7 +247,7 @@ pub struct AnalysisView {
 }
 
 /// One step of a progressive release.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StepView {
     /// The canary's share of the traffic, 0..1.
     pub weight: f64,
@@ -219,7 +256,7 @@ pub struct StepView {
 }
 
 /// What is known of a service before its release.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PastView {
     /// Where it was read from: `watch`, `prometheus` or `none`.
     pub source: String,
@@ -232,14 +269,14 @@ pub struct PastView {
 }
 
 /// Answer to `GET /v1/services`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WatchedServices {
     /// Every service with a standing watch, by name.
     pub services: Vec<WatchedService>,
 }
 
 /// A service that is watched between releases.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WatchedService {
     /// Its name, as orders give it.
     pub service: String,
@@ -264,13 +301,15 @@ pub struct WatchedService {
 }
 
 /// Body of `POST /v1/analyses/{id}/cancel`, and what is kept of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Default)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Default, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CancelAnalysis {
     /// Who cancels.
+    #[schema(max_length = 256)]
     #[serde(default)]
     pub who: String,
     /// Why.
+    #[schema(max_length = 2000)]
     #[serde(default)]
     pub why: String,
 }
@@ -289,7 +328,7 @@ impl CancelAnalysis {
 }
 
 /// One verdict on its way to one mechanism.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DeliveryView {
     /// The idempotency key (`webhook-id`).
     pub key: String,
@@ -306,7 +345,7 @@ pub struct DeliveryView {
 }
 
 /// Estimates of every signal over time.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct History {
     /// Unix seconds of each kept look.
     pub at: Vec<f64>,
@@ -317,7 +356,7 @@ pub struct History {
 }
 
 /// One signal over time; entries align with [`History::at`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SignalHistory {
     /// Name in the rule file.
     pub name: String,
@@ -330,7 +369,7 @@ pub struct SignalHistory {
 }
 
 /// One evidence clause over time, in decades; entries align with [`History::at`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EvidenceHistory {
     /// The clause as written.
     pub clause: String,

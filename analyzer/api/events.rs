@@ -20,11 +20,14 @@ use tokio::{
     time::Instant,
 };
 
+use utoipa::ToSchema;
+
 use super::{
     Api,
     analyses::ask,
     desk::AnalysisView,
     input::{AnalysisId, NoParameters, query},
+    openapi::{Full, UnknownAnalysis},
     problem::Problem,
     verdict::SmallVerdict,
 };
@@ -34,6 +37,20 @@ use crate::telemetry::http::OpenGuard;
 const RECONNECT: Duration = Duration::from_secs(2);
 /// The id of the `verdict` event ends so. A client that comes back with it has seen everything.
 const FINAL_SUFFIX: &str = ".final";
+
+/// One event as it is sent, for the API's description.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "events are written field by field")]
+pub(super) struct SentEvent {
+    /// `look` or `verdict`.
+    event: String,
+    /// Number of the look; of the verdict with `.final` behind it.
+    id: String,
+    /// Milliseconds to wait before coming back.
+    retry: Option<u32>,
+    /// JSON: a report, or the small verdict.
+    data: String,
+}
 
 /// One open stream.
 struct Follower {
@@ -50,7 +67,19 @@ struct Follower {
     _counted: OpenGuard,
 }
 
-/// Opens a stream. A browser that reconnects after the final event is told 204, which stops it.
+/// Follows an analysis as server-sent events: `look` carries a report, `verdict` the small verdict
+/// and the end. A browser that reconnects after the final event is told 204, which stops it.
+#[utoipa::path(
+    get, path = "/v1/analyses/{id}/events", tag = "analyses",
+    params(AnalysisId, ("Last-Event-ID" = Option<String>, Header,
+           description = "Set by clients that come back")),
+    responses(
+        (status = 200, description = "The stream", body = SentEvent,
+         content_type = "text/event-stream"),
+        (status = 204, description = "Everything was seen"),
+        UnknownAnalysis, Full,
+    )
+)]
 pub(super) async fn events(
     State(api): State<Api>,
     AnalysisId(id): AnalysisId,

@@ -13,6 +13,7 @@ use axum::{
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::{Deserialize, de::DeserializeOwned};
+use utoipa::IntoParams;
 
 use super::{
     Api,
@@ -24,6 +25,8 @@ use super::{
 const ID_BYTES_MAX: usize = 128;
 
 /// The analysis that a path names.
+#[derive(IntoParams)]
+#[into_params(names("id"), parameter_in = Path)]
 pub(super) struct AnalysisId(pub(super) String);
 
 impl FromRequestParts<Api> for AnalysisId {

@@ -6,12 +6,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    Router, middleware,
-    routing::{get, post},
-};
+use axum::{Router, middleware, routing::get};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::telemetry::Telemetry;
 
@@ -27,6 +25,8 @@ mod analyses;
 mod events;
 mod guard;
 mod input;
+mod integrations;
+mod openapi;
 mod page;
 mod probes;
 mod stall;
@@ -35,6 +35,7 @@ mod verdict;
 
 use access::Access;
 use desk::Desk;
+use integrations::recent::Recent;
 use tls::Certificates;
 
 pub use server::serve;
@@ -97,6 +98,7 @@ struct Api {
     telemetry: Telemetry,
     options: Arc<ApiOptions>,
     streams: Arc<Semaphore>,
+    recent: Arc<Recent>,
     stop: CancellationToken,
 }
 
@@ -108,25 +110,12 @@ pub fn router(
     stop: CancellationToken,
 ) -> Router {
     let streams = Arc::new(Semaphore::new(options.streams_max));
-    let api = Api { desk, telemetry, options: Arc::new(options), streams, stop };
-    let routes = Router::new()
-        .route("/v1/analyses", post(analyses::open).get(analyses::list))
-        .route("/v1/analyses/{id}", get(analyses::view))
-        .route("/v1/analyses/{id}/history", get(analyses::history))
-        .route("/v1/analyses/{id}/timeline", get(analyses::timeline))
-        .route("/v1/analyses/{id}/rules", get(rules::text_of_analysis))
-        .route("/v1/analyses/{id}/verdict", get(verdict::verdict))
-        .route("/v1/analyses/{id}/events", get(events::events))
-        .route("/v1/analyses/{id}/cancel", post(analyses::cancel))
-        .route("/v1/services", get(analyses::services))
-        .route("/v1/rules", get(rules::list))
-        .route("/v1/rules/{name}", get(rules::text))
-        .route("/v1/access", get(access::access))
-        .route("/metrics", get(probes::metrics))
-        .route("/healthz", get(probes::healthz))
-        .route("/readyz", get(probes::readyz))
-        .route("/", get(page::index))
-        .route("/assets/{name}", get(page::asset))
+    let recent = Arc::default();
+    let api = Api { desk, telemetry, options: Arc::new(options), streams, recent, stop };
+    let (routes, _) = routes().split_for_parts();
+    let document: Arc<str> = document().into();
+    let routes = routes
+        .route(openapi::PATH, get(move || async move { openapi::deliver(&document) }))
         .fallback(guard::no_such_path)
         .method_not_allowed_fallback(guard::no_such_method)
         .layer(middleware::from_fn_with_state(api.clone(), access::admit))
@@ -134,4 +123,33 @@ pub fn router(
         .with_state(api);
     // Around all of it and not beside the layers above, which run when the path is routed already.
     Router::new().fallback_service(routes).layer(middleware::from_fn(access::strip))
+}
+
+/// The OpenAPI 3.1 document of the whole API, as JSON.
+pub fn document() -> String {
+    let (_, document) = routes().split_for_parts();
+    openapi::finished(document).to_json().expect("the document holds only strings and numbers")
+}
+
+/// Every route with its description.
+fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::with_openapi(openapi::head())
+        .routes(routes!(analyses::open, analyses::list))
+        .routes(routes!(analyses::view))
+        .routes(routes!(analyses::history))
+        .routes(routes!(analyses::timeline))
+        .routes(routes!(rules::text_of_analysis))
+        .routes(routes!(verdict::verdict))
+        .routes(routes!(events::events))
+        .routes(routes!(analyses::cancel))
+        .routes(routes!(analyses::services))
+        .routes(routes!(rules::list))
+        .routes(routes!(rules::text))
+        .routes(routes!(access::access))
+        .routes(routes!(probes::metrics))
+        .routes(routes!(probes::healthz))
+        .routes(routes!(probes::readyz))
+        .routes(routes!(page::index))
+        .routes(routes!(page::asset))
+        .merge(integrations::routes())
 }

@@ -10,7 +10,7 @@ use axum::{
 };
 use sha2::{Digest, Sha256};
 
-use super::problem::Problem;
+use super::{openapi::PROBLEM, problem::Problem};
 
 /// One embedded file.
 struct Asset {
@@ -47,12 +47,27 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
                       connect-src 'self'; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
 
-/// `GET /`
+/// The page.
+#[utoipa::path(
+    get, path = "/", tag = "page",
+    responses((status = 200, description = "HTML", body = String, content_type = "text/html"),
+              (status = 304, description = "Unchanged"))
+)]
 pub(super) async fn index(headers: HeaderMap) -> Response {
     deliver(&INDEX, &headers)
 }
 
-/// `GET /assets/{name}`
+/// A file of the page.
+#[utoipa::path(
+    get, path = "/assets/{name}", tag = "page",
+    params(("name" = String, Path, description = "Name of the file", example = "app.js")),
+    responses(
+        (status = 200, description = "The file", content(
+            (String = "text/javascript"), (String = "text/css"), (String = "image/svg+xml"))),
+        (status = 304, description = "Unchanged"),
+        (status = 404, description = "No such file", body = Problem, content_type = PROBLEM),
+    )
+)]
 pub(super) async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
     match ASSETS.iter().find(|asset| asset.name == name) {
         Some(asset) => deliver(asset, &headers),

@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::desk::DeskError;
 
@@ -15,27 +16,35 @@ use super::desk::DeskError;
 const RETRY_AFTER_SECS: &str = "2";
 
 /// One error answer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Problem {
     /// What kind, as a URN: `urn:rollgate:problem:unknown-analysis`.
     #[serde(rename = "type", serialize_with = "urn")]
+    #[schema(value_type = String)]
     kind: &'static str,
     /// The kind in words, the same for every occurrence.
     title: &'static str,
     #[serde(serialize_with = "status_number")]
+    #[schema(value_type = u16)]
     status: StatusCode,
     /// This occurrence in words.
     detail: String,
     /// One entry per fault, when there are several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<String>,
-    /// Where in the body, when it was the body.
-    #[serde(skip_serializing_if = "Option::is_none", flatten)]
-    place: Option<Box<Place>>,
+    /// Member of the body that was being read: `canary.targets[0]`; of bad bodies only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<Box<str>>,
+    /// Line of the body, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
+    /// Column, from 1; 0 before the first byte.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    column: Option<usize>,
 }
 
 /// Where a body went wrong.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Place {
     /// Member that was being read: `canary.targets[0]`.
     pub path: String,
@@ -60,7 +69,16 @@ impl Problem {
         title: &'static str,
         detail: impl Into<String>,
     ) -> Self {
-        Self { kind, title, status, detail: detail.into(), errors: Vec::new(), place: None }
+        Self {
+            kind,
+            title,
+            status,
+            detail: detail.into(),
+            errors: Vec::new(),
+            path: None,
+            line: None,
+            column: None,
+        }
     }
 
     /// 400: the query or a header cannot be read.
@@ -72,7 +90,8 @@ impl Problem {
     pub fn bad_body(detail: impl Into<String>, place: Place) -> Self {
         let title = "The body is not the JSON that is expected";
         let problem = Self::new(StatusCode::BAD_REQUEST, "bad-body", title, detail);
-        Self { place: Some(Box::new(place)), ..problem }
+        let (path, line, column) = (place.path.into(), place.line, place.column);
+        Self { path: Some(path), line: Some(line), column: Some(column), ..problem }
     }
 
     /// 401: no token, or none that counts.

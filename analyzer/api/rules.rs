@@ -8,11 +8,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     Api,
     analyses::ask,
     input::{AnalysisId, NoParameters, query},
+    openapi::{PROBLEM, UnknownAnalysis},
     page::is_known,
     problem::Problem,
 };
@@ -24,7 +26,7 @@ const YAML: &str = "application/yaml";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Answer to `GET /v1/rules`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RuleFiles {
     /// Why the directory cannot be read, in words; null when it can. What was known before stays
     /// in use.
@@ -36,7 +38,7 @@ pub struct RuleFiles {
 }
 
 /// One rule file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RuleFileView {
     /// Its name, as orders give it.
     pub name: String,
@@ -62,7 +64,7 @@ pub struct RuleFileView {
 }
 
 /// One fault of a rule file, or one warning about it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FaultView {
     /// Line, from 1; null when it is about the file as a whole.
     pub line: Option<usize>,
@@ -81,7 +83,7 @@ pub struct FaultView {
 }
 
 /// A file that is not taken.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct IgnoredFile {
     /// Its name.
     pub file: String,
@@ -98,13 +100,27 @@ pub struct RuleText {
     pub sha256: String,
 }
 
-/// `GET /v1/rules`
+/// Every rule file that the service holds: state, version in use, faults, warnings.
+#[utoipa::path(
+    get, path = "/v1/rules", tag = "rules",
+    responses((status = 200, description = "All of them", body = RuleFiles))
+)]
 pub(super) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<RuleFiles>, Problem> {
     let NoParameters {} = query(&uri)?;
     ask(&api, api.desk.rules()).await.map(Json)
 }
 
-/// `GET /v1/rules/{name}`: the text that new analyses use.
+/// The text of a rule file that new analyses use.
+#[utoipa::path(
+    get, path = "/v1/rules/{name}", tag = "rules",
+    params(("name" = String, Path, description = "Name of the file without its ending")),
+    responses(
+        (status = 200, description = "The text", content((serde_json::Value = YAML), (String = TEXT))),
+        (status = 304, description = "The text is the one of `If-None-Match`"),
+        (status = 404, description = "No such rule file is in use", body = Problem,
+         content_type = PROBLEM),
+    )
+)]
 pub(super) async fn text(
     State(api): State<Api>,
     path: Result<Path<String>, PathRejection>,
@@ -116,7 +132,15 @@ pub(super) async fn text(
     Ok(deliver(ask(&api, api.desk.rule_text(&name)).await?, &headers))
 }
 
-/// `GET /v1/analyses/{id}/rules`: the text that an analysis began with.
+/// The text of the rule file that an analysis began with.
+#[utoipa::path(
+    get, path = "/v1/analyses/{id}/rules", tag = "analyses", params(AnalysisId),
+    responses(
+        (status = 200, description = "The text", content((serde_json::Value = YAML), (String = TEXT))),
+        (status = 304, description = "The text is the one of `If-None-Match`"),
+        UnknownAnalysis,
+    )
+)]
 pub(super) async fn text_of_analysis(
     State(api): State<Api>,
     AnalysisId(id): AnalysisId,

@@ -8,35 +8,37 @@ use std::{sync::Arc, time::Duration};
 use axum::{Json, extract::State, http::Uri};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::Instant};
+use utoipa::ToSchema;
 
 use super::{
     Api,
     analyses::ask,
     desk::{AnalysisView, NO_LOOK, RulesRef},
     input::{AnalysisId, duration, query},
+    openapi::UnknownAnalysis,
     problem::Problem,
 };
 
 /// A verdict without its findings. Field names are part of the public contract.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub(super) struct SmallVerdict {
-    id: String,
-    service: String,
+    pub(super) id: String,
+    pub(super) service: String,
     /// `running`, `finished`, `cancelled`.
-    state: String,
-    verdict: String,
+    pub(super) state: String,
+    pub(super) verdict: String,
     #[serde(rename = "final")]
     pub(super) is_final: bool,
-    reason: String,
-    rule: Option<String>,
+    pub(super) reason: String,
+    pub(super) rule: Option<String>,
     /// What to do when inconclusive: `hold`, `rollback`, `promote`.
-    otherwise: Option<String>,
-    decided_at: Option<f64>,
-    elapsed_secs: f64,
+    pub(super) otherwise: Option<String>,
+    pub(super) decided_at: Option<f64>,
+    pub(super) elapsed_secs: f64,
     /// Index of the present step of a progressive release; null without steps.
-    release_step: Option<usize>,
+    pub(super) release_step: Option<usize>,
     /// The rule file it was reached by.
-    rules: RulesRef,
+    pub(super) rules: RulesRef,
 }
 
 impl SmallVerdict {
@@ -77,13 +79,21 @@ impl SmallVerdict {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct WaitQuery {
+    /// How long to wait for a final verdict, such as `30s` or `1m`; at most a minute.
+    #[param(pattern = "^[0-9]{1,4}(\\.[0-9]{1,3})?(ms|s|m|h)?$")]
     wait: Option<String>,
 }
 
-/// `GET /v1/analyses/{id}/verdict?wait=30s`
+/// The verdict alone; waits for a final one when asked to.
+#[utoipa::path(
+    get, path = "/v1/analyses/{id}/verdict", tag = "analyses",
+    params(AnalysisId, WaitQuery),
+    responses((status = 200, description = "As it stands", body = SmallVerdict), UnknownAnalysis)
+)]
 pub(super) async fn verdict(
     State(api): State<Api>,
     AnalysisId(id): AnalysisId,

@@ -24,6 +24,7 @@ pub mod completions;
 pub mod demo;
 pub mod display;
 pub mod explain;
+pub mod hook;
 pub mod plan;
 mod progress;
 pub mod record;
@@ -76,6 +77,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run the service: HTTP API, page, webhooks.
     Serve(serve::ServeArgs),
+    /// Run one command a decision on a host without an API.
+    Hook(hook::HookArgs),
     /// Make a token that lets somebody ask the service.
     Token(token::TokenArgs),
     /// Judge one release from a CI job and exit with the verdict.
@@ -140,6 +143,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Demo(args) => demo::main(args),
         Command::Serve(args) => serve::main(args),
+        Command::Hook(args) => hook::main(args),
         Command::Token(args) => token::main(&args),
         Command::Run(args) => run::main(&args),
         Command::Replay(args) => replay::main(&args),

@@ -17,7 +17,12 @@ use crate::{
         tls::{Certificates, LOOK_EVERY},
     },
     config::{self, Config, MetricsServer, mechanisms::MechanismOptions, targets::TargetOptions},
-    deliver::{Mechanism, Setting, webhook::Webhook},
+    deliver::{
+        Mechanism, Setting, alertmanager::Alertmanager, argo_rollouts::ArgoRollouts,
+        cloudevents::CloudEvents, flagger::Flagger, github::Github, gitlab::Gitlab,
+        kubernetes_service::KubernetesService, kubernetes_undo::KubernetesUndo, peer::SetupError,
+        slack::Slack, webhook::Webhook,
+    },
     service::{self, ServiceOptions, system_clock},
     source::{
         client::{Client, ClientError, ClientOptions},
@@ -76,6 +81,7 @@ async fn serve(config: Config, path: &Path) -> anyhow::Result<u8> {
         rules_dir: config.rules,
         mechanisms,
         prometheus,
+        services: config.services,
         client,
         limits: SourceLimits::default(),
         timeout: config.timeout,
@@ -142,15 +148,35 @@ pub fn mechanisms(
     options: BTreeMap<String, MechanismOptions>,
     setting: &Setting,
 ) -> Result<BTreeMap<String, Arc<dyn Mechanism>>, UsageError> {
-    let set_up = |(name, options): (String, MechanismOptions)| {
-        let mechanism: Arc<dyn Mechanism> = match options {
-            MechanismOptions::Webhook(options) => Arc::new(
-                Webhook::new(options, setting).map_err(|error| UsageError(error.to_string()))?,
-            ),
-        };
+    let set_up = |(name, options)| {
+        let mechanism =
+            mechanism(options, setting).map_err(|error| UsageError(error.to_string()))?;
         Ok((name, mechanism))
     };
     options.into_iter().map(set_up).collect()
+}
+
+/// Sets one mechanism up; nothing is sent.
+pub fn mechanism(
+    options: MechanismOptions,
+    setting: &Setting,
+) -> Result<Arc<dyn Mechanism>, SetupError> {
+    Ok(match options {
+        MechanismOptions::Webhook(options) => Arc::new(Webhook::new(options, setting)?),
+        MechanismOptions::CloudEvents(options) => Arc::new(CloudEvents::new(options, setting)?),
+        MechanismOptions::KubernetesUndo(options) => {
+            Arc::new(KubernetesUndo::new(options, setting)?)
+        }
+        MechanismOptions::KubernetesService(options) => {
+            Arc::new(KubernetesService::new(options, setting)?)
+        }
+        MechanismOptions::ArgoRollouts(options) => Arc::new(ArgoRollouts::new(options, setting)?),
+        MechanismOptions::Flagger(options) => Arc::new(Flagger::new(options, setting)?),
+        MechanismOptions::Github(options) => Arc::new(Github::new(options, setting)?),
+        MechanismOptions::Gitlab(options) => Arc::new(Gitlab::new(options, setting)?),
+        MechanismOptions::Alertmanager(options) => Arc::new(Alertmanager::new(options, setting)?),
+        MechanismOptions::Slack(options) => Arc::new(Slack::new(options, setting)?),
+    })
 }
 
 /// A path that cannot serve as a store is the configuration's fault; anything else is not.

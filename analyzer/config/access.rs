@@ -9,7 +9,7 @@ use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::reading::Reading;
+use super::{Secrets, reading::Reading};
 use crate::{
     api::{
         access::policy::{Policy, Scope, TOKENS_MAX, Token},
@@ -63,8 +63,7 @@ pub(super) struct ListenerTls {
 
 /// What is wrong with one entry of `access.tokens`, written as YAML.
 pub fn faults(entry: &str) -> Vec<String> {
-    let mut reading =
-        Reading { base: std::path::Path::new("."), env: &|_| None, faults: Vec::new() };
+    let mut reading = Reading::new(std::path::Path::new("."), &|_| None, Secrets::Read);
     match serde_saphyr::from_str(entry) {
         Ok(entry) => drop(reading.token("access.tokens[0]", entry)),
         Err(error) => {
@@ -195,7 +194,7 @@ mod tests {
     use super::*;
 
     fn read(yaml: &str) -> (Policy, String) {
-        let mut reading = Reading { base: Path::new("."), env: &|_| None, faults: Vec::new() };
+        let mut reading = Reading::new(Path::new("."), &|_| None, Secrets::Read);
         let policy = reading.access(serde_saphyr::from_str(yaml).expect("the shape"));
         (policy, reading.faults.join("\n"))
     }

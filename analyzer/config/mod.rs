@@ -14,18 +14,25 @@ use serde::Deserialize;
 
 use crate::{
     api::{access::policy::Policy, tls::TlsFiles},
+    kubernetes::ClusterOptions,
     outward::tls::TlsOptions,
     source::prometheus::{PrometheusLimits, PrometheusOptions},
 };
 
 pub mod access;
+mod cluster_mechanisms;
+mod clusters;
+pub mod hook;
 pub mod mechanisms;
 mod reading;
+pub mod services;
 pub mod targets;
+pub mod template;
 pub mod watch;
 
 use mechanisms::MechanismOptions;
 use reading::{Place, Reading, Tls};
+use services::KnownService;
 use targets::TargetOptions;
 use watch::WatchOptions;
 
@@ -55,8 +62,12 @@ pub struct Config {
     pub timeout: Duration,
     /// Mechanisms by name.
     pub mechanisms: BTreeMap<String, MechanismOptions>,
+    /// Kubernetes API servers by name.
+    pub clusters: BTreeMap<String, ClusterOptions>,
     /// Metrics servers by name.
     pub prometheus: BTreeMap<String, MetricsServer>,
+    /// What is known of services, by name.
+    pub services: BTreeMap<String, KnownService>,
     /// Services that are watched between releases.
     pub watch: Vec<WatchOptions>,
 }
@@ -124,7 +135,11 @@ struct File {
     #[serde(default)]
     mechanisms: BTreeMap<String, mechanisms::Mechanism>,
     #[serde(default)]
+    clusters: BTreeMap<String, clusters::Entry>,
+    #[serde(default)]
     prometheus: BTreeMap<String, Server>,
+    #[serde(default)]
+    services: BTreeMap<String, services::Service>,
     #[serde(default)]
     watch: BTreeMap<String, watch::Watch>,
 }
@@ -153,9 +168,71 @@ fn default_rules() -> PathBuf {
     PathBuf::from("rules")
 }
 
+/// Whether secrets are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrets {
+    /// From where they are; one that is not there is a fault.
+    Read,
+    /// Something stands for each of them, so that a configuration can be checked where they are
+    /// not. Nothing may be sent with it.
+    StandIn,
+}
+
+/// A configuration, and what was noticed while it was read.
+#[derive(Debug)]
+pub struct AtRest {
+    /// What it says.
+    pub config: Config,
+    /// Files with secrets that everybody on the machine may read, by where they are named.
+    pub readable: Vec<(String, PathBuf)>,
+}
+
 /// Reads a configuration file. Relative paths in it are taken from where it lies. `env` looks up
 /// environment variables.
+///
+/// # Errors
+/// With every fault that it has.
 pub fn read(path: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
+    Ok(read_at_rest(path, env, Secrets::Read)?.config)
+}
+
+/// [`read`], for who wants to check it and may not have its secrets.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_at_rest(
+    path: &Path,
+    env: impl Fn(&str) -> Option<String>,
+    secrets: Secrets,
+) -> Result<AtRest, ConfigError> {
+    let name = path.display().to_string();
+    let text = file_text(path)?;
+    // Without an excerpt: a line may hold a URL that is a secret.
+    let options = serde_saphyr::options! { with_snippet: false };
+    let file: File = serde_saphyr::from_str_with_options(&text, options).map_err(|error| {
+        ConfigError::Malformed {
+            path: name.clone(),
+            found: error.to_string(),
+            hint: KEYS.to_owned(),
+        }
+    })?;
+    let base = path.parent().unwrap_or(Path::new("."));
+    let mut reading = Reading::new(base, &env, secrets);
+    let config = reading.config(file);
+    match config {
+        Some(config) if reading.faults.is_empty() => {
+            Ok(AtRest { config, readable: reading.readable })
+        }
+        Some(_) | None => Err(ConfigError::Refused { path: name, faults: reading.faults }),
+    }
+}
+
+/// The keys, for who wrote another one.
+const KEYS: &str = "keys are listen, access, tls, store, rules, timeout, mechanisms, clusters, \
+                    prometheus, services, targets, watch; the README shows each";
+
+/// The text of a configuration file, which is not large.
+fn file_text(path: &Path) -> Result<String, ConfigError> {
     let name = path.display().to_string();
     let unreadable = |source| ConfigError::Unreadable { path: name.clone(), source };
     let bytes = std::fs::metadata(path).map_err(unreadable)?.len();
@@ -166,21 +243,7 @@ pub fn read(path: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Config,
             hint: "is this the configuration?".to_owned(),
         });
     }
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    let file: File = serde_saphyr::from_str(&text).map_err(|error| ConfigError::Malformed {
-        path: name.clone(),
-        found: error.to_string(),
-        hint: "keys are listen, access, tls, store, rules, timeout, mechanisms, prometheus, \
-               targets, watch; the README shows each"
-            .to_owned(),
-    })?;
-    let base = path.parent().unwrap_or(Path::new("."));
-    let mut reading = Reading { base, env: &env, faults: Vec::new() };
-    let config = reading.config(file);
-    match config {
-        Some(config) if reading.faults.is_empty() => Ok(config),
-        Some(_) | None => Err(ConfigError::Refused { path: name, faults: reading.faults }),
-    }
+    std::fs::read_to_string(path).map_err(unreadable)
 }
 
 impl Reading<'_> {
@@ -195,7 +258,8 @@ impl Reading<'_> {
         let tls = self.listener_tls(file.tls);
         let targets = self.targets(file.targets);
         let timeout = self.duration("timeout", file.timeout.as_deref());
-        let mechanisms = self.mechanisms(file.mechanisms);
+        let clusters = self.clusters(file.clusters);
+        let mechanisms = self.mechanisms(file.mechanisms, &clusters);
         let mut prometheus = BTreeMap::new();
         for (name, Server { url, headers, timeout, tls }) in file.prometheus {
             let at = format!("prometheus.{name}");
@@ -212,6 +276,11 @@ impl Reading<'_> {
             self.faults
                 .push(format!("rules is {}, expected a directory of rule files", rules.display()));
         }
+        let known = services::Known {
+            mechanisms: mechanisms.keys().map(String::as_str).collect(),
+            prometheus: prometheus.keys().map(String::as_str).collect(),
+        };
+        let services = self.services(file.services, &known);
         let watch = watch::read(file.watch, &mut self.faults);
         Some(Config {
             listen: listen?,
@@ -222,7 +291,9 @@ impl Reading<'_> {
             rules,
             timeout,
             mechanisms,
+            clusters,
             prometheus,
+            services,
             watch,
         })
     }

@@ -81,13 +81,13 @@ impl Reading<'_> {
 mod tests {
     use std::path::Path;
 
-    use super::*;
+    use super::{super::Secrets, *};
 
     #[test]
     fn lists_are_read_and_secrets_only_go_where_they_may() {
         let check = |yaml: &str, expected: &[&str]| {
             let env = |name: &str| (name == "KEY").then(|| "hunter2".to_owned());
-            let mut reading = Reading { base: Path::new("."), env: &env, faults: Vec::new() };
+            let mut reading = Reading::new(Path::new("."), &env, Secrets::Read);
             let options = reading.targets(serde_saphyr::from_str(yaml).expect("the shape"));
             let faults = reading.faults.join("\n");
             for word in expected {

@@ -72,6 +72,11 @@ impl Pattern {
         Ok(Self { text: text.to_owned(), parts })
     }
 
+    /// A pattern that is always filled in with nothing.
+    pub fn empty() -> Self {
+        Self { text: String::new(), parts: Vec::new() }
+    }
+
     /// The pattern as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
@@ -80,6 +85,14 @@ impl Pattern {
     /// Whether a name stands in it.
     pub fn names(&self, name: &str) -> bool {
         self.parts.iter().any(|part| matches!(part, Part::Name(found) if found == name))
+    }
+
+    /// Every name in it, as often as it stands there.
+    pub fn all_names(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Text(_) => None,
+            Part::Name(name) => Some(name.as_str()),
+        })
     }
 
     /// Fills the names in.

@@ -4,9 +4,10 @@
 //! `replay --json`. Times are unix seconds, durations seconds, shares 0..1.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What one look concluded, with everything it rests on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Report {
     /// `watching`, `investigate`, `advance`, `promote`, `rollback` or `inconclusive`.
     pub verdict: String,
@@ -50,7 +51,7 @@ impl Report {
 }
 
 /// Which rule file, and that it was this text of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RulesRef {
     /// Its name.
     pub name: String,
@@ -59,7 +60,7 @@ pub struct RulesRef {
 }
 
 /// What one rule found.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct FindingShape {
     /// The condition as written.
     pub rule: String,
@@ -76,7 +77,7 @@ pub struct FindingShape {
 }
 
 /// What one clause found.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ClauseShape {
     /// The clause as written.
     pub clause: String,
@@ -112,7 +113,7 @@ pub struct ClauseShape {
 }
 
 /// An estimated effect with an anytime-valid interval.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EffectShape {
     /// `rate_ratio`, `quantile_ratio`, `sign_share`, `slope`, `slope_difference`.
     pub kind: String,
@@ -127,7 +128,7 @@ pub struct EffectShape {
 }
 
 /// The part of a signal that contributes most to the evidence.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct BlameShape {
     /// `instance`, `route` or `edge`.
     pub by: String,
@@ -142,7 +143,7 @@ pub struct BlameShape {
 }
 
 /// Where a noise factor came from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NoiseShape {
     /// Noise intensity, in seconds.
     pub kappa_secs: f64,
@@ -153,7 +154,7 @@ pub struct NoiseShape {
 }
 
 /// How far the proof is that promotion asks for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ProofShape {
     /// Multiple of the baseline that the canary is to be shown within.
     pub factor: f64,
@@ -172,7 +173,7 @@ pub struct ProofShape {
 }
 
 /// How far a clause is from firing: `value` of `needed`, in the unit that `kind` names.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ProgressShape {
     /// `evidence_decades`, `held_secs`, `checks`, `count`.
     pub kind: String,
@@ -188,7 +189,7 @@ pub struct ProgressShape {
 }
 
 /// Requests and events since the analysis began.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SamplesShape {
     /// Events of the canary.
     pub canary_events: f64,
@@ -201,7 +202,7 @@ pub struct SamplesShape {
 }
 
 /// Why there is no value.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MissingShape {
     /// Snake-case kind.
     pub why: String,
@@ -210,7 +211,7 @@ pub struct MissingShape {
 }
 
 /// Both arms' estimates of one signal.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SignalShape {
     /// Name in the rule file.
     pub name: String,

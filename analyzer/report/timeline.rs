@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     explain,
@@ -19,7 +20,7 @@ pub const FIRST_MAX: usize = 100;
 pub const LAST_MAX: usize = 400;
 
 /// What changed, oldest first.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Timeline {
     /// The changes: the first 100 and the last 400 of them.
     pub changes: Vec<Change>,
@@ -30,7 +31,7 @@ pub struct Timeline {
 }
 
 /// One change at one look.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Change {
     /// When, in unix seconds.
     pub at: f64,

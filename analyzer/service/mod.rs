@@ -23,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     api::{self, ApiOptions, desk::Desk},
-    config::watch::WatchOptions,
+    config::{services::KnownService, watch::WatchOptions},
     deliver::{Clock, Mechanism, worker::Worker},
     engine::observation::Time,
     source::{client::Client, limits::SourceLimits, prometheus::PrometheusServer},
@@ -36,6 +36,7 @@ pub mod case;
 pub mod desk;
 pub mod driver;
 pub mod keeper;
+pub mod known;
 pub mod lag;
 pub mod live;
 pub mod order_past;
@@ -70,6 +71,8 @@ pub struct ServiceOptions {
     pub mechanisms: BTreeMap<String, Arc<dyn Mechanism>>,
     /// Metrics servers by name.
     pub prometheus: BTreeMap<String, Arc<PrometheusServer>>,
+    /// What is known of services, by name.
+    pub services: BTreeMap<String, KnownService>,
     /// The client that scrapes.
     pub client: Client,
     /// Limits of the sources.
@@ -163,6 +166,7 @@ pub async fn start(options: ServiceOptions) -> anyhow::Result<Service> {
         ask_rules: ask_rules.clone(),
         mechanisms: options.mechanisms.keys().cloned().collect(),
         prometheus: options.prometheus,
+        services: Arc::new(options.services),
         client: options.client,
         limits: options.limits,
         timeout: options.timeout,
@@ -253,6 +257,9 @@ async fn upkeep(store: Arc<dyn Store>, telemetry: Telemetry, now: Clock, stop: C
                 let before = Time((now)().0 - RETENTION_DEFAULT.as_millis() as i64);
                 if let Err(error) = store.prune(before).await {
                     tracing::warn!(error = %driver::chain(&error), "old analyses cannot be removed");
+                }
+                if let Err(error) = store.prune_notes(before).await {
+                    tracing::warn!(error = %driver::chain(&error), "old notes cannot be removed");
                 }
                 if let Err(error) = store.prune_history((now)()).await {
                     tracing::warn!(error = %driver::chain(&error), "old history cannot be removed");

@@ -128,7 +128,7 @@ export class SignIn {
       const answer = await send("/v1/access", {}, entered);
       const said = await answer.json();
       if (this.isOver) return;
-      if (!answer.ok) { this.draw(`${said.title}: ${said.detail}.`); return; }
+      if (!answer.ok) { this.draw(`Not taken: ${said.detail}.`); return; }
       sessionStorage.setItem(KEY, entered);
       isDenied = false;
       say(this.place, said);

@@ -19,13 +19,18 @@ const TABLE: &[(&str, &[&str])] = &[
     ("rulefile", &["engine", "signal"]),
     ("telemetry", &["engine"]),
     ("outward", &["engine", "telemetry"]),
+    ("kubernetes", &["telemetry", "outward"]),
     ("report", &["engine"]),
     ("ruletest", &["engine", "signal", "rulefile", "report"]),
-    ("source", &["engine", "signal", "telemetry", "outward"]),
+    ("source", &["engine", "signal", "telemetry", "outward", "kubernetes"]),
     ("store", &["engine", "signal"]),
-    ("deliver", &["engine", "report", "telemetry", "outward"]),
+    ("deliver", &["engine", "report", "telemetry", "outward", "kubernetes"]),
     ("api", &["engine", "signal", "report", "telemetry"]),
-    ("config", &["engine", "api", "deliver", "source", "telemetry", "outward"]),
+    ("hook", &["engine", "deliver", "telemetry", "api"]),
+    (
+        "config",
+        &["engine", "api", "deliver", "source", "telemetry", "outward", "kubernetes", "hook"],
+    ),
     (
         "service",
         &[
@@ -38,6 +43,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "store",
             "deliver",
             "outward",
+            "kubernetes",
             "api",
             "config",
         ],
@@ -63,12 +69,14 @@ const TABLE: &[(&str, &[&str])] = &[
             "store",
             "deliver",
             "outward",
+            "kubernetes",
             "api",
             "config",
             "service",
             "simulation",
             "chart",
             "demo",
+            "hook",
         ],
     ),
 ];
@@ -187,7 +195,7 @@ fn words_in_comments_and_texts_are_not_imports() {
 }
 
 /// Every Rust file under a folder.
-fn sources(folder: &Path) -> Vec<PathBuf> {
+pub fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -23,11 +23,18 @@ pub const REFUSED: &str = "refused";
 pub const PANICS: &str = "panics";
 pub const SILENT: &str = "silent";
 
+/// Service names of releases that end in another way than well.
+pub const BAD: &str = "bad";
+pub const QUIET: &str = "quiet";
+pub const STEPPED: &str = "stepped";
+
 #[derive(Default)]
 pub struct FakeDesk {
     told: Mutex<BTreeMap<String, Told>>,
     rules: Mutex<RuleFiles>,
     unready: Mutex<Option<String>>,
+    notes: Mutex<BTreeMap<String, String>>,
+    is_down: Mutex<bool>,
 }
 
 /// One analysis and how far its story has been told.
@@ -65,6 +72,23 @@ impl FakeDesk {
         *self.unready.lock().unwrap() = Some(reason.to_owned());
     }
 
+    /// Whether the store answers; what runs is known without it.
+    pub fn set_down(&self, is_down: bool) {
+        *self.is_down.lock().unwrap() = is_down;
+    }
+
+    fn up(&self) -> Result<(), DeskError> {
+        match *self.is_down.lock().unwrap() {
+            true => Err(DeskError::Unavailable("the store does not answer".into())),
+            false => Ok(()),
+        }
+    }
+
+    /// Ids of all analyses.
+    pub fn ids(&self) -> Vec<String> {
+        self.told.lock().unwrap().keys().cloned().collect()
+    }
+
     /// What is said of the rule files.
     pub fn set_rules(&self, rules: RuleFiles) {
         *self.rules.lock().unwrap() = rules;
@@ -97,7 +121,12 @@ impl Desk for FakeDesk {
             }
         }
         let id = format!("new-{}", self.told.lock().unwrap().len());
-        let mut story = Story::healthy(&id, &order.service);
+        let mut story = match order.service.as_str() {
+            BAD => Story::errors(&id, BAD),
+            QUIET => Story::idle(&id, QUIET),
+            STEPPED => Story::healthy(&id, STEPPED).in_steps(),
+            service => Story::healthy(&id, service),
+        };
         story.canary = order.canary;
         self.tell(story);
         let view = self.told(&id, |told| {
@@ -130,6 +159,7 @@ impl Desk for FakeDesk {
     }
 
     async fn opened_by(&self, key: &str) -> Result<Option<AnalysisView>, DeskError> {
+        self.up()?;
         let all = self.told.lock().unwrap();
         let found = all.values().find(|told| told.key.as_deref() == Some(key));
         Ok(found.map(|told| told.view.clone()))
@@ -155,6 +185,25 @@ impl Desk for FakeDesk {
             told.follow = None;
             Ok(told.view.clone())
         })?
+    }
+
+    async fn note(&self, name: &str) -> Result<Option<String>, DeskError> {
+        self.up()?;
+        Ok(self.notes.lock().unwrap().get(name).cloned())
+    }
+
+    async fn write_note(
+        &self,
+        name: &str,
+        before: Option<&str>,
+        text: &str,
+    ) -> Result<bool, DeskError> {
+        let mut notes = self.notes.lock().unwrap();
+        let is_as_read = notes.get(name).map(String::as_str) == before;
+        if is_as_read {
+            notes.insert(name.to_owned(), text.to_owned());
+        }
+        Ok(is_as_read)
     }
 
     async fn services(&self) -> Result<WatchedServices, DeskError> {

@@ -15,7 +15,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use rollgate::{
     api::{
         ApiOptions,
-        desk::{ArmOrder, DeskError, OpenAnalysis},
+        desk::{DeskError, OpenAnalysis},
     },
     engine::observation::{Time, Why},
     outward::networks::{Networks, network},
@@ -30,6 +30,7 @@ use rollgate::{
     store::sqlite::{SqliteOptions, SqliteStore},
     telemetry::Telemetry,
 };
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -198,10 +199,6 @@ async fn a_forbidden_target_is_not_observed_and_never_down() {
     }
 }
 
-fn arm(version: &str, target: &str) -> ArmOrder {
-    ArmOrder { version: version.to_owned(), targets: vec![target.to_owned()], selector: None }
-}
-
 #[tokio::test]
 async fn an_order_that_names_forbidden_targets_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
@@ -215,6 +212,7 @@ async fn an_order_that_names_forbidden_targets_is_refused_by_name() {
         rules_dir: dir.path().to_owned(),
         mechanisms: BTreeMap::new(),
         prometheus: BTreeMap::new(),
+        services: BTreeMap::new(),
         watch: Vec::new(),
         client: client(names, &["10.0.0.0/8", "127.0.0.0/8"]),
         limits: SourceLimits::default(),
@@ -224,15 +222,12 @@ async fn an_order_that_names_forbidden_targets_is_refused_by_name() {
     })
     .await
     .unwrap();
-    let order = |canary: &str, baseline: &str| OpenAnalysis {
-        service: "shop".to_owned(),
-        rules: "shop".to_owned(),
-        canary: arm("v2", canary),
-        baseline: Some(arm("v1", baseline)),
-        prometheus: None,
-        mechanisms: Vec::new(),
-        idempotency_key: None,
-        hold_secs: None,
+    let order = |canary: &str, baseline: &str| -> OpenAnalysis {
+        let arm = |version: &str, target: &str| json!({ "version": version, "targets": [target] });
+        let (canary, baseline) = (arm("v2", canary), arm("v1", baseline));
+        let order =
+            json!({ "service": "shop", "rules": "shop", "canary": canary, "baseline": baseline });
+        serde_json::from_value(order).unwrap()
     };
     let refused = service.desk.open(order("http://meta:1", "http://192.168.0.1:1/x")).await;
     let Err(DeskError::Refused(faults)) = refused else { panic!("{refused:?}") };

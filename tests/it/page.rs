@@ -51,7 +51,7 @@ async fn the_page_asks_for_a_token_where_one_is_wanted() {
         picture(&page, &name("sign_in")).await;
         enter(&page, "rgt_wrong").await;
         let said = "document.querySelector('#trouble').innerText === \
-                    'This needs a token: the token is none that is configured here.'";
+                    'Not taken: the token is none that is configured here.'";
         until(&page, said).await;
         picture(&page, &name("sign_in_refused")).await;
         enter(&page, TOKEN).await;

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::fake_desk::FakeDesk;
+use crate::{contract, fake_desk::FakeDesk};
 
 /// No answer in a test takes longer; a test that waits this long has failed.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -55,7 +55,9 @@ impl Server {
     }
 
     pub async fn send(&self, bytes: &str) -> Answer {
-        answer(&self.exchange(bytes.as_bytes()).await)
+        let answer = answer(&self.exchange(bytes.as_bytes()).await);
+        contract::check(bytes, &answer);
+        answer
     }
 
     /// Sends bytes and reads until the server closes.

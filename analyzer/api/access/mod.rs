@@ -262,16 +262,10 @@ pub(super) struct AccessView {
     scope: &'static str,
 }
 
-/// `GET /v1/access`
+/// Who asks, and what the asker may do.
 #[utoipa::path(
-    get,
-    path = "/v1/access",
-    responses(
-        (status = 200, body = AccessView, description = "What the asker may do"),
-        (status = 400, description = "Problem: there are no parameters"),
-        (status = 401, description = "Problem: no token, or none that counts"),
-        (status = 403, description = "Problem: the scope is too small, or the request is foreign"),
-    )
+    get, path = "/v1/access", tag = "access",
+    responses((status = 200, description = "What the asker may do", body = AccessView))
 )]
 pub(super) async fn access(
     State(api): State<Api>,

@@ -48,11 +48,29 @@ const TABLE: &[(&str, &str, Need)] = &[
     ("GET", "/v1/rules", READ),
     ("GET", "/v1/rules/{name}", READ),
     ("GET", "/v1/access", READ),
+    ("GET", "/v1/openapi.json", Need::Nothing),
+    ("POST", "/v1/analyses/{id}/override", OPERATE),
+    ("GET", "/v1/deliveries", READ),
+    ("GET", "/v1/deliveries/{key}", READ),
+    ("POST", "/v1/deliveries/{key}/resend", OPERATE),
 ];
 
 /// Routes that controllers ask, with the token in the path where they have no headers. They open
-/// analyses by GET too.
-const FOR_CONTROLLERS: &[(&str, &str, Need)] = &[("*", "/v1/integrations/*", CONTROL)];
+/// analyses by GET too, and end those that they opened.
+const FOR_CONTROLLERS: &[(&str, &str, Need)] = &[
+    ("GET", "/v1/integrations/argo/template.yaml", READ),
+    ("GET", "/v1/integrations/argo/rollout.yaml", READ),
+    ("GET", "/v1/integrations/flagger/canary.yaml", READ),
+    ("*", "/v1/integrations/*", CONTROL),
+    ("*", "/api/v1/query", READ),
+    ("GET", "/canaryConfig", READ),
+    ("GET", "/canaryConfig/{id}", READ),
+    ("*", "/canary/*", CONTROL),
+    ("*", "/standalone_canary_analysis", CONTROL),
+    ("*", "/standalone_canary_analysis/*", CONTROL),
+    ("PUT", "/pipelines/{executionId}/cancel", CONTROL),
+    ("POST", "/judge", CONTROL),
+];
 
 /// What a request needs by its method and the pattern of the route that it matched.
 pub fn needed(method: &str, pattern: Option<&str>) -> Entry {
