@@ -1,7 +1,11 @@
 //! Access of the real binary: what it refuses to start with, tokens that it makes and takes, TLS,
 //! and tokens that are rotated while it runs.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    time::Duration,
+};
 
 use reqwest::{Certificate, StatusCode};
 use serde_json::{Value, json};
@@ -174,4 +178,38 @@ async fn certificates_that_cannot_be_used_are_named_at_the_start() {
     assert_eq!(server.line().await, "");
     let said = house.logged();
     assert!(said.contains("tls.cert: ") && said.contains("none.crt cannot be read"), "{said}");
+}
+
+#[tokio::test]
+async fn a_hook_serves_by_tls_too() {
+    let authority = Authority::new();
+    let pair = authority.server();
+    let house = House::new(json!({}), &rules());
+    let put = |name: &str, text: &str| fs::write(house.path().join(name), text).unwrap();
+    put("tls.crt", &pair.cert);
+    put("tls.key", &pair.key);
+    put("secret", "a key of at least twenty-four bytes");
+    let hook = json!({
+        "listen": "127.0.0.1:0", "tls": { "cert": "tls.crt", "key": "tls.key" },
+        "secrets": [{ "file": "secret" }], "on": { "rollback": ["/bin/true"] },
+    });
+    put("hook.yaml", &hook.to_string());
+    let config = house.path().join("hook.yaml");
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_rollgate"))
+        .args(["hook", "--config"])
+        .arg(&config)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    let url = said.trim().strip_prefix("rollgate hook listens on ").unwrap().to_owned();
+    let root = Certificate::from_pem(authority.pem.as_bytes()).unwrap();
+    let client = crate::wire::client_builder().tls_certs_only([root]).build().unwrap();
+    let unsigned = client.post(&url).json(&json!({})).send().await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(url.starts_with("https://127.0.0.1:"), "{url}");
+    assert_eq!(unsigned.unwrap().status(), StatusCode::UNAUTHORIZED);
 }
