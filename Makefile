@@ -27,7 +27,7 @@ lint:
 	cargo clippy --all-targets -- -D warnings
 
 bench:
-	cargo bench --bench backtest --bench engine --bench exposition
+	cargo bench --bench backtest --bench delivery --bench engine --bench exposition
 
 characteristics:
 	cargo bench --bench operating_characteristics

@@ -25,7 +25,7 @@ use crate::report::timeline::Timeline;
 /// Analyses on one page of the list, at most.
 const LIMIT_MAX: u32 = 200;
 /// Bytes of any name, version or key.
-const NAME_BYTES_MAX: usize = 256;
+pub(super) const NAME_BYTES_MAX: usize = 256;
 /// Bytes of a target's URL or a selector.
 const ADDRESS_BYTES_MAX: usize = 2048;
 /// Instances of one arm.
@@ -36,8 +36,8 @@ const MECHANISMS_MAX: usize = 16;
 const PARAMETERS_MAX: usize = 32;
 /// Bytes of a parameter's name.
 const PARAMETER_BYTES_MAX: usize = 64;
-/// Bytes of a canceller's words.
-const WORDS_BYTES_MAX: usize = 2000;
+/// Bytes of the words of a person who steps in.
+pub(super) const WORDS_BYTES_MAX: usize = 2000;
 /// The longest hold, in seconds: 30 days.
 const HOLD_SECS_MAX: f64 = 30.0 * 86_400.0;
 
@@ -157,7 +157,7 @@ fn name_faults(field: &str, name: &str, faults: &mut Vec<String>) {
     text_faults(field, name, NAME_BYTES_MAX, faults);
 }
 
-fn text_faults(field: &str, text: &str, bytes_max: usize, faults: &mut Vec<String>) {
+pub(super) fn text_faults(field: &str, text: &str, bytes_max: usize, faults: &mut Vec<String>) {
     if text.len() > bytes_max {
         faults.push(format!("{field}: {} bytes found, at most {bytes_max} allowed", text.len()));
     }

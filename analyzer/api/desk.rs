@@ -10,7 +10,14 @@ use tokio::sync::watch;
 use utoipa::{IntoParams, ToSchema};
 
 pub use super::rules::{FaultView, IgnoredFile, RuleFileView, RuleFiles, RuleText};
-pub use crate::report::shape::RulesRef;
+pub use super::{
+    deliveries::{
+        AttemptView, DeliveriesPage, DeliveryDetail, DeliveryListFilter, DeliveryView,
+        ResendDelivery,
+    },
+    interventions::{OverrideAnalysis, OverrideVerdict},
+};
+pub use crate::report::shape::{InterventionShape, RulesRef};
 use crate::report::{shape::Report, timeline::Timeline};
 
 /// What is said of an analysis before its first look.
@@ -38,6 +45,18 @@ pub trait Desk: Send + Sync + 'static {
     fn follow(&self, id: &str) -> Option<watch::Receiver<Arc<AnalysisView>>>;
     /// Ends a running analysis without a verdict.
     async fn cancel(&self, id: &str, order: CancelAnalysis) -> Result<AnalysisView, DeskError>;
+    /// Ends a running analysis with a person's verdict.
+    async fn override_verdict(
+        &self,
+        id: &str,
+        order: OverrideAnalysis,
+    ) -> Result<AnalysisView, DeskError>;
+    /// Deliveries, newest first.
+    async fn deliveries(&self, filter: DeliveryListFilter) -> Result<DeliveriesPage, DeskError>;
+    /// One delivery with its attempts.
+    async fn delivery(&self, key: &str) -> Result<DeliveryDetail, DeskError>;
+    /// Sends a delivery again.
+    async fn resend(&self, key: &str, order: ResendDelivery) -> Result<DeliveryDetail, DeskError>;
     /// Services that are watched between releases.
     async fn services(&self) -> Result<WatchedServices, DeskError>;
     /// What was noted under a name, such as the release that a controller is at.
@@ -64,6 +83,9 @@ pub enum DeskError {
     /// 404.
     #[error("no analysis {0}")]
     Unknown(String),
+    /// 404.
+    #[error("no delivery {0}")]
+    NoDelivery(String),
     /// 404: there is no text of a rule file that new analyses could use; says why.
     #[error("{0}")]
     NoRules(String),
@@ -242,8 +264,11 @@ pub struct AnalysisView {
     pub report: Option<Report>,
     /// Why it was cancelled, when it was.
     pub cancelled: Option<CancelAnalysis>,
-    /// The verdict's way to each mechanism.
+    /// The verdict's way to each mechanism, and that of every advance.
     pub deliveries: Vec<DeliveryView>,
+    /// What people did by hand, oldest first.
+    #[serde(default)]
+    pub interventions: Vec<InterventionShape>,
 }
 
 /// One step of a progressive release.
@@ -325,23 +350,6 @@ impl CancelAnalysis {
             (false, false) => format!("Cancelled by {who}: {why}"),
         }
     }
-}
-
-/// One verdict on its way to one mechanism.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct DeliveryView {
-    /// The idempotency key (`webhook-id`).
-    pub key: String,
-    /// Name of the mechanism.
-    pub mechanism: String,
-    /// `pending`, `delivered`, `refused`, `dead`.
-    pub state: String,
-    /// Attempts so far.
-    pub attempts: u32,
-    /// What came of the last attempt, in words.
-    pub last_answer: Option<String>,
-    /// When it is tried next, in unix seconds; null when it is over.
-    pub next_attempt_at: Option<f64>,
 }
 
 /// Estimates of every signal over time.

@@ -15,7 +15,9 @@ use crate::telemetry::Telemetry;
 
 pub mod access;
 pub mod caller;
+pub mod deliveries;
 pub mod desk;
+pub mod interventions;
 pub mod problem;
 pub mod rules;
 pub mod server;
@@ -151,5 +153,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(probes::readyz))
         .routes(routes!(page::index))
         .routes(routes!(page::asset))
+        .merge(deliveries::routes())
+        .merge(interventions::routes())
         .merge(integrations::routes())
 }

@@ -44,6 +44,8 @@ const BEARER: &str = "bearer";
     components(schemas(Problem)),
     tags(
         (name = "analyses", description = "Releases being judged, and their verdicts"),
+        (name = "deliveries", description = "Verdicts on their way to deploy systems"),
+        (name = "integrations", description = "Controllers that ask"),
         (name = "services", description = "Services between releases"),
         (name = "controllers", description = "Deploy controllers that ask in their own way"),
         (name = "access", description = "Who asks, and what the asker may do"),
@@ -140,15 +142,26 @@ fn add_common(operation: &mut Operation) {
     for (status, words) in common {
         operation.responses.responses.entry(status.to_string()).or_insert_with(|| problem(words));
     }
+    for (status, answer) in &mut operation.responses.responses {
+        // An error is a problem unless its route says otherwise.
+        if let RefOr::T(answer) = answer
+            && answer.content.is_empty()
+            && status.starts_with(['4', '5'])
+        {
+            answer.content.insert(PROBLEM.to_owned(), problem_content().into());
+        }
+    }
     // Said by the server's own reader of heads, which knows no problems.
     let large = ResponseBuilder::new().description("The request's head is too large").build();
     operation.responses.responses.insert("431".to_owned(), large.into());
 }
 
 fn problem(words: &str) -> RefOr<Answer> {
-    let schema = Ref::from_schema_name(Problem::name());
-    let content: Content = ContentBuilder::new().schema(Some(schema)).build();
-    ResponseBuilder::new().description(words).content(PROBLEM, content).build().into()
+    ResponseBuilder::new().description(words).content(PROBLEM, problem_content()).build().into()
+}
+
+fn problem_content() -> Content {
+    ContentBuilder::new().schema(Some(Ref::from_schema_name(Problem::name()))).build()
 }
 
 /// Answers by their status.

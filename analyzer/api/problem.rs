@@ -172,6 +172,10 @@ impl From<DeskError> for Problem {
                 let title = "There is no such analysis";
                 Self::new(StatusCode::NOT_FOUND, "unknown-analysis", title, detail)
             }
+            DeskError::NoDelivery(_) => {
+                let title = "There is no such delivery";
+                Self::new(StatusCode::NOT_FOUND, "unknown-delivery", title, detail)
+            }
             DeskError::NoRules(_) => {
                 let title = "There is no such rule file in use";
                 Self::new(StatusCode::NOT_FOUND, "unknown-rules", title, detail)

@@ -31,7 +31,10 @@ use crate::{
         calibration::{Calibration, calibrate},
         observation::{Observation, Time},
     },
-    report::shape::{Report, RulesRef},
+    report::{
+        format,
+        shape::{Report, RulesRef},
+    },
     rulefile::RuleFile,
     signal::{carry::Carry, past::PastLook, reduce::Reducer, spec::SignalSpec},
     source::{exposition::Format, recording::Recording},
@@ -102,6 +105,9 @@ pub fn main(args: &ReplayArgs) -> anyhow::Result<u8> {
             if let Some(note) = subject.compared_to_then(&one.report, args) {
                 println!(" {note}");
             }
+            if let Some(by) = subject.stepped_in() {
+                println!(" {by}");
+            }
         }
         return conclude(&one.report, args.output);
     };
@@ -125,12 +131,31 @@ enum Subject {
 }
 
 impl Subject {
+    /// Where a person put another verdict in the place of the rules'.
+    fn stepped_in(&self) -> Option<String> {
+        let Subject::Stored(stored, _) = self else { return None };
+        let then = stored.report()?;
+        let by = then.overridden.as_ref()?;
+        let (at, verdict) = (format::duration(then.elapsed_secs.floor()), &then.verdict);
+        let sentence =
+            format!("After look {} ({at}) {} decided {verdict}: {}", then.look, by.who, by.why);
+        Some(format!("{sentence}. What is shown is what the rules came to by then."))
+    }
+
     /// Whether a stored analysis, judged by its own rules, comes out as it did then.
     fn compared_to_then(&self, report: &Report, args: &ReplayArgs) -> Option<&'static str> {
         let Subject::Stored(stored, _) = self else { return None };
         let (None, None, Some(then)) = (&args.rules, args.hold, stored.report()) else {
             return None;
         };
+        // What the rules found is comparable, and the verdict is a person's.
+        if then.overridden.is_some() {
+            let is_same = then.findings == report.findings && then.signals == report.signals;
+            return Some(match is_same {
+                true => "The findings are the same as when it was judged first, bit for bit.",
+                false => "This differs from what was stored when it was judged first.",
+            });
+        }
         // Those of before reports named their rule file are compared without it.
         let rules = report.rules.clone().filter(|_| then.rules.is_some());
         Some(match *then == (Report { rules, ..report.clone() }) {

@@ -373,4 +373,73 @@ mod tests {
             Err(&["cannot be read"]),
         );
     }
+
+    /// A cluster and a mechanism in it.
+    fn with_cluster(cluster: &str, mechanism: &str) -> String {
+        format!("clusters: {{ lab: {{ {cluster} }} }}\nmechanisms: {{ d: {{ {mechanism} }} }}")
+    }
+
+    #[test]
+    fn clusters_and_what_is_changed_in_them() {
+        const OURS: &str = "server: 'https://10.0.0.1:6443', token: { env: KEY }, namespace: prod";
+        let good = |mechanism: &str| check(&with_cluster(OURS, mechanism), Ok("127.0.0.1:8750"));
+        good("kubernetes-undo: {}");
+        good(
+            "kubernetes-undo: { cluster: lab, namespace: 'p-{service}', deployment: x, revision: image }",
+        );
+        good(
+            "kubernetes-service: { label: version, values: [blue, green] }, on: { promote: nothing }",
+        );
+        good("kubernetes-service: { label: v, values: [a, b], deployment: '{service}-{value}' }");
+        good("argo-rollouts: { rollout: '{service}-rollout' }, on: { hold: abort }");
+        good("flagger: {}, on: { promote: skip-analysis }");
+        let bad = |cluster: &str, mechanism: &str, words: &[&str]| {
+            check(&with_cluster(cluster, mechanism), Err(words));
+        };
+        let undo = "kubernetes-undo: {}";
+        bad(
+            OURS,
+            "kubernetes-undo: { cluster: x }",
+            &["undo.cluster is \"x\", expected one of `clusters:`: lab"],
+        );
+        bad(
+            OURS,
+            "kubernetes-undo: { deployment: '{colour}' }",
+            &["d.kubernetes-undo.deployment: {colour} is not known"],
+        );
+        bad(
+            OURS,
+            "kubernetes-undo: { revision: tag }",
+            &["d.kubernetes-undo.revision is \"tag\", expected auto, hash"],
+        );
+        bad(
+            OURS,
+            "kubernetes-undo: {}, on: { promote: redo }",
+            &["d.on.promote is \"redo\", expected undo"],
+        );
+        bad(OURS, "kubernetes-service: { label: v, values: [a] }", &["values"]);
+        bad(
+            OURS,
+            "kubernetes-service: { label: v, values: [a, b], scale_down: true }",
+            &["without a deployment"],
+        );
+        bad("server: 'https://h'", undo, &["undo.namespace is missing"]);
+        bad(
+            "server: 'http://h', token: { env: KEY }",
+            undo,
+            &["clusters.lab: the server begins with http:"],
+        );
+        bad("server: 'ftp://h'", undo, &["clusters.lab: the server begins with ftp:"]);
+        bad(
+            "server: 'https://h', token: { env: NONE }",
+            undo,
+            &["clusters.lab.token", "NONE is not set"],
+        );
+        bad("kubeconfig: gone", undo, &["clusters.lab: ", "gone cannot be read"]);
+        bad("in_cluster: true", undo, &["KUBERNETES_SERVICE_HOST is not set"]);
+        bad("in_cluster: true, kubeconfig: x", undo, &["expected one of `in_cluster: true`"]);
+        bad("server: 'https://h', context: x", undo, &["context is there without kubeconfig"]);
+        bad("in_cluster: true, token: { env: KEY }", undo, &["token or tls without server"]);
+        bad("in_cluster: true, colour: x", undo, &["colour"]);
+    }
 }

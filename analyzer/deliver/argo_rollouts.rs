@@ -183,6 +183,10 @@ impl ArgoRollouts {
 
 #[async_trait]
 impl Act for ArgoRollouts {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
     fn workload(&self) -> &Workload {
         &self.0
     }

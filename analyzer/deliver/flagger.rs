@@ -152,6 +152,10 @@ impl Flagger {
 
 #[async_trait]
 impl Act for Flagger {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
     fn workload(&self) -> &Workload {
         &self.0
     }

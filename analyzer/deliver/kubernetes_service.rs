@@ -206,6 +206,10 @@ impl KubernetesService {
 
 #[async_trait]
 impl Act for KubernetesService {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
     fn workload(&self) -> &Workload {
         &self.service
     }

@@ -45,6 +45,10 @@ impl KubernetesUndo {
 
 #[async_trait]
 impl Act for KubernetesUndo {
+    fn kind(&self) -> &'static str {
+        KIND
+    }
+
     fn workload(&self) -> &Workload {
         &self.0
     }

@@ -136,8 +136,8 @@ pub trait Outbox: Send + Sync + 'static {
     async fn due(&self, now: Time, limit: u32) -> anyhow::Result<Vec<Parcel>>;
     /// When the next row is due.
     async fn next_due(&self) -> anyhow::Result<Option<Time>>;
-    /// Records what came of an attempt.
-    async fn record(&self, key: &str, outcome: Outcome, answer: &str) -> anyhow::Result<()>;
+    /// Records what came of attempts, all or none.
+    async fn record(&self, ended: &[Ended]) -> anyhow::Result<()>;
 }
 
 /// One verdict for one mechanism.
@@ -151,9 +151,9 @@ pub struct Parcel {
     pub mechanism: String,
     /// The event, byte for byte what is signed and sent.
     pub body: String,
-    /// Attempts before this one.
+    /// Attempts before this one, since `created`.
     pub attempts: u32,
-    /// When the row was written.
+    /// Since when it is tried: when the row was written, or when a person had it sent again.
     pub created: Time,
 }
 
@@ -167,6 +167,21 @@ impl Parcel {
     }
 }
 
+/// An attempt that is over.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ended {
+    /// Key of the parcel.
+    pub key: String,
+    /// When it began.
+    pub began: Time,
+    /// How long it took.
+    pub took: Duration,
+    /// What is to become of the parcel.
+    pub outcome: Outcome,
+    /// What came of it, in words.
+    pub answer: String,
+}
+
 /// What is to become of a parcel after an attempt.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Outcome {
@@ -178,4 +193,6 @@ pub enum Outcome {
     Retry(Time),
     /// Given up.
     Dead,
+    /// There was nothing to do.
+    Nothing,
 }

@@ -72,6 +72,12 @@ pub struct VerdictData {
     pub rules: RulesRef,
     /// What it rests on, one per rule; empty when left out for size.
     pub findings: Vec<FindingShape>,
+    /// Who put this verdict in the place of the rules'; absent where nobody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overridden_by: Option<String>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub override_reason: Option<String>,
     /// How many findings were left out because the event would have been too large.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub findings_omitted: Option<usize>,
@@ -92,6 +98,11 @@ pub enum DeployAction {
     Hold,
     /// Give the new version the share of the traffic that the next step says.
     Advance,
+}
+
+impl DeployAction {
+    /// Every action.
+    pub const ALL: [Self; 4] = [Self::Rollback, Self::Promote, Self::Hold, Self::Advance];
 }
 
 impl fmt::Display for DeployAction {
@@ -127,8 +138,10 @@ pub struct VerdictParts<'a> {
     pub canary_version: &'a str,
     /// The old version; empty when there is none.
     pub baseline_version: &'a str,
-    /// The verdict.
-    pub verdict: Verdict,
+    /// What is to be done.
+    pub action: DeployAction,
+    /// The step to go on to, when that is what is to be done.
+    pub advance_to: Option<usize>,
     /// The steps of the release.
     pub steps: &'a [ReleaseStep],
     /// When it was decided.
@@ -139,34 +152,29 @@ pub struct VerdictParts<'a> {
     pub rules: RulesRef,
 }
 
-/// The event's text; none when there is nothing to be done: a verdict that is neither final nor an
-/// advance is not told.
-pub fn verdict_event(parts: VerdictParts<'_>) -> Option<String> {
+/// The event's text.
+pub fn verdict_event(parts: VerdictParts<'_>) -> String {
+    let step = parts.advance_to.and_then(|to| {
+        let step = parts.steps.get(to)?;
+        Some(StepShape { index: to, of: parts.steps.len(), weight: step.weight })
+    });
+    let overridden = parts.report.overridden.as_ref();
     let data = VerdictData {
         analysis: parts.analysis.to_owned(),
         service: parts.service.to_owned(),
         canary_version: parts.canary_version.to_owned(),
         baseline_version: parts.baseline_version.to_owned(),
-        verdict: parts.verdict.to_string(),
-        action: action(parts.verdict)?,
-        step: match parts.verdict {
-            Verdict::Advance { to } => parts.steps.get(to).map(|step| StepShape {
-                index: to,
-                of: parts.steps.len(),
-                weight: step.weight,
-            }),
-            Verdict::Watching
-            | Verdict::Investigate { .. }
-            | Verdict::Promote
-            | Verdict::Rollback { .. }
-            | Verdict::Inconclusive { .. } => None,
-        },
+        verdict: parts.report.verdict.clone(),
+        action: parts.action,
+        step,
         reason: parts.report.reason.clone(),
         rule: parts.report.rule.clone(),
         decided_at: parts.decided.as_secs_f64(),
         elapsed_secs: parts.report.elapsed_secs,
         rules: parts.rules,
         findings: parts.report.findings.clone(),
+        overridden_by: overridden.map(|by| by.who.clone()),
+        override_reason: overridden.map(|by| by.why.clone()),
         findings_omitted: None,
         test: None,
     };
@@ -175,11 +183,11 @@ pub fn verdict_event(parts: VerdictParts<'_>) -> Option<String> {
     let mut event = VerdictEvent { kind: kind.to_owned(), timestamp, data };
     let text = text(&event);
     if text.len() <= EVENT_BYTES_MAX {
-        return Some(text);
+        return text;
     }
     event.data.findings_omitted = Some(event.data.findings.len());
     event.data.findings.clear();
-    Some(self::text(&event))
+    self::text(&event)
 }
 
 /// The idempotency key of one analysis' decision for one mechanism: the same whenever it is made.
@@ -219,6 +227,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::report::shape::OverrideShape;
 
     fn report(rules: usize, reason: &str) -> Report {
         let finding = FindingShape {
@@ -243,6 +252,7 @@ mod tests {
             otherwise: None,
             findings: vec![finding; rules],
             signals: vec![],
+            overridden: None,
             rules: None,
         }
     }
@@ -254,24 +264,41 @@ mod tests {
 
     #[test]
     fn an_advance_says_how_far_to_go() {
-        let text = event(Verdict::Advance { to: 1 }, &report(0, "step 1 of 2")).expect("told");
+        let report = Report { verdict: "advance".to_owned(), ..report(0, "step 1 of 2") };
+        let text = event(Verdict::Advance { to: 1 }, &report).expect("told");
         let expected = r#""action":"advance","step":{"index":1,"of":2,"weight":0.5},"reason":"#;
         assert!(text.starts_with(r#"{"type":"rollgate.advance.v1","#), "{text}");
         assert!(text.contains(expected), "{text}");
     }
 
     fn event(verdict: Verdict, report: &Report) -> Option<String> {
-        verdict_event(VerdictParts {
-            analysis: "a1",
-            service: "shop",
-            canary_version: "v2",
-            baseline_version: "v1",
-            verdict,
-            steps: &STEPS,
-            decided: Time(1_700_000_000_500),
-            report,
-            rules: RulesRef { name: "shop".to_owned(), sha256: "00ff".to_owned() },
+        action(verdict).map(|action| {
+            verdict_event(VerdictParts {
+                analysis: "a1",
+                service: "shop",
+                canary_version: "v2",
+                baseline_version: "v1",
+                action,
+                advance_to: verdict.advance_to(),
+                steps: &STEPS,
+                decided: Time(1_700_000_000_500),
+                report,
+                rules: RulesRef { name: "shop".to_owned(), sha256: "00ff".to_owned() },
+            })
         })
+    }
+
+    #[test]
+    fn an_overridden_verdict_names_who_and_why() {
+        let by = OverrideShape {
+            who: "ann".to_owned(),
+            why: "it is on fire".to_owned(),
+            instead_of: "watching".to_owned(),
+        };
+        let report = Report { overridden: Some(by), ..report(0, "Overridden by ann") };
+        let text = event(Verdict::Rollback { rule: 0 }, &report).expect("told");
+        let expected = r#""findings":[],"overridden_by":"ann","override_reason":"it is on fire"}}"#;
+        assert!(text.ends_with(expected), "{text}");
     }
 
     #[test]

@@ -6,6 +6,8 @@
 //! only where no tag and no label is a number itself, since build 142 and revision 142 are two
 //! things. A configuration may pick one of them.
 
+use std::fmt;
+
 use serde_json::Value;
 
 /// Labels that say a version.
@@ -79,6 +81,19 @@ impl Picked {
                     || running.labels().any(|label| label == version)
                     || (running.is_numbered(version) && !running.has_number_for_a_name())
             }
+        }
+    }
+}
+
+impl fmt::Display for Picked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("hash, image, version label or number"),
+            Self::Hash => f.write_str("hash"),
+            Self::Number => f.write_str("number"),
+            Self::Image(None) => f.write_str("image"),
+            Self::Image(Some(name)) => write!(f, "image of {name}"),
+            Self::Label(name) => write!(f, "label {name}"),
         }
     }
 }

@@ -80,6 +80,8 @@ fn event(action: DeployAction, release: &Release<'_>, at: Time) -> VerdictEvent 
         }],
         findings_omitted: None,
         test: None,
+        overridden_by: None,
+        override_reason: None,
     };
     let kind = if step.is_some() { ADVANCE_EVENT } else { VERDICT_EVENT };
     VerdictEvent { kind: kind.to_owned(), timestamp: timestamp(at), data }

@@ -1,10 +1,11 @@
 //! The outbox worker: takes due rows, gives each to its mechanism, and writes down what came of it.
 //!
-//! Invariants: a key is never under way twice; a mechanism has a bounded number of attempts under
-//! way, so that a slow receiver delays nobody else; a row is taken from the outbox only by a
-//! recorded outcome. One analysis has one row per mechanism, so there is no order to keep between
-//! rows. The worker decides nothing about verdicts and holds no state that a restart could lose: an
-//! attempt whose outcome could not be recorded is made again with the same key.
+//! Invariants: of one analysis a mechanism has one attempt under way at most, so that a later event
+//! never overtakes an earlier one, and a key is never under way twice; a mechanism has a bounded
+//! number of attempts under way, so that a slow receiver delays nobody else; a row is taken from the
+//! outbox only by a recorded outcome. Attempts that end together are recorded together. The worker
+//! decides nothing about verdicts and holds no state that a restart could lose: an attempt whose
+//! outcome could not be recorded is made again with the same key.
 
 use std::{
     any::Any,
@@ -15,11 +16,15 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use tokio::{sync::Notify, task::JoinSet, time};
+use tokio::{
+    sync::Notify,
+    task::{JoinError, JoinSet},
+    time,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Attempt, Clock, Mechanism, Outbox, Outcome, Parcel,
+    Attempt, Clock, Ended, Mechanism, Outbox, Outcome, Parcel,
     retry::{Failure, Schedule},
 };
 use crate::telemetry::{
@@ -35,6 +40,9 @@ const SLEEP_BUSY: Duration = Duration::from_millis(200);
 
 /// Fewest rows asked for at once.
 const DUE_MIN: u32 = 64;
+
+/// Most outcomes recorded at once.
+pub const RECORD_MAX: usize = 256;
 
 /// How the worker works.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +75,7 @@ impl Default for WorkerOptions {
 pub struct Worker {
     shared: Arc<Shared>,
     mechanisms: BTreeMap<String, Arc<dyn Mechanism>>,
-    /// Keys under way, by mechanism.
+    /// Analyses of which something is under way, by mechanism.
     under_way: BTreeMap<String, BTreeSet<String>>,
     attempts: JoinSet<Done>,
 }
@@ -80,10 +88,11 @@ struct Shared {
     options: WorkerOptions,
 }
 
-/// An attempt that has been recorded, or given up on while stopping.
+/// An attempt that is over, and not recorded yet.
 struct Done {
-    key: String,
     mechanism: String,
+    analysis: String,
+    ended: Ended,
 }
 
 impl Worker {
@@ -113,34 +122,58 @@ impl Worker {
     /// were written.
     pub async fn run(mut self, stop: CancellationToken, wake: Arc<Notify>) {
         while !stop.is_cancelled() {
-            let sleep = match self.turn(&stop).await {
+            let sleep = match self.turn().await {
                 Ok(sleep) => sleep,
                 Err(error) => {
                     self.shared.telemetry.outbox_failed("reading", &format!("{error:#}"));
                     self.shared.options.outbox_wait
                 }
             };
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = wake.notified() => {}
-                Some(done) = self.attempts.join_next() => self.ended(done),
-                () = time::sleep(sleep) => {}
-            }
-            // Attempts that ended together are taken together, for one look at the outbox.
-            while let Some(done) = self.attempts.try_join_next() {
-                self.ended(done);
-            }
+            let first = tokio::select! {
+                () = stop.cancelled() => None,
+                () = wake.notified() => None,
+                done = self.attempts.join_next(), if !self.attempts.is_empty() => done,
+                () = time::sleep(sleep) => None,
+            };
+            self.take(first, &stop).await;
         }
         while let Some(done) = self.attempts.join_next().await {
-            self.ended(done);
+            self.take(Some(done), &stop).await;
+        }
+    }
+
+    /// Records what ended together, in one go, and makes room for what waits behind it.
+    async fn take(&mut self, first: Option<Result<Done, JoinError>>, stop: &CancellationToken) {
+        let mut next = first;
+        let (mut places, mut ended) = (Vec::new(), Vec::new());
+        while let Some(done) = next.or_else(|| self.attempts.try_join_next()) {
+            if let Some(done) = own(done) {
+                places.push((done.mechanism, done.analysis));
+                ended.push(done.ended);
+            }
+            if ended.len() == RECORD_MAX {
+                break;
+            }
+            next = None;
+        }
+        if !ended.is_empty() {
+            self.shared.record(&ended, stop).await;
+        }
+        for (mechanism, analysis) in places {
+            if let Some(analyses) = self.under_way.get_mut(&mechanism) {
+                analyses.remove(&analysis);
+                if analyses.is_empty() {
+                    self.under_way.remove(&mechanism);
+                }
+            }
         }
     }
 
     /// Starts what can be started and says how long nothing else will be due.
-    async fn turn(&mut self, stop: &CancellationToken) -> anyhow::Result<Duration> {
+    async fn turn(&mut self) -> anyhow::Result<Duration> {
         let now = (self.shared.now)();
         for parcel in self.shared.outbox.due(now, self.page()).await? {
-            self.start(parcel, stop);
+            self.start(parcel);
         }
         let wait = match self.shared.outbox.next_due().await? {
             None => SLEEP_MAX,
@@ -150,37 +183,32 @@ impl Worker {
         Ok(if self.attempts.is_empty() { wait } else { wait.max(SLEEP_BUSY) })
     }
 
-    /// Enough rows to see past those under way: the outbox takes mechanisms in turn.
+    /// Enough rows to see past those under way and those that wait for them: of one analysis and
+    /// mechanism the outbox has one row at most, and it takes mechanisms in turn.
     fn page(&self) -> u32 {
         let mechanisms = (self.mechanisms.len() as u32).saturating_add(1);
         let each = self.shared.options.concurrency.saturating_mul(2);
         mechanisms.saturating_mul(each).max(DUE_MIN)
     }
 
-    fn start(&mut self, parcel: Parcel, stop: &CancellationToken) {
+    fn start(&mut self, parcel: Parcel) {
         let under_way = self.under_way.entry(parcel.mechanism.clone()).or_default();
         let is_full = under_way.len() >= self.shared.options.concurrency.max(1) as usize;
-        if is_full || !under_way.insert(parcel.key.clone()) {
+        if is_full || !under_way.insert(parcel.analysis.clone()) {
             return;
         }
         let mechanism = self.mechanisms.get(&parcel.mechanism).cloned();
-        self.attempts.spawn(Arc::clone(&self.shared).attempt(parcel, mechanism, stop.clone()));
+        self.attempts.spawn(Arc::clone(&self.shared).attempt(parcel, mechanism));
     }
+}
 
-    fn ended(&mut self, done: Result<Done, tokio::task::JoinError>) {
-        // Mechanisms' panics are caught inside the attempt; one of our own is a bug that must show.
-        let done = match done.map_err(tokio::task::JoinError::try_into_panic) {
-            Ok(done) => done,
-            Err(Ok(panic)) => std::panic::resume_unwind(panic),
-            // Cancelled: the runtime itself is going down.
-            Err(Err(_)) => return,
-        };
-        if let Some(keys) = self.under_way.get_mut(&done.mechanism) {
-            keys.remove(&done.key);
-            if keys.is_empty() {
-                self.under_way.remove(&done.mechanism);
-            }
-        }
+/// Mechanisms' panics are caught inside the attempt; one of our own is a bug that must show.
+fn own(done: Result<Done, JoinError>) -> Option<Done> {
+    match done.map_err(JoinError::try_into_panic) {
+        Ok(done) => Some(done),
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // Cancelled: the runtime itself is going down.
+        Err(Err(_)) => None,
     }
 }
 
@@ -189,9 +217,8 @@ impl Shared {
         self: Arc<Self>,
         parcel: Parcel,
         mechanism: Option<Arc<dyn Mechanism>>,
-        stop: CancellationToken,
     ) -> Done {
-        let began = Instant::now();
+        let (began, clock) = ((self.now)(), Instant::now());
         let attempt = match mechanism {
             Some(mechanism) => match nothing_to_do(&*mechanism, &parcel) {
                 Some(attempt) => attempt,
@@ -200,6 +227,7 @@ impl Shared {
             None => failed(format!("no mechanism {} is configured", parcel.mechanism)),
         };
         let (outcome, answer) = self.judge(&parcel, attempt);
+        let took = clock.elapsed();
         self.telemetry.delivery_attempted(DeliveryAttempt {
             key: &parcel.key,
             mechanism: &parcel.mechanism,
@@ -209,12 +237,13 @@ impl Shared {
                 Outcome::Refused => AttemptOutcome::Refused,
                 Outcome::Retry(_) => AttemptOutcome::Failed,
                 Outcome::Dead => AttemptOutcome::Dead,
+                Outcome::Nothing => AttemptOutcome::Nothing,
             },
             answer: &answer,
-            took: began.elapsed(),
+            took,
         });
-        self.record(&parcel.key, outcome, &answer, &stop).await;
-        Done { key: parcel.key, mechanism: parcel.mechanism }
+        let ended = Ended { key: parcel.key, began, took, outcome, answer };
+        Done { mechanism: parcel.mechanism, analysis: parcel.analysis, ended }
     }
 
     /// One attempt that ends in time and does not take the worker with it.
@@ -230,9 +259,8 @@ impl Shared {
 
     fn judge(&self, parcel: &Parcel, attempt: Attempt) -> (Outcome, String) {
         match attempt {
-            Attempt::Delivered { answer } | Attempt::Nothing { answer } => {
-                (Outcome::Delivered, answer)
-            }
+            Attempt::Delivered { answer } => (Outcome::Delivered, answer),
+            Attempt::Nothing { answer } => (Outcome::Nothing, answer),
             Attempt::Refused { answer } => (Outcome::Refused, answer),
             Attempt::Failed { answer, retry_after } => {
                 let now = (self.now)();
@@ -247,12 +275,13 @@ impl Shared {
         }
     }
 
-    /// Records an outcome, again and again: a delivery that is not recorded is made once more, so
-    /// the wait here is the cheaper one. Only a stop ends it early.
-    async fn record(&self, key: &str, outcome: Outcome, answer: &str, stop: &CancellationToken) {
+    /// Records outcomes, again and again: a delivery that is not recorded is made once more, so the
+    /// wait here is the cheaper one. Only a stop ends it early.
+    async fn record(&self, ended: &[Ended], stop: &CancellationToken) {
         let mut tries_at_stop = 0;
-        while let Err(error) = self.outbox.record(key, outcome, answer).await {
-            self.telemetry.outbox_failed("recording", &format!("{key}: {error:#}"));
+        while let Err(error) = self.outbox.record(ended).await {
+            let of = ended.first().map_or("", |first| &first.key);
+            self.telemetry.outbox_failed("recording", &format!("{of}: {error:#}"));
             if stop.is_cancelled() {
                 tries_at_stop += 1;
                 if tries_at_stop >= self.options.record_tries_at_stop {

@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use super::{
-    Attempt, Clock, Mechanism, Parcel, Setting,
+    About, Attempt, Checks, Clock, Mechanism, Parcel, Setting,
     mapping::Mapping,
-    payload::{DeployAction, VerdictData},
+    payload::{DeployAction, TEST_EVENT, VerdictData},
     peer::{SetupError, SetupFault},
     retry,
     revision::Picked,
@@ -159,6 +159,21 @@ impl Workload {
         format!("{} {namespace}/{}", self.kind.word, self.object.as_str())
     }
 
+    /// Looks at what would be changed, and leaves it as it is.
+    async fn test(&self, event: &VerdictData) -> Attempt {
+        let found = match self.object(event) {
+            Ok(object) => self.read(&object).await.map(|_| object),
+            Err(stop) => Err(stop),
+        };
+        match found {
+            Ok(object) => Attempt::Delivered {
+                answer: format!("a test: {object} was read, and nothing is changed"),
+            },
+            Err(Stop::Refused(answer) | Stop::Outrun { answer, .. }) => Attempt::Refused { answer },
+            Err(Stop::Failed { answer, .. }) => Attempt::Failed { answer, retry_after: None },
+        }
+    }
+
     /// The object that an event is about.
     pub(super) fn object(&self, event: &VerdictData) -> Result<Object, Stop> {
         self.beside(event, self.kind, &self.object)
@@ -240,6 +255,8 @@ impl Workload {
 /// again from the start at any time, also after half of it was done.
 #[async_trait]
 pub(super) trait Act: Send + Sync + 'static {
+    /// The kind, as a configuration writes it.
+    fn kind(&self) -> &'static str;
     /// Where.
     fn workload(&self) -> &Workload;
     /// What an action is, in words.
@@ -261,6 +278,9 @@ impl<A: Act> Mechanism for A {
     /// Takes turns until one comes to an end that is not somebody else's write in between.
     async fn deliver(&self, parcel: &Parcel) -> Attempt {
         let event = match parcel.event() {
+            Ok(event) if event.kind == TEST_EVENT => {
+                return self.workload().test(&event.data).await;
+            }
             Ok(event) => event.data,
             Err(error) => {
                 return Attempt::Refused { answer: format!("the event cannot be read: {error}") };
@@ -296,6 +316,17 @@ impl<A: Act> Mechanism for A {
             }
             before = Some(version);
             tokio::time::sleep(TURN_WAIT * turns).await;
+        }
+    }
+
+    fn about(&self) -> About {
+        let workload = self.workload();
+        About {
+            kind: self.kind(),
+            to: workload.cluster.place(),
+            checks: Checks::Itself(format!("what runs now, by {}", workload.picked)),
+            takes_tests: true,
+            carries_token: workload.cluster.has_token(),
         }
     }
 }

@@ -39,6 +39,9 @@ const PAGE_OBJECTS: usize = 250;
 /// Objects of one list; more are refused, since half a list would be believed to be all of it.
 const LIST_OBJECTS_MAX: usize = 10_000;
 
+/// Pages of one list. More than its objects need: a server may give fewer than it is asked for.
+const PAGES_MAX: usize = 80;
+
 /// How often a list is begun again because its place in it had expired (410).
 const LIST_BEGINS_MAX: u32 = 3;
 
@@ -128,9 +131,14 @@ impl Cluster {
         self.namespace.as_deref()
     }
 
-    /// The server's host, for people.
-    pub fn host(&self) -> &str {
-        self.server.host_str().unwrap_or_default()
+    /// Scheme and host, for people.
+    pub fn place(&self) -> String {
+        self.server.origin().ascii_serialization()
+    }
+
+    /// Whether requests carry a token.
+    pub fn has_token(&self) -> bool {
+        self.credentials.token.is_some()
     }
 
     /// Reads an object.
@@ -218,7 +226,7 @@ impl Cluster {
     ) -> Result<Vec<T>, ClusterError> {
         let mut found = Vec::new();
         let mut next = String::new();
-        loop {
+        for _ in 0..PAGES_MAX {
             let mut query = vec![("limit", PAGE_OBJECTS.to_string())];
             if !label_selector.is_empty() {
                 query.push(("labelSelector", label_selector.to_owned()));
@@ -240,6 +248,7 @@ impl Cluster {
                 return Ok(found);
             }
         }
+        Err(ClusterError::Malformed(format!("the list has more than {PAGES_MAX} pages")))
     }
 
     async fn asked_json<T: DeserializeOwned>(&self, asked: &Asked<'_>) -> Result<T, ClusterError> {

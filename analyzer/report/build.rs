@@ -59,6 +59,7 @@ pub fn report(rules: &RuleSet, step: &Step) -> Report {
                 proof: estimates.proof.map(proof_shape),
             })
             .collect(),
+        overridden: None,
         rules: None,
     };
     report.reason = explain::reason(rules, step, &report);

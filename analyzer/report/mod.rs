@@ -6,6 +6,7 @@
 pub mod build;
 pub mod explain;
 pub mod format;
+pub mod intervention;
 pub mod proofs;
 pub mod shape;
 pub mod timeline;

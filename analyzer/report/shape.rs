@@ -6,6 +6,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use super::intervention::{InterventionShape, OverrideShape};
+
 /// What one look concluded, with everything it rests on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Report {
@@ -38,6 +40,9 @@ pub struct Report {
     pub findings: Vec<FindingShape>,
     /// One per signal, in file order.
     pub signals: Vec<SignalShape>,
+    /// Who put this verdict in the place of the rules'; absent where nobody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overridden: Option<OverrideShape>,
     /// The rule file it was reached by; absent of what was written before reports named it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rules: Option<RulesRef>,

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::{
     explain,
-    shape::{FindingShape, Report},
+    shape::{FindingShape, InterventionShape, Report},
     words,
 };
 
@@ -39,13 +39,14 @@ pub struct Change {
     pub elapsed_secs: f64,
     /// At which look.
     pub look: u64,
-    /// `verdict`, `rule` or `gap`.
+    /// `verdict`, `rule`, `gap` or `intervention`.
     pub kind: String,
     /// The rule that changed, as written in the rule file; null of what is no rule.
     pub rule: Option<String>,
     /// What the rule leads to.
     pub then: Option<String>,
-    /// What it became: the verdict's word; the rule's state; of a gap `begins` or `ends`.
+    /// What it became: the verdict's word; the rule's state; of a gap `begins` or `ends`; of an
+    /// intervention what was done.
     pub to: String,
     /// With which numbers, or why not, in words.
     pub detail: String,
@@ -97,6 +98,23 @@ impl Timeline {
         if !before.as_ref().is_some_and(is_same) || report.verdict == "advance" {
             self.add(report, ("verdict", &report.verdict), None, report.reason.clone());
         }
+    }
+
+    /// Puts in its place what a person did, seconds after the analysis began.
+    pub fn stepped_in(&mut self, by: &InterventionShape, elapsed_secs: f64) {
+        let place = self.changes.partition_point(|change| change.at <= by.at);
+        let look = place.checked_sub(1).map_or(0, |before| self.changes[before].look);
+        let change = Change {
+            at: by.at,
+            elapsed_secs,
+            look,
+            kind: "intervention".to_owned(),
+            rule: None,
+            then: None,
+            to: by.what.clone(),
+            detail: by.words(),
+        };
+        self.changes.insert(place, change);
     }
 
     fn add(
@@ -198,6 +216,7 @@ mod tests {
             gap: None,
             findings: vec![finding],
             signals: Vec::new(),
+            overridden: None,
             rules: None,
         }
     }

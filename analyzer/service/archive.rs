@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use super::{
-    case::{Case, stored_report, summary},
+    case::{Beside, Case, stored_report, summary},
+    deliveries::{Doings, intervention},
     driver::chain,
 };
 use crate::{
     api::desk::{
-        AnalysisPage, AnalysisView, DeskError, EvidenceHistory, History, ListFilter, RuleText,
-        SignalHistory,
+        AnalysisPage, AnalysisView, DeskError, EvidenceHistory, History, InterventionShape,
+        ListFilter, RuleText, SignalHistory,
     },
     report::{shape::Report, timeline::Timeline},
     rulefile,
@@ -30,6 +31,8 @@ pub const PAGE_MAX: u32 = 200;
 pub struct Archive {
     /// Where analyses live.
     pub store: Arc<dyn Store>,
+    /// What mechanisms do, where that is known.
+    pub doings: Doings,
 }
 
 impl Archive {
@@ -83,6 +86,10 @@ impl Archive {
         let (mut timeline, store) = (Timeline::default(), &*self.store);
         let folded = case.refold(store, |report| timeline.see(report)).await;
         folded.map_err(|error| defect(&error))?;
+        for by in self.interventions(id).await? {
+            let elapsed_secs = (by.at - case.started.as_secs_f64()).max(0.0);
+            timeline.stepped_in(&by, elapsed_secs);
+        }
         Ok(timeline)
     }
 
@@ -105,8 +112,17 @@ impl Archive {
         let report = stored_report(stored).map_err(|error| defect(&error))?;
         let deliveries = self.store.deliveries(&stored.new.id).await.map_err(unavailable)?;
         let note = stored.cancel_note.as_deref();
-        let cancelled = note.map(|note| serde_json::from_str(note).unwrap_or_default());
-        Ok(case.view(stored.state, report, cancelled, &deliveries))
+        let beside = Beside {
+            cancelled: note.map(|note| serde_json::from_str(note).unwrap_or_default()),
+            deliveries: deliveries.iter().map(|row| self.delivery_view(row)).collect(),
+            interventions: self.interventions(&stored.new.id).await?,
+        };
+        Ok(case.view(stored.state, report, beside))
+    }
+
+    async fn interventions(&self, id: &str) -> Result<Vec<InterventionShape>, DeskError> {
+        let stored = self.store.interventions(id).await.map_err(unavailable)?;
+        Ok(stored.into_iter().map(intervention).collect())
     }
 }
 

@@ -14,8 +14,8 @@ use anyhow::{Context, anyhow};
 use super::{known::StoredOrder, past::PastPlan};
 use crate::{
     api::desk::{
-        AnalysisSummary, AnalysisView, CancelAnalysis, DeliveryView, OpenAnalysis, RulesRef,
-        StepView,
+        AnalysisSummary, AnalysisView, CancelAnalysis, DeliveryView, InterventionShape,
+        OpenAnalysis, RulesRef, StepView,
     },
     engine::{
         analysis::Analysis, calibration::Calibration, observation::Time, rule::RuleSet,
@@ -24,11 +24,22 @@ use crate::{
     report::{build, shape::Report},
     rulefile,
     signal::spec::SignalSpec,
-    store::{DeliveryState, Store, StoredAnalysis, StoredDelivery, StoredState, calibration},
+    store::{Store, StoredAnalysis, StoredState, calibration},
 };
 
 /// Observations read from the journal at once while an analysis is rebuilt.
 const JOURNAL_PAGE: u32 = 512;
+
+/// What is told of an analysis beside its report.
+#[derive(Default)]
+pub struct Beside {
+    /// Why it was cancelled, when it was.
+    pub cancelled: Option<CancelAnalysis>,
+    /// Every delivery of it.
+    pub deliveries: Vec<DeliveryView>,
+    /// What people did by hand.
+    pub interventions: Vec<InterventionShape>,
+}
 
 /// What an analysis began with.
 #[derive(Clone)]
@@ -124,13 +135,7 @@ impl Case {
     }
 
     /// The whole view.
-    pub fn view(
-        &self,
-        state: StoredState,
-        report: Option<Report>,
-        cancelled: Option<CancelAnalysis>,
-        deliveries: &[StoredDelivery],
-    ) -> AnalysisView {
+    pub fn view(&self, state: StoredState, report: Option<Report>, beside: Beside) -> AnalysisView {
         AnalysisView {
             id: self.id.clone(),
             service: self.order.service.clone(),
@@ -150,8 +155,9 @@ impl Case {
             baseline: self.order.baseline.clone(),
             past: self.past.as_ref().map(PastPlan::view),
             report,
-            cancelled,
-            deliveries: deliveries.iter().map(delivery_view).collect(),
+            cancelled: beside.cancelled,
+            deliveries: beside.deliveries,
+            interventions: beside.interventions,
         }
     }
 }
@@ -209,22 +215,4 @@ pub fn stored_report(stored: &StoredAnalysis) -> anyhow::Result<Option<Report>> 
     let parse =
         |text: &String| serde_json::from_str(text).context("the stored report is unreadable");
     stored.report.as_ref().map(parse).transpose()
-}
-
-fn delivery_view(stored: &StoredDelivery) -> DeliveryView {
-    let state = match stored.state {
-        DeliveryState::Pending => "pending",
-        DeliveryState::Delivered => "delivered",
-        DeliveryState::Refused => "refused",
-        DeliveryState::Dead => "dead",
-    };
-    let pending = stored.state == DeliveryState::Pending;
-    DeliveryView {
-        key: stored.new.key.clone(),
-        mechanism: stored.new.mechanism.clone(),
-        state: state.to_owned(),
-        attempts: stored.attempts,
-        last_answer: stored.last_answer.clone(),
-        next_attempt_at: pending.then(|| stored.next_due.as_secs_f64()),
-    }
 }

@@ -8,15 +8,16 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     task::JoinError,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     archive::{Archive, defect, unavailable},
-    case::{Case, stored_report},
-    driver::{Message, Running, chain, subject},
+    case::{Beside, Case, stored_report},
+    deliveries::Doings,
+    driver::{Message, Overruled, Running, chain, subject},
     known::{StoredOrder, completed},
     live::Board,
     order_targets, rule_files,
@@ -28,8 +29,9 @@ use super::{
 };
 use crate::{
     api::desk::{
-        AnalysisPage, AnalysisView, ArmOrder, CancelAnalysis, Desk, DeskError, History, ListFilter,
-        OpenAnalysis, Opened, RuleFiles, RuleText, WatchedServices,
+        AnalysisPage, AnalysisView, ArmOrder, CancelAnalysis, DeliveriesPage, DeliveryDetail,
+        DeliveryListFilter, Desk, DeskError, History, ListFilter, OpenAnalysis, Opened,
+        OverrideAnalysis, ResendDelivery, RuleFiles, RuleText, WatchedServices,
     },
     config::services::KnownService,
     deliver::Clock,
@@ -43,7 +45,10 @@ use crate::{
         prometheus::PrometheusServer,
         target::Target,
     },
-    store::{Created, NewAnalysis, Store, StoredAnalysis, StoredState, notes::Over},
+    store::{
+        Created, INTERVENTIONS_MAX, NewAnalysis, Resent, Signed, Store, StoreError, StoredAnalysis,
+        StoredState, notes::Over,
+    },
     telemetry::{Telemetry, analysis::Opening},
 };
 
@@ -73,6 +78,10 @@ pub struct ServiceDesk {
     pub ask_rules: RuleAsker,
     /// Names of the configured mechanisms.
     pub mechanisms: BTreeSet<String>,
+    /// What they do.
+    pub doings: Doings,
+    /// Wakes the delivery worker.
+    pub wake: Arc<Notify>,
     /// Metrics servers by name.
     pub prometheus: BTreeMap<String, Arc<PrometheusServer>>,
     /// What is known of services, by name.
@@ -150,6 +159,28 @@ impl Desk for ServiceDesk {
         self.store.write_note(name, over, (self.now)()).await.map_err(unavailable)
     }
 
+    async fn override_verdict(
+        &self,
+        id: &str,
+        order: OverrideAnalysis,
+    ) -> Result<AnalysisView, DeskError> {
+        let (desk, id) = (self.clone(), id.to_owned());
+        self.to_its_end(async move { desk.overrule(&id, order).await }).await
+    }
+
+    async fn deliveries(&self, filter: DeliveryListFilter) -> Result<DeliveriesPage, DeskError> {
+        self.archive().deliveries(filter).await
+    }
+
+    async fn delivery(&self, key: &str) -> Result<DeliveryDetail, DeskError> {
+        self.archive().delivery(key).await
+    }
+
+    async fn resend(&self, key: &str, order: ResendDelivery) -> Result<DeliveryDetail, DeskError> {
+        let (desk, key) = (self.clone(), key.to_owned());
+        self.to_its_end(async move { desk.send_again(&key, order).await }).await
+    }
+
     async fn services(&self) -> Result<WatchedServices, DeskError> {
         let services = self.standing.services(&*self.store).await.map_err(unavailable)?;
         Ok(WatchedServices { services })
@@ -175,7 +206,7 @@ impl Desk for ServiceDesk {
 
 impl ServiceDesk {
     fn archive(&self) -> Archive {
-        Archive { store: self.store.clone() }
+        Archive { store: self.store.clone(), doings: self.doings.clone() }
     }
 
     /// Does work that must not stop half-way when whoever asked for it goes away: an analysis that
@@ -207,7 +238,7 @@ impl ServiceDesk {
         match self.store.create(new).await.map_err(unavailable)? {
             Created::Existing(stored) => self.opened_before(&order, &stored).await,
             Created::New => {
-                let view = case.view(StoredState::Running, None, None, &[]);
+                let view = case.view(StoredState::Running, None, Beside::default());
                 let analysis = case.begun();
                 self.begin(case, analysis, None, Carry::default(), Opening::New).await?;
                 Ok(Opened { view, is_new: true })
@@ -233,12 +264,8 @@ impl ServiceDesk {
 
     async fn give_up(&self, id: &str, order: &CancelAnalysis) -> Result<AnalysisView, DeskError> {
         let stored = self.archive().stored(id).await?;
-        let note = serde_json::to_string(order).expect("strings are always JSON");
-        if !self.store.cancel(id, &note, (self.now)()).await.map_err(unavailable)? {
-            return Err(DeskError::Conflict(format!(
-                "analysis {id} is over: {}",
-                stored.verdict.as_deref().unwrap_or("cancelled")
-            )));
+        if !self.cancelled(id, order).await.map_err(unavailable)? {
+            return Err(over(&stored));
         }
         if let Ok(case) = Case::of(&stored) {
             self.telemetry.analysis().cancelled(subject(&case), &order.who, &order.why);
@@ -247,6 +274,51 @@ impl ServiceDesk {
             return Err(DeskError::Unavailable("the service is stopping".to_owned()));
         }
         self.analysis(id).await
+    }
+
+    async fn cancelled(&self, id: &str, order: &CancelAnalysis) -> Result<bool, StoreError> {
+        let note = serde_json::to_string(order).expect("strings are always JSON");
+        let (who, why, at) = (order.who.clone(), order.why.clone(), (self.now)());
+        self.store.cancel(id, &note, &Signed { who, why, at }).await
+    }
+
+    async fn overrule(&self, id: &str, order: OverrideAnalysis) -> Result<AnalysisView, DeskError> {
+        let stored = self.archive().stored(id).await?;
+        if stored.state != StoredState::Running {
+            return Err(over(&stored));
+        }
+        let stopping = || DeskError::Unavailable("the service is stopping".to_owned());
+        let (answer, overruled) = oneshot::channel();
+        let (id, at) = (id.to_owned(), (self.now)());
+        let message = Message::Override { id: id.clone(), order, at, answer };
+        self.driver.send(message).await.map_err(|_| stopping())?;
+        match overruled.await.map_err(|_| stopping())? {
+            Overruled::Stands => self.analysis(&id).await,
+            Overruled::Over => Err(over(&self.archive().stored(&id).await?)),
+            Overruled::Failed(error) => Err(unavailable(error)),
+        }
+    }
+
+    async fn send_again(
+        &self,
+        key: &str,
+        order: ResendDelivery,
+    ) -> Result<DeliveryDetail, DeskError> {
+        let by = Signed { who: order.who, why: order.why, at: (self.now)() };
+        match self.store.resend(key, &by).await.map_err(unavailable)? {
+            Resent::Again => {}
+            Resent::Unknown => return Err(DeskError::NoDelivery(key.to_owned())),
+            Resent::Superseded(later) => {
+                return Err(DeskError::Conflict(format!("{key} is not sent again: {later}")));
+            }
+            Resent::Full => {
+                let full = format!("an analysis keeps {INTERVENTIONS_MAX} interventions");
+                return Err(DeskError::Full(full));
+            }
+        }
+        self.telemetry.delivery_resent(key, &by.who, &by.why);
+        self.wake.notify_one();
+        self.delivery(key).await
     }
 
     /// Takes up every analysis that was running when the process ended.
@@ -259,8 +331,7 @@ impl ServiceDesk {
                 tracing::error!(id, error = format!("{error:#}"), "an analysis cannot be taken up");
                 let why = format!("it could not be taken up after a restart: {error:#}");
                 let note = CancelAnalysis { who: "rollgate".to_owned(), why };
-                let note = serde_json::to_string(&note).expect("strings are always JSON");
-                self.store.cancel(&id, &note, (self.now)()).await?;
+                self.cancelled(&id, &note).await?;
             }
         }
         Ok(count)
@@ -444,6 +515,20 @@ impl ServiceDesk {
         self.ask_rules.refresh().await;
         self.shelf.version(name)
     }
+}
+
+/// Why nothing can be done to an analysis any more.
+fn over(stored: &StoredAnalysis) -> DeskError {
+    let id = &stored.new.id;
+    let how = match (stored.state, &stored.verdict) {
+        // It is just beginning, or just ending.
+        (StoredState::Running, _) => {
+            return DeskError::Conflict(format!("{id} is not running yet"));
+        }
+        (StoredState::Finished, Some(verdict)) => verdict,
+        (StoredState::Finished | StoredState::Cancelled, _) => "cancelled",
+    };
+    DeskError::Conflict(format!("analysis {id} is over: {how}"))
 }
 
 /// A new analysis as the store will give it back.

@@ -11,23 +11,30 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{case::Case, live::Board};
+use super::{
+    case::{Beside, Case},
+    live::Board,
+};
 use crate::{
-    deliver::payload::{VerdictParts, delivery_key, verdict_event},
+    api::desk::{OverrideAnalysis, OverrideVerdict},
+    deliver::payload::{DeployAction, VerdictParts, action, delivery_key, verdict_event},
     engine::{
         analysis::Analysis,
         observation::{Observation, Time},
         verdict::{Step, Verdict},
     },
-    report::shape::Report,
+    report::{
+        intervention::{self, Overridden},
+        shape::Report,
+    },
     signal::carry::Carry,
-    store::{Decision, Look, NewDelivery, Store, StoreError, StoredState},
+    store::{Decision, Look, NewDelivery, Override, Signed, Store, StoreError, StoredState},
     telemetry::{
         Telemetry,
-        analysis::{EvidenceFact, LookFact, Opening, Subject},
+        analysis::{EvidenceFact, LookFact, Opening, OverrideFact, Subject},
     },
 };
 
@@ -62,6 +69,28 @@ pub enum Message {
     },
     /// An analysis was cancelled in the store.
     Drop(String),
+    /// A person decides.
+    Override {
+        /// Of which analysis.
+        id: String,
+        /// What, who and why.
+        order: OverrideAnalysis,
+        /// When.
+        at: Time,
+        /// Is told what came of it.
+        answer: oneshot::Sender<Overruled>,
+    },
+}
+
+/// What came of a person's verdict.
+#[derive(Debug)]
+pub enum Overruled {
+    /// It stands.
+    Stands,
+    /// The analysis does not run.
+    Over,
+    /// The store did not take it; nothing has changed.
+    Failed(StoreError),
 }
 
 /// A running analysis.
@@ -121,7 +150,7 @@ impl Driver {
     }
 
     async fn turn(&self, running: &mut HashMap<String, Running>, turn: &mut Vec<Message>) {
-        let mut stepped = Vec::new();
+        let mut stepped: Vec<Stepped> = Vec::new();
         for message in turn.drain(..) {
             match message {
                 Message::Start(case, how) => self.start(running, *case, how),
@@ -129,13 +158,20 @@ impl Driver {
                     if let Some(running) = running.remove(&id) {
                         running.stop.cancel();
                     }
-                    stepped.retain(|stepped: &Stepped| stepped.look.analysis != id);
+                    stepped.retain(|stepped| stepped.look.analysis != id);
                     self.board.remove(&id);
                 }
                 Message::Look { id, observation, carry } => {
                     if let Some(running) = judged_on(running, &stepped, &id) {
                         stepped.push(look(running, *observation, *carry));
                     }
+                }
+                Message::Override { id, order, at, answer } => {
+                    // What was seen before it is judged before it.
+                    self.conclude(running, &mut stepped).await;
+                    let overruled = self.overrule(running, &id, &order, at).await;
+                    // Whoever asked may be gone; what was decided stands.
+                    let _ = answer.send(overruled);
                 }
                 Message::Failed { id, at } => {
                     if let Some(running) = judged_on(running, &stepped, &id) {
@@ -145,15 +181,47 @@ impl Driver {
                 }
             }
         }
-        self.commit(running, &mut stepped).await;
-        for stepped in stepped {
+        self.conclude(running, &mut stepped).await;
+    }
+
+    /// Commits what was stepped, and only then tells of it.
+    async fn conclude(&self, running: &mut HashMap<String, Running>, stepped: &mut Vec<Stepped>) {
+        self.commit(running, stepped).await;
+        for stepped in stepped.drain(..) {
             self.publish(running, stepped);
         }
     }
 
+    /// Ends an analysis with a person's verdict. It is tried once: the person is there to try again.
+    async fn overrule(
+        &self,
+        running: &mut HashMap<String, Running>,
+        id: &str,
+        order: &OverrideAnalysis,
+        at: Time,
+    ) -> Overruled {
+        let Some(case) = running.get(id) else { return Overruled::Over };
+        let (report, row) = overridden(case, order, at);
+        match self.store.override_verdict(row).await {
+            Ok(true) => {}
+            Ok(false) => return Overruled::Over,
+            Err(error) => return Overruled::Failed(error),
+        }
+        let Some(case) = running.remove(id) else { return Overruled::Over };
+        case.stop.cancel();
+        let elapsed = at.since(case.case.started);
+        let (verdict, who, why) = (order.verdict.word(), &order.who, &order.why);
+        let fact = OverrideFact { verdict, elapsed, who, why };
+        self.telemetry.analysis().overridden(subject(&case.case), &fact);
+        self.board.show(case.case.view(StoredState::Finished, Some(report), Beside::default()));
+        self.board.remove(id);
+        self.wake.notify_one();
+        Overruled::Stands
+    }
+
     fn start(&self, running: &mut HashMap<String, Running>, case: Running, how: Opening) {
         self.telemetry.analysis().opened(subject(&case.case), how);
-        let view = case.case.view(StoredState::Running, case.report.clone(), None, &[]);
+        let view = case.case.view(StoredState::Running, case.report.clone(), Beside::default());
         self.board.show(view);
         running.insert(case.case.id.clone(), case);
     }
@@ -206,7 +274,7 @@ impl Driver {
         self.telemetry.analysis().looked(subject(&case.case), &fact);
         let is_final = step.verdict.is_final();
         let state = if is_final { StoredState::Finished } else { StoredState::Running };
-        self.board.show(case.case.view(state, Some(report), None, &[]));
+        self.board.show(case.case.view(state, Some(report), Beside::default()));
         if is_final {
             case.stop.cancel();
             running.remove(&look.analysis);
@@ -264,7 +332,10 @@ fn concluded(
     let report = running.case.report(&step);
     let advance_to = step.verdict.advance_to();
     let decision = (step.verdict.is_final() || advance_to.is_some()).then(|| {
-        let deliveries = deliveries(&running.case, &step, &report);
+        let deliveries = match action(step.verdict) {
+            Some(action) => deliveries(&running.case, (action, advance_to), step.at, &report),
+            None => Vec::new(),
+        };
         Decision { at: step.at, advance_to, deliveries }
     });
     let look = Look {
@@ -301,25 +372,59 @@ fn failed_step(running: &Running, look: u64, at: Time) -> Step {
     }
 }
 
-fn deliveries(case: &Case, step: &Step, report: &Report) -> Vec<NewDelivery> {
-    let event = verdict_event(VerdictParts {
+/// A person's verdict over a running analysis: what is said of it, and what is stored.
+fn overridden(running: &Running, order: &OverrideAnalysis, at: Time) -> (Report, Override) {
+    let case = &running.case;
+    let report = intervention::overridden(
+        running.report.clone(),
+        Overridden {
+            verdict: order.verdict.to_string(),
+            who: order.who.clone(),
+            why: order.why.clone(),
+            at: at.as_secs_f64(),
+            elapsed_secs: at.since(case.started).as_secs_f64(),
+            rules: case.rules_ref.clone(),
+        },
+    );
+    let action = match order.verdict {
+        OverrideVerdict::Rollback => DeployAction::Rollback,
+        OverrideVerdict::Promote => DeployAction::Promote,
+    };
+    let row = Override {
+        analysis: case.id.clone(),
+        verdict: order.verdict.to_string(),
+        by: Signed { who: order.who.clone(), why: order.why.clone(), at },
+        report: serde_json::to_string(&report).expect("strings and numbers are always JSON"),
+        deliveries: deliveries(case, (action, None), at, &report),
+    };
+    (report, row)
+}
+
+fn deliveries(
+    case: &Case,
+    (action, advance_to): (DeployAction, Option<usize>),
+    decided: Time,
+    report: &Report,
+) -> Vec<NewDelivery> {
+    let body = verdict_event(VerdictParts {
         analysis: &case.id,
         service: &case.order.service,
         canary_version: &case.order.canary.version,
         baseline_version: case.baseline_version(),
-        verdict: step.verdict,
+        action,
+        advance_to,
         steps: &case.rules.steps,
-        decided: step.at,
+        decided,
         report,
         rules: case.rules_ref.clone(),
     });
-    let Some(body) = event else { return Vec::new() };
     case.order
         .mechanisms
         .iter()
         .map(|mechanism| NewDelivery {
-            key: delivery_key(&case.id, step.verdict.advance_to(), mechanism),
+            key: delivery_key(&case.id, advance_to, mechanism),
             mechanism: mechanism.clone(),
+            action: action.to_string(),
             body: body.clone(),
         })
         .collect()

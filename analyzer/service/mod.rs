@@ -33,6 +33,7 @@ use crate::{
 
 pub mod archive;
 pub mod case;
+pub mod deliveries;
 pub mod desk;
 pub mod driver;
 pub mod keeper;
@@ -165,6 +166,8 @@ pub async fn start(options: ServiceOptions) -> anyhow::Result<Service> {
         shelf: shelf.clone(),
         ask_rules: ask_rules.clone(),
         mechanisms: options.mechanisms.keys().cloned().collect(),
+        doings: deliveries::Doings::of(&options.mechanisms),
+        wake: wake.clone(),
         prometheus: options.prometheus,
         services: Arc::new(options.services),
         client: options.client,
@@ -183,10 +186,13 @@ pub async fn start(options: ServiceOptions) -> anyhow::Result<Service> {
         watcher_tasks.spawn(standing::watch(watch, standing.clone(), watchers.clone()));
     }
     tracing::info!(%addr, resumed, "listening");
-    let outbox = Arc::new(outbox::StoreOutbox { store: store.clone(), now: now.clone() });
+    let outbox =
+        Arc::new(outbox::StoreOutbox { store: store.clone(), telemetry: telemetry.clone() });
+    let mechanisms = options.mechanisms.keys().cloned().collect();
     let worker = Worker::new(outbox, options.mechanisms, telemetry.clone(), now.clone());
     let worker = tokio::spawn(worker.run(delivering.clone(), wake));
-    let upkeep = tokio::spawn(upkeep(store.clone(), telemetry.clone(), now, delivering.clone()));
+    let upkeep = Upkeep { store: store.clone(), telemetry: telemetry.clone(), mechanisms, now };
+    let upkeep = tokio::spawn(upkeep.run(delivering.clone()));
     let desk: Arc<dyn Desk> = desk;
     let router =
         api::router(desk.clone(), telemetry.clone(), options.api.clone(), requests.clone());
@@ -242,29 +248,45 @@ fn ended(what: &str, in_time: bool) {
 }
 
 /// Keeps `/metrics` true about the outbox, and the store bounded.
-async fn upkeep(store: Arc<dyn Store>, telemetry: Telemetry, now: Clock, stop: CancellationToken) {
-    let mut counts = tokio::time::interval(COUNT_INTERVAL);
-    let mut prune = tokio::time::interval(PRUNE_INTERVAL);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = counts.tick() => {
-                if let Ok(counts) = store.delivery_counts().await {
-                    telemetry.deliveries_counted(counts.pending, counts.dead);
-                }
+struct Upkeep {
+    store: Arc<dyn Store>,
+    telemetry: Telemetry,
+    /// Names of the configured mechanisms.
+    mechanisms: Vec<String>,
+    now: Clock,
+}
+
+impl Upkeep {
+    async fn run(self, stop: CancellationToken) {
+        let mut counts = tokio::time::interval(COUNT_INTERVAL);
+        let mut prune = tokio::time::interval(PRUNE_INTERVAL);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = counts.tick() => self.count().await,
+                _ = prune.tick() => self.prune().await,
             }
-            _ = prune.tick() => {
-                let before = Time((now)().0 - RETENTION_DEFAULT.as_millis() as i64);
-                if let Err(error) = store.prune(before).await {
-                    tracing::warn!(error = %driver::chain(&error), "old analyses cannot be removed");
-                }
-                if let Err(error) = store.prune_notes(before).await {
-                    tracing::warn!(error = %driver::chain(&error), "old notes cannot be removed");
-                }
-                if let Err(error) = store.prune_history((now)()).await {
-                    tracing::warn!(error = %driver::chain(&error), "old history cannot be removed");
-                }
-            }
+        }
+    }
+
+    async fn count(&self) {
+        // One that fails is made good by the next.
+        if let Ok(tallies) = self.store.tally().await {
+            let counts = deliveries::counts(&tallies, &self.mechanisms, (self.now)());
+            self.telemetry.deliveries_counted(&counts);
+        }
+    }
+
+    async fn prune(&self) {
+        let before = Time((self.now)().0 - RETENTION_DEFAULT.as_millis() as i64);
+        if let Err(error) = self.store.prune(before).await {
+            tracing::warn!(error = %driver::chain(&error), "old analyses cannot be removed");
+        }
+        if let Err(error) = self.store.prune_notes(before).await {
+            tracing::warn!(error = %driver::chain(&error), "old notes cannot be removed");
+        }
+        if let Err(error) = self.store.prune_history((self.now)()).await {
+            tracing::warn!(error = %driver::chain(&error), "old history cannot be removed");
         }
     }
 }

@@ -17,12 +17,15 @@ use crate::{
 };
 
 pub mod calibration;
+pub mod delivery;
 mod history;
+mod intervention;
 mod migrations;
 pub mod notes;
 mod outbox;
 mod record;
 mod rule_files;
+mod sql;
 pub mod sqlite;
 
 /// How long an analysis that is over is kept when nothing else is configured: long enough to look
@@ -32,7 +35,12 @@ pub const RETENTION_DEFAULT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How many analyses one [`Store::prune`] removes at most, so that it never holds up the looks.
 pub const PRUNE_MAX: u32 = 200;
 
+pub use delivery::{
+    ATTEMPTS_KEPT, AttemptRecord, DeliveryFilter, DeliveryPage, DeliveryState, DeliveryTally,
+    NewDelivery, Resent, StoredAttempt, StoredDelivery,
+};
 pub use history::FORGET_MAX;
+pub use intervention::{Deed, INTERVENTIONS_MAX, Intervention, Override, Signed};
 
 /// How many rows one page of a journal or a list holds at most, whatever was asked for.
 pub const PAGE_MAX: u32 = 1000;
@@ -65,20 +73,36 @@ pub trait Store: notes::Notes + Send + Sync + 'static {
     async fn analysis(&self, id: &str) -> Result<Option<StoredAnalysis>, StoreError>;
     /// Analyses, newest first.
     async fn list(&self, filter: Filter) -> Result<Vec<StoredAnalysis>, StoreError>;
-    /// Ends a running analysis without a verdict. False when it was over already.
-    async fn cancel(&self, id: &str, note: &str, at: Time) -> Result<bool, StoreError>;
+    /// Ends a running analysis without a verdict, and puts on record who did. False when it was over
+    /// already.
+    async fn cancel(&self, id: &str, note: &str, by: &Signed) -> Result<bool, StoreError>;
+    /// Ends a running analysis with the final verdict of a person: verdict, outbox rows and record
+    /// in one transaction. False when it was over already.
+    async fn override_verdict(&self, order: Override) -> Result<bool, StoreError>;
+    /// What people did to one analysis, oldest first.
+    async fn interventions(&self, id: &str) -> Result<Vec<Intervention>, StoreError>;
     /// Deliveries that are due: of each mechanism the one that waits longest first, mechanisms in
     /// turn, so that a page never hides one mechanism behind the backlog of another.
     async fn due(&self, now: Time, limit: u32) -> Result<Vec<StoredDelivery>, StoreError>;
-    /// Records what came of an attempt. A delivery that is over stays as it is: an answer that
-    /// comes late does not revive it.
-    async fn record_attempt(&self, key: &str, attempt: AttemptRecord) -> Result<(), StoreError>;
+    /// Records what came of attempts, in one transaction; returns the keys that are not there any
+    /// more. A delivery that is over stays as it is: an answer that comes late does not revive it.
+    /// One that was taken back while it was on its way, and arrived, is delivered.
+    async fn record_attempts(&self, attempts: &[AttemptRecord]) -> Result<Vec<String>, StoreError>;
+    /// Puts a delivery back among the pending ones, due at once and with fresh patience, and puts on
+    /// record who did; unless a later decision stands.
+    async fn resend(&self, key: &str, by: &Signed) -> Result<Resent, StoreError>;
     /// Every delivery of one analysis.
     async fn deliveries(&self, id: &str) -> Result<Vec<StoredDelivery>, StoreError>;
+    /// One delivery.
+    async fn delivery(&self, key: &str) -> Result<Option<StoredDelivery>, StoreError>;
+    /// The last [`ATTEMPTS_KEPT`] attempts of a delivery, oldest first.
+    async fn attempts(&self, key: &str) -> Result<Vec<StoredAttempt>, StoreError>;
+    /// Deliveries, newest first; their bodies are left empty.
+    async fn list_deliveries(&self, filter: DeliveryFilter) -> Result<DeliveryPage, StoreError>;
     /// When the next pending delivery is due.
     async fn next_due(&self) -> Result<Option<Time>, StoreError>;
-    /// Counts for `/metrics`: pending and dead deliveries.
-    async fn delivery_counts(&self) -> Result<DeliveryCounts, StoreError>;
+    /// How many deliveries are where, by mechanism.
+    async fn tally(&self) -> Result<Vec<DeliveryTally>, StoreError>;
     /// Forgets analyses that ended before `older_than` and have nothing pending, oldest first and at
     /// most [`PRUNE_MAX`]; says how many they were.
     async fn prune(&self, older_than: Time) -> Result<u64, StoreError>;
@@ -258,69 +282,6 @@ impl Decision {
     pub fn is_final(&self) -> bool {
         self.advance_to.is_none()
     }
-}
-
-/// An outbox row.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NewDelivery {
-    /// The idempotency key, the same for ever; unique.
-    pub key: String,
-    /// Name of the mechanism.
-    pub mechanism: String,
-    /// The event as JSON, byte for byte what is signed and sent.
-    pub body: String,
-}
-
-/// An outbox row as stored.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StoredDelivery {
-    /// Which analysis.
-    pub analysis: String,
-    /// What is delivered, to whom, under which key.
-    pub new: NewDelivery,
-    /// `pending`, `delivered`, `refused`, `dead`.
-    pub state: DeliveryState,
-    /// Attempts so far.
-    pub attempts: u32,
-    /// When the row was written.
-    pub created: Time,
-    /// When it is tried next, while pending.
-    pub next_due: Time,
-    /// What came of the last attempt, in words.
-    pub last_answer: Option<String>,
-}
-
-/// Life of a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeliveryState {
-    /// To be tried (again).
-    Pending,
-    /// Acknowledged.
-    Delivered,
-    /// The receiver said never to send it again.
-    Refused,
-    /// Given up after the last retry.
-    Dead,
-}
-
-/// What came of one attempt.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AttemptRecord {
-    /// State after it.
-    pub state: DeliveryState,
-    /// When to try again, while pending.
-    pub next_due: Time,
-    /// In words.
-    pub answer: String,
-}
-
-/// How many deliveries are where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct DeliveryCounts {
-    /// Waiting for an attempt.
-    pub pending: u64,
-    /// Given up.
-    pub dead: u64,
 }
 
 /// Which analyses to list.

@@ -22,11 +22,13 @@ use sqlx::{
 };
 
 use super::{
-    AttemptRecord, Created, DeliveryCounts, Filter, HistorySpan, KeptLook, Look, NewAnalysis,
-    PAGE_MAX, PRUNE_MAX, Store, StoreError, StoredAnalysis, StoredDelivery, StoredRules,
-    StoredState, history,
+    AttemptRecord, Created, Deed, DeliveryFilter, DeliveryPage, DeliveryTally, Filter, HistorySpan,
+    Intervention, KeptLook, Look, NewAnalysis, Override, PAGE_MAX, PRUNE_MAX, Resent, Signed,
+    Store, StoreError, StoredAnalysis, StoredAttempt, StoredDelivery, StoredRules, StoredState,
+    history, intervention,
     migrations::{self, database},
-    outbox, record, rule_files,
+    outbox::{self, TakenBack},
+    record, rule_files, sql,
 };
 use crate::{
     engine::observation::{Observation, Time},
@@ -278,42 +280,66 @@ impl Store for SqliteStore {
         rows.iter().map(stored_analysis).collect::<Result<_, _>>().map_err(failed)
     }
 
-    async fn cancel(&self, id: &str, note: &str, at: Time) -> Result<bool, StoreError> {
+    async fn cancel(&self, id: &str, note: &str, by: &Signed) -> Result<bool, StoreError> {
         let failed = |error| database(&format!("cancelling analysis {id}"), error);
         let mut transaction = self.begin().await?;
         let cancelled = sqlx::query(sql::CANCEL)
             .bind(id)
             .bind(note)
-            .bind(at.0)
+            .bind(by.at.0)
             .fetch_optional(&mut *transaction)
             .await
             .map_err(failed)?;
-        if let Some(row) = &cancelled {
-            let n = row.try_get(0).map_err(failed)?;
-            outbox::take_back(&mut transaction, n).await.map_err(failed)?;
-        }
+        let Some(row) = cancelled else { return Ok(false) };
+        let n = row.try_get(0).map_err(failed)?;
+        outbox::take_back(&mut transaction, n, TakenBack::Cancelled).await.map_err(failed)?;
+        intervention::write(&mut transaction, n, by, &Deed::Cancel).await.map_err(failed)?;
         transaction.commit().await.map_err(failed)?;
-        Ok(cancelled.is_some())
+        Ok(true)
+    }
+
+    async fn override_verdict(&self, order: Override) -> Result<bool, StoreError> {
+        intervention::override_verdict(self, &order).await
+    }
+
+    async fn interventions(&self, id: &str) -> Result<Vec<Intervention>, StoreError> {
+        intervention::of_analysis(self, id).await
     }
 
     async fn due(&self, now: Time, limit: u32) -> Result<Vec<StoredDelivery>, StoreError> {
         outbox::due(self, now, limit).await
     }
 
-    async fn record_attempt(&self, key: &str, attempt: AttemptRecord) -> Result<(), StoreError> {
-        outbox::record_attempt(self, key, attempt).await
+    async fn record_attempts(&self, attempts: &[AttemptRecord]) -> Result<Vec<String>, StoreError> {
+        outbox::record_attempts(self, attempts).await
+    }
+
+    async fn resend(&self, key: &str, by: &Signed) -> Result<Resent, StoreError> {
+        outbox::resend(self, key, by).await
     }
 
     async fn deliveries(&self, id: &str) -> Result<Vec<StoredDelivery>, StoreError> {
         outbox::deliveries(self, id).await
     }
 
+    async fn delivery(&self, key: &str) -> Result<Option<StoredDelivery>, StoreError> {
+        outbox::delivery(self, key).await
+    }
+
+    async fn attempts(&self, key: &str) -> Result<Vec<StoredAttempt>, StoreError> {
+        outbox::attempts(self, key).await
+    }
+
+    async fn list_deliveries(&self, filter: DeliveryFilter) -> Result<DeliveryPage, StoreError> {
+        outbox::list(self, &filter).await
+    }
+
     async fn next_due(&self) -> Result<Option<Time>, StoreError> {
         outbox::next_due(self).await
     }
 
-    async fn delivery_counts(&self) -> Result<DeliveryCounts, StoreError> {
-        outbox::counts(self).await
+    async fn tally(&self) -> Result<Vec<DeliveryTally>, StoreError> {
+        outbox::tally(self).await
     }
 
     async fn prune(&self, older_than: Time) -> Result<u64, StoreError> {
@@ -452,7 +478,8 @@ async fn write_look(
         }
     };
     row.bind(decision.at.0).execute(&mut **transaction).await.map_err(failed)?;
-    outbox::write(transaction, n, decision).await.map_err(failed)
+    let rows = (decision.at, decision.advance_to.unwrap_or(0), decision.deliveries.as_slice());
+    outbox::write(transaction, n, rows).await.map_err(failed)
 }
 
 /// Why this look is not the next of its analysis.
@@ -522,66 +549,4 @@ fn state_of(number: i64) -> Result<StoredState, sqlx::Error> {
 
 fn unreadable(what: String, why: String) -> StoreError {
     StoreError::Unreadable { what, why }
-}
-
-/// The longer statements.
-mod sql {
-    pub(super) const CREATE: &str = "\
-        INSERT INTO analysis \
-            (id, idempotency_key, service, started, order_json, rules_name, rules_text, \
-            calibration, past) \
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-
-    pub(super) const BY_ID: &str = "\
-        SELECT analysis.*, report FROM analysis LEFT JOIN newest ON newest.analysis = n \
-        WHERE id = ?1";
-
-    pub(super) const BY_KEY: &str = "\
-        SELECT analysis.*, report FROM analysis LEFT JOIN newest ON newest.analysis = n \
-        WHERE idempotency_key = ?1";
-
-    pub(super) const RUNNING: &str = "\
-        SELECT analysis.*, report FROM analysis LEFT JOIN newest ON newest.analysis = n \
-        WHERE state = 0 ORDER BY id";
-
-    pub(super) const LIST: &str = "\
-        SELECT analysis.*, report FROM analysis LEFT JOIN newest ON newest.analysis = n \
-        WHERE (?1 IS NULL OR service = ?1) AND (?2 IS NULL OR state = ?2) \
-            AND (?3 IS NULL OR verdict = ?3) AND (?4 IS NULL OR id < ?4) \
-        ORDER BY id DESC LIMIT ?5";
-
-    pub(super) const JOURNAL: &str = "\
-        SELECT look, observation FROM look \
-        WHERE analysis = (SELECT n FROM analysis WHERE id = ?1) AND look > ?2 \
-        ORDER BY look LIMIT ?3";
-
-    pub(super) const CARRY: &str = "\
-        SELECT carry FROM newest WHERE analysis = (SELECT n FROM analysis WHERE id = ?1)";
-
-    pub(super) const NEWEST: &str = "\
-        INSERT INTO newest (analysis, report, carry) VALUES (?1, ?2, ?3) \
-        ON CONFLICT (analysis) DO UPDATE SET report = excluded.report, carry = excluded.carry";
-
-    pub(super) const STEP: &str = "\
-        UPDATE analysis SET last_look = ?2, verdict = ?3, ended = ?4, state = (?4 IS NOT NULL) \
-        WHERE id = ?1 AND state = 0 AND last_look = ?2 - 1 RETURNING n";
-
-    pub(super) const FINAL: &str = "\
-        INSERT INTO final_verdict (analysis, look, verdict, at) VALUES (?1, ?2, ?3, ?4)";
-
-    pub(super) const ADVANCE: &str = "\
-        INSERT INTO advance (analysis, look, step, at) VALUES (?1, ?2, ?3, ?4)";
-
-    pub(super) const CANCEL: &str = "\
-        UPDATE analysis SET state = 2, cancel_note = ?2, ended = ?3 WHERE id = ?1 AND state = 0 RETURNING n";
-
-    pub(super) const PRUNE: &str = "\
-        DELETE FROM analysis WHERE n IN ( \
-            SELECT n FROM analysis AS old WHERE state > 0 AND ended < ?1 AND NOT EXISTS \
-                (SELECT 1 FROM delivery WHERE delivery.analysis = old.n AND delivery.state = 0) \
-            ORDER BY ended, id LIMIT ?2)";
-
-    pub(super) const PING: &str = "\
-        INSERT INTO probe (one, beats) VALUES (1, 1) \
-        ON CONFLICT (one) DO UPDATE SET beats = beats + 1 RETURNING beats";
 }

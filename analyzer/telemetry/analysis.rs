@@ -40,6 +40,7 @@ pub struct AnalysisMetrics {
     not_shown: Gauge,
     opened: Family<ServiceLabel, Counter>,
     cancelled: Family<ServiceLabel, Counter>,
+    overridden: Family<ServiceLabel, Counter>,
     looks: Counter,
     look_duration: Histogram,
     verdicts: Family<VerdictLabels, Counter>,
@@ -123,6 +124,19 @@ pub struct LookFact<'a> {
     pub evidence: Vec<EvidenceFact<'a>>,
 }
 
+/// A person's verdict in the place of the rules'.
+#[derive(Clone, Copy, Debug)]
+pub struct OverrideFact<'a> {
+    /// Its word.
+    pub verdict: &'static str,
+    /// Seconds since the analysis began.
+    pub elapsed: Duration,
+    /// Who.
+    pub who: &'a str,
+    /// Why.
+    pub why: &'a str,
+}
+
 /// One evidence clause at one look.
 #[derive(Clone, Copy, Debug)]
 pub struct EvidenceFact<'a> {
@@ -144,6 +158,7 @@ impl AnalysisMetrics {
             not_shown: Gauge::default(),
             opened: Family::default(),
             cancelled: Family::default(),
+            overridden: Family::default(),
             looks: Counter::default(),
             look_duration: Histogram::new(LOOK_EDGES),
             verdicts: Family::default(),
@@ -167,6 +182,11 @@ impl AnalysisMetrics {
         registry.register("analyses_running", "Analyses running now", self.running.clone());
         registry.register("analyses_opened", "Analyses begun", self.opened.clone());
         registry.register("analyses_cancelled", "Analyses ended by hand", self.cancelled.clone());
+        registry.register(
+            "analyses_overridden",
+            "Final verdicts that a person put in the place of the rules'",
+            self.overridden.clone(),
+        );
         registry.register("looks", "Looks taken and committed", self.looks.clone());
         registry.register_with_unit(
             "look_duration",
@@ -271,6 +291,17 @@ impl AnalysisMetrics {
         tracing::warn!(id, service, who, why, "analysis cancelled");
         let label = ServiceLabel { service: self.lock().services.admit(service).to_owned() };
         self.cancelled.get_or_create(&label).inc();
+        self.ended(subject);
+    }
+
+    /// A person put a final verdict in the place of the rules'.
+    pub fn overridden(&self, subject: Subject<'_>, fact: &OverrideFact<'_>) {
+        let OverrideFact { verdict, elapsed, who, why } = *fact;
+        let (id, service, elapsed_secs) = (subject.id, subject.service, elapsed.as_secs_f64());
+        tracing::warn!(id, service, verdict, elapsed_secs, who, why, "verdict overridden");
+        let counted = self.lock().services.admit(service).to_owned();
+        self.verdicts.get_or_create(&VerdictLabels { service: counted.clone(), verdict }).inc();
+        self.overridden.get_or_create(&ServiceLabel { service: counted }).inc();
         self.ended(subject);
     }
 

@@ -3,12 +3,16 @@
 //! Labels are mechanism names, which come from the configuration and are therefore few. Bodies,
 //! URLs and secrets are no part of any fact.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, atomic::AtomicU64},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
-    registry::Registry,
+    registry::{Registry, Unit},
 };
 
 use super::Telemetry;
@@ -28,6 +32,8 @@ pub enum AttemptOutcome {
     Failed,
     /// Given up.
     Dead,
+    /// There was nothing to do, and nobody was asked.
+    Nothing,
 }
 
 /// One attempt to deliver.
@@ -53,6 +59,23 @@ struct AttemptLabels {
     outcome: AttemptOutcome,
 }
 
+/// Deliveries of one mechanism.
+#[derive(Clone, Debug)]
+pub struct DeliveryCount<'a> {
+    /// Its name.
+    pub mechanism: &'a str,
+    /// How many are in each state, of every state.
+    pub by_state: Vec<(&'static str, u64)>,
+    /// How long the oldest pending one has waited; zero where none does.
+    pub oldest_pending: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    mechanism: String,
+    state: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct MechanismLabel {
     mechanism: String,
@@ -63,6 +86,10 @@ struct MechanismLabel {
 pub(super) struct DeliveryMetrics {
     attempts: Family<AttemptLabels, Counter>,
     took: Family<MechanismLabel, Histogram, fn() -> Histogram>,
+    by_state: Family<StateLabels, Gauge>,
+    oldest: Family<MechanismLabel, Gauge<f64, AtomicU64>>,
+    /// Mechanisms that have series.
+    counted: Arc<Mutex<BTreeSet<String>>>,
     pending: Gauge,
     dead: Gauge,
     outbox_errors: Counter,
@@ -75,6 +102,9 @@ impl DeliveryMetrics {
         let metrics = Self {
             attempts: Family::default(),
             took: Family::new_with_constructor(histogram),
+            by_state: Family::default(),
+            oldest: Family::default(),
+            counted: Arc::default(),
             pending: Gauge::default(),
             dead: Gauge::default(),
             outbox_errors: Counter::default(),
@@ -88,6 +118,17 @@ impl DeliveryMetrics {
             "delivery_attempt_seconds",
             "Time of one attempt to tell a mechanism a verdict",
             metrics.took.clone(),
+        );
+        registry.register(
+            "deliveries",
+            "Decisions for a mechanism, by what became of them",
+            metrics.by_state.clone(),
+        );
+        registry.register_with_unit(
+            "delivery_oldest_pending",
+            "How long the oldest decision has waited to be told to a mechanism",
+            Unit::Seconds,
+            metrics.oldest.clone(),
         );
         registry.register(
             "deliveries_pending",
@@ -120,6 +161,9 @@ impl Telemetry {
             AttemptOutcome::Failed => {
                 tracing::warn!(key, mechanism, attempt, answer, took_ms, "delivery failed");
             }
+            AttemptOutcome::Nothing => {
+                tracing::info!(key, mechanism, answer, "nothing to deliver");
+            }
             AttemptOutcome::Refused => {
                 tracing::error!(key, mechanism, attempt, answer, took_ms, "delivery refused");
             }
@@ -133,16 +177,59 @@ impl Telemetry {
         self.inner.delivery.took.get_or_create(&label).observe(took.as_secs_f64());
     }
 
+    /// A person has a delivery sent again.
+    pub fn delivery_resent(&self, key: &str, who: &str, why: &str) {
+        tracing::warn!(key, who, why, "delivery sent again by hand");
+    }
+
     /// The outbox could not be read or written; it is tried again.
     pub fn outbox_failed(&self, doing: &str, error: &str) {
         tracing::error!(doing, error, "outbox failed, trying again");
         self.inner.delivery.outbox_errors.inc();
     }
 
-    /// How many deliveries wait, and how many were given up on.
-    pub fn deliveries_counted(&self, pending: u64, dead: u64) {
+    /// How many deliveries are where.
+    pub fn deliveries_counted(&self, counts: &[DeliveryCount<'_>]) {
+        let metrics = &self.inner.delivery;
+        let sum = |wanted: &str| -> u64 {
+            let all = counts.iter().flat_map(|count| &count.by_state);
+            all.filter(|(state, _)| *state == wanted).map(|(_, count)| count).sum()
+        };
+        let (pending, dead) = (sum("pending"), sum("dead"));
         tracing::trace!(pending, dead, "deliveries counted");
-        self.inner.delivery.pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
-        self.inner.delivery.dead.set(i64::try_from(dead).unwrap_or(i64::MAX));
+        metrics.pending.set(gauge(pending));
+        metrics.dead.set(gauge(dead));
+        let mut counted = metrics.counted.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        counted.retain(|mechanism| {
+            let is_there = counts.iter().any(|count| count.mechanism == mechanism);
+            if !is_there {
+                metrics.gone(mechanism);
+            }
+            is_there
+        });
+        for count in counts {
+            let mechanism = count.mechanism.to_owned();
+            for (state, count) in &count.by_state {
+                let labels = StateLabels { mechanism: mechanism.clone(), state };
+                metrics.by_state.get_or_create(&labels).set(gauge(*count));
+            }
+            let label = MechanismLabel { mechanism: mechanism.clone() };
+            metrics.oldest.get_or_create(&label).set(count.oldest_pending.as_secs_f64());
+            counted.insert(mechanism);
+        }
     }
+}
+
+impl DeliveryMetrics {
+    /// Takes the series of a mechanism off that has no deliveries any more.
+    fn gone(&self, mechanism: &str) {
+        for state in ["pending", "delivered", "refused", "dead", "nothing", "taken_back"] {
+            self.by_state.remove(&StateLabels { mechanism: mechanism.to_owned(), state });
+        }
+        self.oldest.remove(&MechanismLabel { mechanism: mechanism.to_owned() });
+    }
+}
+
+fn gauge(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

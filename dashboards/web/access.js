@@ -31,9 +31,11 @@ function send(path, init, sent) {
   return fetch(path, { cache: "no-store", ...init, headers });
 }
 
-/** The answer as JSON; a problem is thrown in its own words, with its `status`. */
-export async function askJson(path, init = {}) {
-  const answer = await ask(path, { ...init, headers: { accept: "application/json", ...init.headers } });
+/** Reads, or sends what is given, as JSON; a problem is thrown in its own words, with its `status`. */
+export async function askJson(path, sent) {
+  const headers = { accept: "application/json" };
+  if (sent) headers["content-type"] = "application/json";
+  const answer = await ask(path, sent ? { headers, method: "POST", body: JSON.stringify(sent) } : { headers });
   const body = await answer.json();
   if (!answer.ok) throw Object.assign(new Error(body.detail || answer.statusText), { status: answer.status });
   return body;

@@ -1,6 +1,7 @@
-// The page: a list of analyses and one analysis live. It only reads; the service decides.
+// The page: a list of analyses and one analysis live. It shows; the service decides.
 
 import { SignIn, askJson, follow, token, watchAccess } from "./access.js";
+import { byHand, deeds, Deliveries, deliveries, listen, VIEW as DELIVERIES } from "./deliveries.js";
 import { h, morph } from "./dom.js";
 import * as format from "./format.js";
 import { matrix, proofs } from "./matrix.js";
@@ -35,6 +36,7 @@ function route() {
   if (SignIn.isNeeded) current = new SignIn({ place: asker, show: morphMain, connection, signedIn: route });
   else if (id) current = new Analysis(decodeURIComponent(id[1]));
   else if (location.hash === VIEW) current = new Rules({ fetchJson: askJson, connection, problem, show: morphMain });
+  else if (location.hash === DELIVERIES) current = new Deliveries({ main, fetchJson: askJson, connection, problem, show: morphMain });
   else current = new List();
   current.start();
   window.scrollTo(0, 0);
@@ -167,6 +169,7 @@ class Analysis {
   start() {
     this.heardAt = Date.now();
     this.pulse = setInterval(() => this.checkLate(), 1000);
+    this.deaf = listen(main, askJson, () => this.load());
     this.load();
   }
 
@@ -174,6 +177,7 @@ class Analysis {
     this.isOver = true;
     clearTimeout(this.timer);
     clearInterval(this.pulse);
+    this.deaf();
     if (this.events) this.events.abort();
   }
 
@@ -255,6 +259,22 @@ class Analysis {
     if (report.look > known + 1) { this.load(); return; }
     if (report.look > known) append(this.history, report);
     this.show();
+    this.refresh(report.verdict === "advance");
+  }
+
+  /** Looks say nothing of deliveries: they are asked for after an advance, and while one is pending. */
+  async refresh(isDue) {
+    const pending = this.view.deliveries.some((delivery) => delivery.state === "pending");
+    if (!isDue && !(pending && Date.now() - (this.askedAt || 0) >= DELIVERIES_EVERY_MS)) return;
+    this.askedAt = Date.now();
+    try {
+      const { deliveries, interventions } = await askJson(this.path);
+      if (this.isOver) return;
+      Object.assign(this.view, { deliveries, interventions });
+      this.show();
+    } catch {
+      // The next look asks again; that the service does not answer is said elsewhere.
+    }
   }
 
   show() {
@@ -271,7 +291,7 @@ class Analysis {
         h("div", { class: "plots" }, history.signals.filter((one) => one.unit !== "health").map((one) => this.plot(`signal ${one.name}`)))),
       history.evidence.length > 0 && h("section", { class: "block" }, h("h2", null, "Evidence"),
         h("div", { class: "plots wide" }, this.plot("evidence"))),
-      h("div", { class: "pair" }, deliveries(view), facts(view))));
+      h("div", { class: "pair" }, h("div", null, deliveries(view), byHand(view)), facts(view))));
     this.drawPlots();
   }
 
@@ -374,7 +394,8 @@ function headline(view, report) {
         h("h1", { id: "verdict" }, verdict.word),
         h("p", { class: "of" }, h("b", null, view.service), " ", versions(view.canary.version, view.baseline && view.baseline.version)))),
     h("p", { class: "sentence", id: "reason", "aria-live": "polite" }, sentence(view, report)),
-    hold(view, report));
+    hold(view, report),
+    deeds(view));
 }
 
 function sentence(view, report) {
@@ -412,22 +433,6 @@ function release(view, report) {
   if (!steps.length) return null;
   const at = report && report.release_step !== null ? report.release_step : 0;
   return h("span", null, `step ${at + 1} of ${steps.length}, ${format.number(steps[at].weight, "share")} of the traffic`);
-}
-
-const DELIVERY = {
-  pending: "\u2026", delivered: "\u2713", refused: "\u00d7", dead: "\u00d7",
-};
-
-function deliveries(view) {
-  return h("section", { class: "block" }, h("h2", null, "Deliveries"),
-    h("div", { class: "card flush" }, view.deliveries.length
-      ? h("ul", { class: "deliveries" }, view.deliveries.map((one) => h("li", { "data-key": one.key },
-          h("span", { class: "state", "data-state": one.state }, h("i", { "aria-hidden": "true" }, DELIVERY[one.state] || "?"), one.state),
-          h("b", null, one.mechanism),
-          h("small", null, `${one.attempts} ${one.attempts === 1 ? "attempt" : "attempts"}`,
-            one.last_answer && ` \u00b7 ${one.last_answer}`,
-            one.next_attempt_at && ` \u00b7 next at ${format.moment(one.next_attempt_at)}`))))
-      : h("p", { class: "quiet" }, view.state === "running" ? "The verdict will be sent once it is final." : "Nobody was to be told.")));
 }
 
 function facts(view) {

@@ -129,6 +129,7 @@ fn errors(decades: f64) -> Report {
     let mut fires = finding("rollback", state, vec![compared]);
     fires.reason = Some("the canary fails more often than the version it replaces".into());
     Report {
+        overridden: None,
         rules: None,
         verdict: if state == "fires" { "rollback" } else { "watching" }.into(),
         is_final: state == "fires",
@@ -199,6 +200,7 @@ fn idle() -> Report {
         )
     };
     Report {
+        overridden: None,
         rules: None,
         verdict: "inconclusive".into(),
         is_final: true,

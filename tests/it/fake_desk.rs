@@ -8,9 +8,12 @@ use std::{
 
 use async_trait::async_trait;
 use rollgate::api::desk::{
-    AnalysisPage, AnalysisSummary, AnalysisView, CancelAnalysis, Desk, DeskError, History,
-    ListFilter, OpenAnalysis, Opened, RuleFiles, RuleText, WatchedServices,
+    AnalysisPage, AnalysisSummary, AnalysisView, AttemptView, CancelAnalysis, DeliveriesPage,
+    DeliveryDetail, DeliveryListFilter, DeliveryView, Desk, DeskError, History, InterventionShape,
+    ListFilter, OpenAnalysis, Opened, OverrideAnalysis, ResendDelivery, RuleFiles, RuleText,
+    WatchedServices,
 };
+use rollgate::report::intervention::{Overridden, overridden};
 use rollgate::report::timeline::Timeline;
 use tokio::sync::watch;
 
@@ -204,6 +207,99 @@ impl Desk for FakeDesk {
             notes.insert(name.to_owned(), text.to_owned());
         }
         Ok(is_as_read)
+    }
+
+    async fn override_verdict(
+        &self,
+        id: &str,
+        order: OverrideAnalysis,
+    ) -> Result<AnalysisView, DeskError> {
+        self.told(id, |told| {
+            if told.view.state != "running" {
+                return Err(DeskError::Conflict(format!("{id} is {} already", told.view.state)));
+            }
+            let by = Overridden {
+                verdict: order.verdict.to_string(),
+                who: order.who.clone(),
+                why: order.why.clone(),
+                at: told.view.started_at + 7.0,
+                elapsed_secs: 7.0,
+                rules: told.view.rules.clone(),
+            };
+            told.view.report = Some(overridden(told.view.report.take(), by));
+            told.view.state = "finished".into();
+            told.view.interventions.push(InterventionShape {
+                at: told.view.started_at + 7.0,
+                what: "override".into(),
+                who: order.who,
+                why: order.why,
+                verdict: Some(order.verdict.to_string()),
+                delivery: None,
+            });
+            told.follow = None;
+            Ok(told.view.clone())
+        })?
+    }
+
+    async fn deliveries(&self, filter: DeliveryListFilter) -> Result<DeliveriesPage, DeskError> {
+        let all = self.told.lock().unwrap();
+        let rows = all.values().rev().flat_map(|told| told.view.deliveries.iter().rev());
+        let wanted = |wanted: &Option<String>, found: &str| {
+            wanted.as_ref().is_none_or(|wanted| wanted == found)
+        };
+        let rows = rows
+            .filter(|row| wanted(&filter.state, &row.state))
+            .filter(|row| wanted(&filter.mechanism, &row.mechanism))
+            .filter(|row| wanted(&filter.analysis, &row.analysis));
+        // Places are counted down, as rows of a table are.
+        let (limit, skip) = (filter.limit.unwrap_or(50) as usize, filter.after.map_or(0, |it| -it));
+        let mut rows: Vec<DeliveryView> = rows.skip(skip as usize).cloned().collect();
+        let next = (rows.len() > limit).then_some(-(skip + limit as i64));
+        rows.truncate(limit);
+        Ok(DeliveriesPage { deliveries: rows, next })
+    }
+
+    async fn delivery(&self, key: &str) -> Result<DeliveryDetail, DeskError> {
+        let all = self.told.lock().unwrap();
+        let mut rows = all.values().flat_map(|told| &told.view.deliveries);
+        let found = rows.find(|row| row.key == key);
+        let row = found.ok_or_else(|| DeskError::NoDelivery(key.to_owned()))?;
+        let attempt = |number| AttemptView {
+            number,
+            at: row.created_at + f64::from(number),
+            took_secs: 0.012,
+            outcome: "failed".into(),
+            answer: "503 Service Unavailable".into(),
+        };
+        let last_attempts = (1..=row.attempts).map(attempt).collect();
+        Ok(DeliveryDetail { delivery: row.clone(), last_attempts })
+    }
+
+    async fn resend(&self, key: &str, order: ResendDelivery) -> Result<DeliveryDetail, DeskError> {
+        {
+            let mut all = self.told.lock().unwrap();
+            let find = |told: &&mut Told| told.view.deliveries.iter().any(|row| row.key == key);
+            let found = all.values_mut().find(find);
+            let told = found.ok_or_else(|| DeskError::NoDelivery(key.to_owned()))?;
+            let at = told.view.started_at + 90.0;
+            for row in told.view.deliveries.iter_mut().filter(|row| row.key == key) {
+                if row.state == "taken_back" {
+                    let why = format!("{key} is not sent again: a later decision stands");
+                    return Err(DeskError::Conflict(why));
+                }
+                row.state = "pending".into();
+                row.next_attempt_at = Some(at);
+            }
+            told.view.interventions.push(InterventionShape {
+                at,
+                what: "resend".into(),
+                who: order.who,
+                why: order.why,
+                verdict: None,
+                delivery: Some(key.to_owned()),
+            });
+        }
+        self.delivery(key).await
     }
 
     async fn services(&self) -> Result<WatchedServices, DeskError> {

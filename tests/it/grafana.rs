@@ -20,10 +20,11 @@ use rollgate::{
         rule::Otherwise,
         verdict::Verdict,
     },
+    store::DeliveryState,
     telemetry::{
         OPENMETRICS, Telemetry,
         analysis::{EvidenceFact, LookFact, Opening, Subject},
-        delivery::{AttemptOutcome, DeliveryAttempt},
+        delivery::{AttemptOutcome, DeliveryAttempt, DeliveryCount},
         rules::VersionFact,
         source::ScrapeFacts,
     },
@@ -108,7 +109,10 @@ fn happen(telemetry: &Telemetry, round: u64) {
     telemetry.rules().refused("shop", "shop.yaml:1:1: planted", Some("00ff"));
     telemetry.rules().counted(0, 1);
     telemetry.outbox_failed("reading", "planted");
-    telemetry.deliveries_counted(1, 1);
+    let by_state = DeliveryState::ALL.map(|state| (state.word(), 1)).to_vec();
+    let oldest_pending = Duration::from_secs(3);
+    let count = DeliveryCount { mechanism: "hook", by_state, oldest_pending };
+    telemetry.deliveries_counted(&[count]);
 }
 
 /// `/metrics` after one of everything has happened.

@@ -93,12 +93,18 @@ impl House {
 
     /// Starts the service without waiting for it.
     pub fn spawn(&self) -> Server {
+        self.spawn_with(&[])
+    }
+
+    /// The same with these environment variables.
+    pub fn spawn_with(&self, env: &[(&str, &str)]) -> Server {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_rollgate"))
             .args(["serve", "--config"])
             .arg(self.config())
             .env("HOUSE_KEY", KEY)
             .env_remove("RUST_LOG")
+            .envs(env.iter().copied())
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -115,7 +121,12 @@ impl House {
 
     /// Starts the service and waits until it serves.
     pub async fn start(&self) -> (Server, Api) {
-        let mut server = self.spawn();
+        self.start_with(&[]).await
+    }
+
+    /// The same with these environment variables.
+    pub async fn start_with(&self, env: &[(&str, &str)]) -> (Server, Api) {
+        let mut server = self.spawn_with(env);
         let line = server.line().await;
         let url = line.trim().strip_prefix("rollgate serves ");
         let url = url.unwrap_or_else(|| panic!("it does not serve: {line:?}\n{}", self.logged()));

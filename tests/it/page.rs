@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     story::Story,
-    surfer::{NARROW, Surfer, WIDE, check_fits, picture, text},
+    surfer::{NARROW, Surfer, WIDE, check_fits, look, picture, text},
     wire::{PATIENCE, Server},
 };
 
@@ -142,6 +142,7 @@ async fn the_page_shows_every_state_at_every_width_in_light_and_dark() {
             ("gap", server.address, "analyses/a7", "The target did not answer: 10.0.2.2:8080"),
             ("before_first_look", server.address, "analyses/a6", "No look has been taken yet"),
             ("unknown", server.address, "analyses/none", "There is no such analysis"),
+            ("deliveries", server.address, "deliveries", "Given up"),
         ] {
             let name = format!("{name}_{width}_{scheme}");
             let page = surfer.open(&format!("http://{address}/#/{path}"), width, scheme).await;
@@ -178,6 +179,65 @@ async fn an_open_page_follows_the_analysis_to_its_verdict() {
     let reason = text(&page, "document.querySelector('#reason').textContent").await;
     assert!(reason.starts_with("Roll back: errors of the canary are 6.2 %"), "{reason}");
     until(&page, "document.body.innerText.includes('deploy-hook')").await;
+    surfer.close().await;
+}
+
+/// Fills the dialog that is open, and sends it.
+const SIGN: &str = "(() => { const [who] = document.getElementsByName('who'); \
+     const [why] = document.getElementsByName('why'); who.value = 'ann'; \
+     why.value = 'a fire <b>there</b>'; document.querySelector('dialog .act').click(); })()";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_steps_in_and_says_who_and_why() {
+    let server = scene().await;
+    let surfer = Surfer::start().await;
+    let url = format!("http://{}/#/analyses/a5", server.address);
+    let page = surfer.open(&url, WIDE, "light").await;
+    until(&page, "document.querySelector('[data-deed=rollback]') !== null").await;
+    page.evaluate("document.querySelector('[data-deed=rollback]').click()").await.unwrap();
+    until(&page, "document.querySelector('dialog[open]') !== null").await;
+    // Without a name nothing is sent.
+    page.evaluate("document.querySelector('dialog .act').click()").await.unwrap();
+    until(&page, "document.querySelector('dialog[open] :invalid') !== null").await;
+    for (width, scheme) in [(WIDE, "light"), (WIDE, "dark"), (NARROW, "light"), (NARROW, "dark")] {
+        look(&page, width, scheme).await;
+        let name = format!("stepping_in_{width}_{scheme}");
+        check_fits(&page, &name).await;
+        picture(&page, &name).await;
+    }
+    page.evaluate(SIGN).await.unwrap();
+    until(&page, "document.querySelector('#verdict').textContent === 'Roll back'").await;
+    until(&page, "document.querySelector('dialog') === null").await;
+    until(&page, "document.body.innerText.includes('Overridden by ann: a fire <b>there</b>')")
+        .await;
+    until(&page, "document.querySelector('[data-deed=rollback]') === null").await;
+    look(&page, WIDE, "light").await;
+    picture(&page, "overridden").await;
+    surfer.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_is_sent_again_from_the_page_and_a_refusal_is_said() {
+    let server = scene().await;
+    let surfer = Surfer::start().await;
+    let page = surfer.open(&format!("http://{}/#/deliveries", server.address), WIDE, "light").await;
+    let button = "document.querySelector('[data-about=\"a3.pager\"]')";
+    until(&page, &format!("{button} !== null")).await;
+    page.evaluate(format!("{button}.click()")).await.unwrap();
+    until(&page, "document.querySelector('dialog[open]') !== null").await;
+    page.evaluate(SIGN).await.unwrap();
+    until(&page, "document.querySelector('dialog') === null").await;
+    let row = "document.querySelector('[data-key=\"a3.pager\"] .state').dataset.state";
+    until(&page, &format!("{row} === 'pending'")).await;
+    // What the service does not allow stays in the dialog, in the service's words.
+    let stale = "document.querySelector('[data-about=\"a3.pager\"]').dataset.about = 'a3.mesh'";
+    page.evaluate(stale).await.unwrap();
+    page.evaluate("document.querySelector('[data-about=\"a3.mesh\"]').click()").await.unwrap();
+    until(&page, "document.querySelector('dialog[open]') !== null").await;
+    page.evaluate(SIGN).await.unwrap();
+    until(&page, "document.querySelector('dialog .fault').textContent.includes('later decision')")
+        .await;
+    picture(&page, "resend_refused").await;
     surfer.close().await;
 }
 

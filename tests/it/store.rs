@@ -1,6 +1,7 @@
 //! The SQLite store behind its trait: against a slow model in memory, against a second handle on
 //! the same file, against files that are no store, and against a full disk.
 
+mod deliveries;
 mod history;
 mod model;
 mod notes;
@@ -21,7 +22,7 @@ use rollgate::{
     },
     store::{
         AttemptRecord, Decision, DeliveryState, Look, NewAnalysis, NewDelivery, PAGE_MAX,
-        PRUNE_MAX, Store, StoreError, StoredDelivery,
+        PRUNE_MAX, Signed, Store, StoreError, StoredDelivery,
         sqlite::{SqliteOptions, SqliteStore},
     },
 };
@@ -70,6 +71,7 @@ fn decided(id: &str, number: u64, at: i64, mechanisms: &[&str]) -> Look {
     let delivery = |mechanism: &&str| NewDelivery {
         key: format!("{id}.{mechanism}"),
         mechanism: (*mechanism).to_owned(),
+        action: "rollback".to_owned(),
         body: "{}".to_owned(),
     };
     let deliveries = mechanisms.iter().map(delivery).collect();
@@ -77,11 +79,23 @@ fn decided(id: &str, number: u64, at: i64, mechanisms: &[&str]) -> Look {
     Look { verdict: "rollback".to_owned(), decision, ..look(id, number) }
 }
 
+/// An attempt that began a second before it was recorded.
+fn attempt(key: &str, state: DeliveryState, next_due: Time, answer: &str) -> AttemptRecord {
+    let (key, answer) = (key.to_owned(), answer.to_owned());
+    AttemptRecord { key, began: Time(next_due.0 - 1000), took_ms: 7, state, next_due, answer }
+}
+
+/// Somebody who steps in.
+fn ann(at: i64) -> Signed {
+    Signed { who: "ann".to_owned(), why: "a rehearsal".to_owned(), at: Time(at) }
+}
+
 /// A look at which the release goes on to a step.
 fn advanced(id: &str, number: u64, step: usize, mechanisms: &[&str]) -> Look {
     let delivery = |mechanism: &&str| NewDelivery {
         key: format!("{id}.step{step}.{mechanism}"),
         mechanism: (*mechanism).to_owned(),
+        action: "advance".to_owned(),
         body: "{}".to_owned(),
     };
     let deliveries = mechanisms.iter().map(delivery).collect();
@@ -103,15 +117,14 @@ async fn an_advance_is_told_and_the_analysis_goes_on() {
     };
     let row =
         |key: &str, state, answer: Option<&str>| (key.to_owned(), state, answer.map(str::to_owned));
-    let delivered =
-        AttemptRecord { state: DeliveryState::Delivered, next_due: Time(9), answer: "200".into() };
-    store.record_attempt("a.step1.m", delivered).await.expect("records");
+    let delivered = attempt("a.step1.m", DeliveryState::Delivered, Time(9), "200");
+    store.record_attempts(&[delivered]).await.expect("records");
     // What comes later takes back what has not arrived: nobody is told to go on after a rollback.
     store.commit(vec![look("a", 3), decided("a", 4, 9, &["m", "n"])]).await.expect("commits");
     let back = Some("taken back: a later decision stands");
     let expected = [
         row("a.step1.m", DeliveryState::Delivered, Some("200")),
-        row("a.step1.n", DeliveryState::Dead, back),
+        row("a.step1.n", DeliveryState::TakenBack, back),
         row("a.m", DeliveryState::Pending, None),
         row("a.n", DeliveryState::Pending, None),
     ];
@@ -124,7 +137,7 @@ async fn a_cancelled_release_is_not_told_to_go_on() {
     let store = SqliteStore::in_memory().await.expect("opens");
     store.create(new("a")).await.expect("creates");
     store.commit(vec![advanced("a", 1, 1, &["m"])]).await.expect("commits");
-    assert!(store.cancel("a", "{}", Time(7)).await.expect("cancels"));
+    assert!(store.cancel("a", "{}", &ann(7)).await.expect("cancels"));
     assert!(store.due(Time(1 << 40), 9).await.expect("reads").is_empty());
 }
 
@@ -207,18 +220,18 @@ async fn the_database_itself_forbids_a_second_verdict_and_a_second_delivery() {
         ("UPDATE final_verdict SET verdict = 'promote'", "a final verdict does not change"),
         ("INSERT INTO final_verdict VALUES (1, 2, 'promote', 6)", "final_verdict.analysis"),
         (
-            "INSERT INTO delivery (key, analysis, mechanism, body, created, next_due) \
-             VALUES ('other', 1, 'm', '', 0, 0)",
-            "delivery.analysis, delivery.mechanism, delivery.step",
+            "INSERT INTO delivery (key, analysis, mechanism, body, created, tried_since, next_due) \
+             VALUES ('other', 1, 'm', '', 0, 0, 0)",
+            "delivery.analysis, delivery.mechanism",
         ),
         (
-            "INSERT INTO delivery (key, analysis, mechanism, body, created, next_due) \
-             VALUES ('a.m', 1, 'other', '', 0, 0)",
+            "INSERT INTO delivery (key, analysis, mechanism, body, created, tried_since, next_due) \
+             VALUES ('a.m', 1, 'other', '', 0, 0, 0)",
             "delivery.key",
         ),
         (
-            "INSERT INTO delivery (key, analysis, mechanism, body, created, next_due, step) \
-             VALUES ('a.step2.m', 1, 'm', '', 0, 0, 2)",
+            "INSERT INTO delivery (key, analysis, mechanism, body, created, tried_since, next_due, \
+             step) VALUES ('a.step2.m', 1, 'm', '', 0, 0, 0, 2)",
             "a delivery belongs to a decision",
         ),
         ("INSERT INTO look VALUES (1, 1, '')", "look.analysis, look.look"),
@@ -256,7 +269,7 @@ async fn a_refused_look_takes_its_whole_commit_with_it() {
     let why = "store: the observation of analysis b at look 2 is not written: \
                found inf in signal 0 of the baseline";
     check(vec![look("a", 1), infinite], why).await;
-    assert!(store.cancel("b", "{}", Time(7)).await.expect("cancels"));
+    assert!(store.cancel("b", "{}", &ann(7)).await.expect("cancels"));
     check(vec![look("a", 1), look("b", 2)], &refused("b", 2, "it was cancelled")).await;
 }
 
@@ -485,18 +498,15 @@ async fn pages_and_pruning_have_limits() {
 }
 
 #[tokio::test]
-async fn an_unknown_delivery_is_an_error_and_a_late_answer_is_not() {
+async fn an_unknown_delivery_is_said_and_a_late_answer_changes_nothing() {
     let store = SqliteStore::in_memory().await.expect("opens");
     store.create(new("a")).await.expect("creates");
     store.commit(vec![decided("a", 1, 5, &["m"])]).await.expect("commits");
-    let record = async |key: &str, state| {
-        let attempt = AttemptRecord { state, next_due: Time(9), answer: "said".to_owned() };
-        store.record_attempt(key, attempt).await
-    };
-    let error = record("nobody", DeliveryState::Dead).await.expect_err("unknown");
-    assert_eq!(error.to_string(), "store: delivery nobody cannot be read: there is none");
-    record("a.m", DeliveryState::Delivered).await.expect("records");
-    record("a.m", DeliveryState::Pending).await.expect("is late");
+    let record = |key: &str, state| attempt(key, state, Time(9), "said");
+    let both = [record("nobody", DeliveryState::Dead), record("a.m", DeliveryState::Delivered)];
+    assert_eq!(store.record_attempts(&both).await.expect("records"), ["nobody"]);
+    let late = store.record_attempts(&[record("a.m", DeliveryState::Pending)]).await;
+    assert_eq!(late.expect("is late"), [""; 0]);
     let rows = store.deliveries("a").await.expect("reads");
     assert_eq!((rows[0].state, rows[0].attempts), (DeliveryState::Delivered, 1));
 }

@@ -101,6 +101,7 @@ impl Story {
             report: None,
             cancelled: None,
             deliveries: Vec::new(),
+            interventions: Vec::new(),
         }
     }
 
@@ -114,6 +115,16 @@ impl Story {
             next.deliveries = vec![
                 delivery(&self.id, "deploy-hook", "delivered", 1, "204 No Content"),
                 delivery(&self.id, "chat", "pending", 3, "503 Service Unavailable"),
+                delivery(&self.id, "pager", "dead", 20, "no answer within 10 s"),
+                delivery(
+                    &self.id,
+                    "audit",
+                    "nothing",
+                    0,
+                    "nothing to do: audit does nothing on it",
+                ),
+                delivery(&self.id, "cluster", "refused", 1, "checkout runs v5 by now, not v4"),
+                delivery(&self.id, "mesh", "taken_back", 1, "taken back: a later decision stands"),
             ];
         }
         next.report = Some(report);
@@ -148,6 +159,7 @@ impl Story {
         let is_final = matches!(verdict, "rollback" | "promote" | "inconclusive");
         let at = STARTED_AT + elapsed_secs;
         Report {
+            overridden: None,
             rules: Some(RulesRef { name: "recommended".into(), sha256: "9f".repeat(32) }),
             verdict: verdict.into(),
             is_final,
@@ -468,7 +480,14 @@ fn arm(version: &str, instances: u32) -> ArmOrder {
 fn delivery(id: &str, mechanism: &str, state: &str, attempts: u32, answer: &str) -> DeliveryView {
     DeliveryView {
         key: format!("{id}.{mechanism}"),
+        analysis: id.into(),
+        service: "checkout".into(),
         mechanism: mechanism.into(),
+        action: if state == "taken_back" { "advance" } else { "rollback" }.into(),
+        does: Some("posts the event".into()),
+        created_at: STARTED_AT + 60.0,
+        last_attempt_at: (attempts > 0).then_some(STARTED_AT + 61.0),
+        delivered_at: (state == "delivered").then_some(STARTED_AT + 61.0),
         state: state.into(),
         attempts,
         last_answer: Some(answer.into()),

@@ -11,7 +11,7 @@ use crate::{
     cli::{UsageError, token::Credentials},
     outward::tls::TlsOptions,
     report::timeline::Timeline,
-    service::archive::Archive,
+    service::{archive::Archive, deliveries::Doings},
     source::client::{Bound, Client, ClientOptions},
     store::{StoreError, sqlite::SqliteStore},
     telemetry::secret::Secret,
@@ -64,7 +64,7 @@ impl Source {
             | StoreError::Unwritable { .. }
             | StoreError::OutOfOrder { .. } => anyhow::Error::from(error),
         })?;
-        Ok(Self::Store(Archive { store: Arc::new(store) }))
+        Ok(Self::Store(Archive { store: Arc::new(store), doings: Doings::default() }))
     }
 
     /// Analyses, newest first.
@@ -166,9 +166,10 @@ async fn get(
 /// What a store does not give.
 fn unread(error: DeskError) -> anyhow::Error {
     match error {
-        DeskError::Unknown(_) | DeskError::NoRules(_) | DeskError::Refused(_) => {
-            UsageError(error.to_string()).into()
-        }
+        DeskError::Unknown(_)
+        | DeskError::NoDelivery(_)
+        | DeskError::NoRules(_)
+        | DeskError::Refused(_) => UsageError(error.to_string()).into(),
         DeskError::Conflict(_) | DeskError::Full(_) | DeskError::Unavailable(_) => error.into(),
     }
 }

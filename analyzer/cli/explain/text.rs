@@ -113,8 +113,12 @@ fn head(view: &AnalysisView) -> Line {
 }
 
 fn happened(timeline: &Timeline, columns: usize) -> Vec<Line> {
-    let mut lines = Vec::new();
+    let (mut lines, mut passed) = (Vec::new(), 0);
     for (place, change) in timeline.changes.iter().enumerate() {
+        // What people did is told beside the changes that are counted.
+        let by_hand = change.kind == "intervention";
+        let place = if by_hand { usize::MAX } else { place - passed };
+        passed += usize::from(by_hand);
         if timeline.left_out > 0 && place == crate::report::timeline::FIRST_MAX {
             let text = format!("   … {} changes left out …", timeline.left_out);
             lines.push(Line::of(text, Tone::Dim));
@@ -148,6 +152,7 @@ fn changed(change: &Change, columns: usize) -> Vec<Line> {
                 if change.to == "ends" { "all of the canary answers".to_owned() } else { words };
             (format!("gap {}", change.to), Tone::Warn, words)
         }
+        "intervention" => ("by hand".to_owned(), Tone::Warn, change.detail.clone()),
         _ => (change.to.clone(), display::verdict_tone(&change.to), change.detail.clone()),
     };
     let became = clean(&became);
@@ -245,10 +250,15 @@ fn delivered(delivery: &DeliveryView, columns: usize) -> Vec<Line> {
     let (mark, tone) = match delivery.state.as_str() {
         "delivered" => ("✓", Tone::Good),
         "pending" => ("…", Tone::Warn),
+        "nothing" | "taken_back" => ("-", Tone::Dim),
         _ => ("×", Tone::Bad),
     };
     let attempts = if delivery.attempts == 1 { "attempt" } else { "attempts" };
-    let mut words = format!("{}, {} {attempts}", delivery.mechanism, delivery.attempts);
+    let what = if delivery.action.is_empty() { "" } else { " " };
+    let mut words = format!(
+        "{}{what}{}, {} {attempts}",
+        delivery.mechanism, delivery.action, delivery.attempts
+    );
     if let Some(answer) = &delivery.last_answer {
         words.push_str(&format!(": {answer}"));
     }
@@ -256,7 +266,7 @@ fn delivered(delivery: &DeliveryView, columns: usize) -> Vec<Line> {
         words.push_str(&format!("; next at {}", format::moment(next)));
     }
     words.push_str(&format!("; webhook-id {}", delivery.key));
-    let state = left(&clean(&delivery.state), FACT);
+    let state = left(&clean(&delivery.state.replace('_', " ")), FACT);
     let indent = 5 + FACT + 2;
     let parts = wrap(&clean(&words), columns.saturating_sub(indent), LINES_MAX);
     let line = |(place, part): (usize, String)| match place {

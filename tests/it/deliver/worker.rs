@@ -12,18 +12,16 @@ use std::{
 use async_trait::async_trait;
 use rollgate::{
     deliver::{
-        Attempt, Clock, Mechanism, Outbox, Outcome, Parcel,
+        Attempt, Clock, Ended, Mechanism, Outbox, Outcome, Parcel,
         payload::DeployAction,
         retry::Schedule,
         sign::ID_HEADER,
         worker::{Worker, WorkerOptions},
     },
     engine::observation::{Observation, Time},
+    service::outbox::{parcel, record},
     signal::carry::Carry,
-    store::{
-        AttemptRecord, Decision, DeliveryState, Look, NewAnalysis, NewDelivery, Store,
-        StoredDelivery, sqlite::SqliteStore,
-    },
+    store::{Decision, DeliveryState, Look, NewAnalysis, NewDelivery, Store, sqlite::SqliteStore},
     telemetry::Telemetry,
 };
 use tokio::{
@@ -54,14 +52,6 @@ fn fail(failures: &AtomicU32) -> anyhow::Result<()> {
 impl Outbox for Tapped {
     async fn due(&self, now: Time, limit: u32) -> anyhow::Result<Vec<Parcel>> {
         fail(&self.due_failures)?;
-        let parcel = |row: StoredDelivery| Parcel {
-            analysis: row.analysis,
-            key: row.new.key,
-            mechanism: row.new.mechanism,
-            body: row.new.body,
-            attempts: row.attempts,
-            created: row.created,
-        };
         Ok(self.store.due(now, limit).await?.into_iter().map(parcel).collect())
     }
 
@@ -69,34 +59,30 @@ impl Outbox for Tapped {
         Ok(self.store.next_due().await?)
     }
 
-    async fn record(&self, key: &str, outcome: Outcome, answer: &str) -> anyhow::Result<()> {
+    async fn record(&self, ended: &[Ended]) -> anyhow::Result<()> {
         fail(&self.record_failures)?;
-        let (state, next_due) = match outcome {
-            Outcome::Delivered => (DeliveryState::Delivered, Time(0)),
-            Outcome::Refused => (DeliveryState::Refused, Time(0)),
-            Outcome::Retry(at) => (DeliveryState::Pending, at),
-            Outcome::Dead => (DeliveryState::Dead, Time(0)),
-        };
-        let attempt = AttemptRecord { state, next_due, answer: answer.to_owned() };
-        self.store.record_attempt(key, attempt).await?;
-        let _ = self.recorded.send((key.to_owned(), outcome, answer.to_owned()));
+        let records: Vec<_> = ended.iter().map(record).collect();
+        assert_eq!(self.store.record_attempts(&records).await?, [""; 0]);
+        for one in ended {
+            let _ = self.recorded.send((one.key.clone(), one.outcome, one.answer.clone()));
+        }
         Ok(())
     }
 }
 
 /// A running worker over a store in memory.
-struct Bench {
-    store: SqliteStore,
+pub(crate) struct Bench {
+    pub(crate) store: SqliteStore,
     tapped: Arc<Tapped>,
     recorded: mpsc::UnboundedReceiver<(String, Outcome, String)>,
-    stop: CancellationToken,
-    wake: Arc<Notify>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) wake: Arc<Notify>,
     telemetry: Telemetry,
     worker: Option<JoinHandle<()>>,
 }
 
 impl Bench {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let store = SqliteStore::in_memory().await.expect("opens");
         let (sender, recorded) = mpsc::unbounded_channel();
         let tapped = Arc::new(Tapped {
@@ -109,7 +95,12 @@ impl Bench {
         Self { store, tapped, recorded, stop, wake, telemetry: Telemetry::new(), worker: None }
     }
 
-    fn start(&mut self, mechanisms: Vec<Arc<dyn Mechanism>>, options: WorkerOptions, now: Clock) {
+    pub(crate) fn start(
+        &mut self,
+        mechanisms: Vec<Arc<dyn Mechanism>>,
+        options: WorkerOptions,
+        now: Clock,
+    ) {
         let mechanisms = mechanisms.into_iter().map(|m| (m.name().to_owned(), m)).collect();
         let outbox = Arc::clone(&self.tapped) as Arc<dyn Outbox>;
         let worker = Worker::with_options(outbox, mechanisms, self.telemetry.clone(), now, options);
@@ -117,54 +108,75 @@ impl Bench {
     }
 
     /// Ends an analysis per key and mechanism at a moment.
-    async fn decide(&self, analyses: std::ops::Range<u32>, mechanisms: &[&str], at: Time) {
+    pub(crate) async fn decide(
+        &self,
+        analyses: std::ops::Range<u32>,
+        mechanisms: &[&str],
+        at: Time,
+    ) {
         let mut looks = Vec::new();
         for n in analyses {
             let id = format!("a{n}");
-            let new = NewAnalysis {
-                id: id.clone(),
-                idempotency_key: None,
-                service: "shop".to_owned(),
-                started: at,
-                order: "{}".to_owned(),
-                rules_name: "shop".to_owned(),
-                rules_text: String::new(),
-                calibration: None,
-                past: None,
-            };
-            self.store.create(new).await.expect("creates");
+            self.store.create(new(&id, at)).await.expect("creates");
             let deliveries = mechanisms.iter().map(|mechanism| NewDelivery {
                 key: format!("{id}.{mechanism}"),
                 mechanism: (*mechanism).to_owned(),
+                action: "rollback".to_owned(),
                 body: "{}".to_owned(),
             });
-            looks.push(Look {
-                analysis: id.clone(),
-                look: 1,
-                observation: Observation { at, signals: vec![], canary_gap: None },
-                carry: Carry::default(),
-                report: "{}".to_owned(),
-                verdict: "rollback".to_owned(),
-                decision: Some(Decision { at, advance_to: None, deliveries: deliveries.collect() }),
-            });
+            let deliveries = deliveries.collect();
+            let decision = Some(Decision { at, advance_to: None, deliveries });
+            looks.push(look(&id, 1, at, decision));
         }
         self.store.commit(looks).await.expect("commits");
         self.wake.notify_one();
     }
 
-    async fn next(&mut self) -> (String, Outcome, String) {
+    pub(crate) async fn next(&mut self) -> (String, Outcome, String) {
         let next = tokio::time::timeout(PATIENCE, self.recorded.recv()).await;
         next.expect("in time").expect("the outbox lives")
     }
 
-    async fn finish(mut self) {
+    pub(crate) async fn finish(mut self) {
         self.stop.cancel();
         let worker = self.worker.take().expect("was started");
         tokio::time::timeout(PATIENCE, worker).await.expect("in time").expect("no panic");
     }
 }
 
-fn quick() -> WorkerOptions {
+pub(crate) fn new(id: &str, started: Time) -> NewAnalysis {
+    NewAnalysis {
+        id: id.to_owned(),
+        idempotency_key: None,
+        service: "shop".to_owned(),
+        started,
+        order: "{}".to_owned(),
+        rules_name: "shop".to_owned(),
+        rules_text: String::new(),
+        calibration: None,
+        past: None,
+    }
+}
+
+pub(crate) fn look(id: &str, number: u64, at: Time, decision: Option<Decision>) -> Look {
+    Look {
+        analysis: id.to_owned(),
+        look: number,
+        observation: Observation { at, signals: vec![], canary_gap: None },
+        carry: Carry::default(),
+        report: "{}".to_owned(),
+        verdict: "rollback".to_owned(),
+        decision,
+    }
+}
+
+/// How many deliveries are in a state.
+pub(crate) async fn tallied(store: &SqliteStore, state: DeliveryState) -> u64 {
+    let tallies = store.tally().await.expect("counts");
+    tallies.iter().filter_map(|tally| tally.by_state.get(&state)).sum()
+}
+
+pub(crate) fn quick() -> WorkerOptions {
     let schedule = Schedule { base: Duration::from_millis(5), ..Schedule::default() };
     let outbox_wait = Duration::from_millis(5);
     WorkerOptions { schedule, outbox_wait, ..WorkerOptions::default() }
@@ -252,7 +264,7 @@ async fn after_the_last_retry_a_delivery_is_dead() {
     clock.fetch_add(24 * 3600 * 1000, Ordering::SeqCst);
     bench.wake.notify_one();
     assert_eq!(bench.next().await.1, Outcome::Dead);
-    assert_eq!(bench.store.delivery_counts().await.expect("counts").dead, 1);
+    assert_eq!(tallied(&bench.store, DeliveryState::Dead).await, 1);
     bench.finish().await;
 }
 
@@ -282,7 +294,7 @@ async fn a_store_that_is_gone_does_not_hold_up_the_stop_and_the_row_stays() {
     began.recv().await.expect("under way");
     let store = bench.store.clone();
     bench.finish().await;
-    assert_eq!(store.delivery_counts().await.expect("counts").pending, 1);
+    assert_eq!(tallied(&store, DeliveryState::Pending).await, 1);
 
     let mut next = Bench { store: store.clone(), ..Bench::new().await };
     next.tapped = Arc::new(Tapped {
@@ -402,7 +414,7 @@ async fn a_stop_finishes_what_is_under_way_and_begins_nothing() {
     gate.leave.add_permits(10);
     let store = bench.store.clone();
     bench.finish().await;
-    let pending = store.delivery_counts().await.expect("counts").pending;
+    let pending = tallied(&store, DeliveryState::Pending).await;
     assert_eq!(pending as usize, 10 - concurrency);
 }
 

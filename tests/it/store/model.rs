@@ -16,13 +16,14 @@ use rollgate::{
         sample::Labels,
     },
     store::{
-        AttemptRecord, Created, Decision, DeliveryCounts, DeliveryState, Filter, Look, NewAnalysis,
-        PAGE_MAX, Store, StoreError, StoredAnalysis, StoredDelivery, StoredState,
-        sqlite::SqliteStore,
+        ATTEMPTS_KEPT, AttemptRecord, Created, Decision, Deed, DeliveryFilter, DeliveryState,
+        DeliveryTally, Filter, Intervention, Look, NewAnalysis, NewDelivery, Override, PAGE_MAX,
+        Resent, Signed, Store, StoreError, StoredAnalysis, StoredAttempt, StoredDelivery,
+        StoredState, sqlite::SqliteStore,
     },
 };
 
-use super::{advanced, decided, folder, look, new, open};
+use super::{advanced, ann, attempt, decided, folder, look, new, open};
 
 /// What a store is, in the slowest and most obvious way.
 #[derive(Default)]
@@ -32,6 +33,10 @@ struct Model {
     journal: BTreeMap<String, Vec<(u64, Observation)>>,
     carry: BTreeMap<String, Carry>,
     deliveries: Vec<StoredDelivery>,
+    /// The step that was gone to last.
+    steps: BTreeMap<String, usize>,
+    attempts: BTreeMap<String, Vec<StoredAttempt>>,
+    interventions: BTreeMap<String, Vec<Intervention>>,
 }
 
 impl Model {
@@ -76,45 +81,166 @@ impl Model {
             self.journal.entry(id.clone()).or_default().push((look.look, look.observation));
             self.carry.insert(id.clone(), look.carry);
             let Some(decision) = look.decision else { continue };
+            self.steps.extend(decision.advance_to.map(|step| (id.clone(), step)));
             if decision.is_final() {
                 analysis.state = StoredState::Finished;
                 analysis.verdict = Some(look.verdict);
                 analysis.ended = Some(decision.at);
             }
-            take_back(&mut self.deliveries, &id);
-            self.deliveries.extend(decision.deliveries.into_iter().map(|new| StoredDelivery {
-                analysis: id.clone(),
-                new,
-                state: DeliveryState::Pending,
-                attempts: 0,
-                created: decision.at,
-                next_due: decision.at,
-                last_answer: None,
-            }));
+            self.tell(&id, decision.at, decision.deliveries);
         }
     }
 
-    fn cancel(&mut self, id: &str, note: &str, at: Time) -> bool {
+    fn tell(&mut self, id: &str, at: Time, deliveries: Vec<NewDelivery>) {
+        take_back(&mut self.deliveries, id, "a later decision stands");
+        let service = self.analyses[id].new.service.clone();
+        self.deliveries.extend(deliveries.into_iter().map(|new| StoredDelivery {
+            analysis: id.to_owned(),
+            service: service.clone(),
+            new,
+            state: DeliveryState::Pending,
+            attempts: 0,
+            created: at,
+            tried_since: at,
+            tries: 0,
+            next_due: at,
+            last_attempt: None,
+            delivered: None,
+            last_answer: None,
+        }));
+    }
+
+    fn cancel(&mut self, id: &str, note: &str, by: &Signed) -> bool {
         match self.analyses.get_mut(id) {
             Some(analysis) if analysis.state == StoredState::Running => {
-                take_back(&mut self.deliveries, id);
+                take_back(&mut self.deliveries, id, "the analysis was cancelled");
                 analysis.state = StoredState::Cancelled;
                 analysis.cancel_note = Some(note.to_owned());
-                analysis.ended = Some(at);
+                analysis.ended = Some(by.at);
+                self.stepped_in(id, by, Deed::Cancel);
                 true
             }
             _ => false,
         }
     }
 
-    fn record_attempt(&mut self, key: &str, attempt: AttemptRecord) {
-        let row = self.deliveries.iter_mut().find(|row| row.new.key == key).expect("known");
-        if row.state == DeliveryState::Pending {
-            row.state = attempt.state;
-            row.attempts += 1;
-            row.next_due = attempt.next_due;
-            row.last_answer = Some(attempt.answer);
+    fn override_verdict(&mut self, order: Override) -> bool {
+        match self.analyses.get_mut(&order.analysis) {
+            Some(analysis) if analysis.state == StoredState::Running => {
+                analysis.state = StoredState::Finished;
+                analysis.verdict = Some(order.verdict.clone());
+                analysis.report = Some(order.report);
+                analysis.ended = Some(order.by.at);
+                let id = order.analysis;
+                self.newest_verdict.insert(id.clone(), order.verdict.clone());
+                self.tell(&id, order.by.at, order.deliveries);
+                self.stepped_in(&id, &order.by, Deed::Override { verdict: order.verdict });
+                true
+            }
+            _ => false,
         }
+    }
+
+    fn stepped_in(&mut self, id: &str, by: &Signed, deed: Deed) {
+        let all = self.interventions.entry(id.to_owned()).or_default();
+        all.push(Intervention { by: by.clone(), deed });
+    }
+
+    fn record_attempt(&mut self, attempt: AttemptRecord) {
+        let mut rows = self.deliveries.iter_mut();
+        let row = rows.find(|row| row.new.key == attempt.key).expect("known");
+        let (pending, delivered) = (DeliveryState::Pending, DeliveryState::Delivered);
+        if row.state != pending && row.state != DeliveryState::TakenBack {
+            return;
+        }
+        row.next_due = attempt.next_due;
+        // One that was taken back on its way is delivered when it arrived after all, and else stays.
+        if row.state == pending || attempt.state == delivered {
+            row.state = attempt.state;
+            row.last_answer = Some(attempt.answer.clone());
+        }
+        if attempt.state == DeliveryState::Nothing {
+            return;
+        }
+        row.attempts += 1;
+        row.tries += 1;
+        row.last_attempt = Some(attempt.began);
+        if attempt.state == delivered {
+            row.delivered = Some(Time(attempt.began.0 + attempt.took_ms as i64));
+        }
+        let kept = self.attempts.entry(attempt.key).or_default();
+        kept.push(StoredAttempt {
+            number: row.attempts,
+            began: attempt.began,
+            took_ms: attempt.took_ms,
+            outcome: attempt.state,
+            answer: attempt.answer,
+        });
+        if kept.len() > ATTEMPTS_KEPT as usize {
+            kept.remove(0);
+        }
+    }
+
+    fn resend(&mut self, key: &str, by: &Signed) -> Resent {
+        let Some(place) = self.deliveries.iter().position(|row| row.new.key == key) else {
+            return Resent::Unknown;
+        };
+        let row = &self.deliveries[place];
+        let analysis = &self.analyses[&row.analysis];
+        let is_advance = row.new.action == "advance";
+        match analysis.state {
+            StoredState::Cancelled => {
+                return Resent::Superseded("the analysis was cancelled".to_owned());
+            }
+            StoredState::Finished if is_advance => {
+                let verdict = analysis.verdict.as_deref().expect("it is over");
+                return Resent::Superseded(format!("the verdict {verdict} stands"));
+            }
+            StoredState::Running if self.gone_beyond(row) => {
+                return Resent::Superseded("a later step was gone to".to_owned());
+            }
+            StoredState::Running | StoredState::Finished => {}
+        }
+        let row = &mut self.deliveries[place];
+        (row.state, row.tries) = (DeliveryState::Pending, 0);
+        (row.next_due, row.tried_since) = (by.at, by.at);
+        let id = row.analysis.clone();
+        self.stepped_in(&id, by, Deed::Resend { delivery: key.to_owned() });
+        Resent::Again
+    }
+
+    fn gone_beyond(&self, row: &StoredDelivery) -> bool {
+        let step = self.steps.get(&row.analysis).copied().unwrap_or(0);
+        !row.new.key.contains(&format!(".step{step}."))
+    }
+
+    fn list_deliveries(&self, filter: &DeliveryFilter) -> Vec<StoredDelivery> {
+        let wanted = |row: &&StoredDelivery| {
+            filter.state.is_none_or(|state| row.state == state)
+                && filter.mechanism.as_ref().is_none_or(|name| row.new.mechanism == *name)
+                && filter.analysis.as_ref().is_none_or(|id| row.analysis == *id)
+        };
+        let bare = |row: &StoredDelivery| {
+            let mut row = row.clone();
+            row.new.body.clear();
+            row
+        };
+        self.deliveries.iter().rev().filter(wanted).map(bare).collect()
+    }
+
+    fn tally(&self) -> Vec<DeliveryTally> {
+        let mut tallies: BTreeMap<String, DeliveryTally> = BTreeMap::new();
+        for row in &self.deliveries {
+            let mechanism = row.new.mechanism.clone();
+            let tally = tallies.entry(mechanism.clone()).or_default();
+            tally.mechanism = mechanism;
+            *tally.by_state.entry(row.state).or_default() += 1;
+            if row.state == DeliveryState::Pending {
+                let oldest = tally.oldest_pending.unwrap_or(row.created);
+                tally.oldest_pending = Some(oldest.min(row.created));
+            }
+        }
+        tallies.into_values().collect()
     }
 
     fn due(&self, now: Time, limit: usize) -> Vec<StoredDelivery> {
@@ -151,6 +277,10 @@ impl Model {
             self.journal.remove(id);
             self.carry.remove(id);
             self.newest_verdict.remove(id);
+            self.interventions.remove(id);
+            for row in self.deliveries.iter().filter(|row| row.analysis == *id) {
+                self.attempts.remove(&row.new.key);
+            }
             self.deliveries.retain(|row| row.analysis != *id);
         }
         old.len() as u64
@@ -273,11 +403,11 @@ impl Random {
 }
 
 /// Ends what is pending of an analysis.
-fn take_back(deliveries: &mut [StoredDelivery], id: &str) {
+fn take_back(deliveries: &mut [StoredDelivery], id: &str, why: &str) {
     for row in deliveries {
         if row.analysis == id && row.state == DeliveryState::Pending {
-            row.state = DeliveryState::Dead;
-            row.last_answer = Some("taken back: a later decision stands".to_owned());
+            row.state = DeliveryState::TakenBack;
+            row.last_answer = Some(format!("taken back: {why}"));
         }
     }
 }
@@ -286,7 +416,7 @@ fn take_back(deliveries: &mut [StoredDelivery], id: &str) {
 async fn operate(random: &mut Random, store: &SqliteStore, model: &mut Model, step: i64) {
     let ids: Vec<String> = model.analyses.keys().cloned().collect();
     let some_id = ids.choose(&mut random.0).cloned().unwrap_or_else(|| "none".to_owned());
-    match random.0.random_range(0..20) {
+    match random.0.random_range(0..22) {
         0..=2 => {
             let key = random.0.random_bool(0.3).then(|| format!("key {}", step % 7));
             let service = if random.0.random() { "shop" } else { "cart" }.to_owned();
@@ -318,23 +448,51 @@ async fn operate(random: &mut Random, store: &SqliteStore, model: &mut Model, st
             }
         }
         13 => {
-            let cancelled = store.cancel(&some_id, "{}", Time(step)).await.expect("cancels");
-            assert_eq!(cancelled, model.cancel(&some_id, "{}", Time(step)));
+            let cancelled = store.cancel(&some_id, "{}", &ann(step)).await.expect("cancels");
+            assert_eq!(cancelled, model.cancel(&some_id, "{}", &ann(step)));
+        }
+        20 => {
+            let verdict = decided(&some_id, 1, step, &["b", "a"]).decision.expect("decides");
+            let order = Override {
+                analysis: some_id,
+                verdict: if random.0.random() { "promote" } else { "rollback" }.to_owned(),
+                by: ann(step),
+                report: format!("{{\"overridden\":{step}}}"),
+                deliveries: verdict.deliveries,
+            };
+            let stands = store.override_verdict(order.clone()).await.expect("overrides");
+            assert_eq!(stands, model.override_verdict(order));
+        }
+        21 => {
+            let keys: Vec<String> =
+                model.deliveries.iter().map(|row| row.new.key.clone()).collect();
+            let key = keys.choose(&mut random.0).map_or("nobody", |key| key);
+            let resent = store.resend(key, &ann(step)).await.expect("sends again");
+            assert_eq!(resent, model.resend(key, &ann(step)), "{key}");
         }
         14..=16 => {
             let keys: Vec<String> =
                 model.deliveries.iter().map(|row| row.new.key.clone()).collect();
-            let Some(key) = keys.choose(&mut random.0) else { return };
-            let state = match random.0.random_range(0..5) {
-                0 => DeliveryState::Delivered,
-                1 => DeliveryState::Dead,
-                2 => DeliveryState::Refused,
-                _ => DeliveryState::Pending,
-            };
-            let next_due = Time(step + random.0.random_range(0..50));
-            let attempt = AttemptRecord { state, next_due, answer: format!("answer {step}") };
-            store.record_attempt(key, attempt.clone()).await.expect("records");
-            model.record_attempt(key, attempt);
+            // The same delivery again and again, so that more attempts are made than are kept.
+            let often = if step % 3 == 0 { keys.first() } else { keys.choose(&mut random.0) };
+            let Some(key) = often else { return };
+            let mut attempts = Vec::new();
+            for nth in 0..random.0.random_range(1..4) {
+                let state = match random.0.random_range(0..8) {
+                    0 => DeliveryState::Delivered,
+                    1 => DeliveryState::Dead,
+                    2 => DeliveryState::Refused,
+                    3 => DeliveryState::Nothing,
+                    _ => DeliveryState::Pending,
+                };
+                let next_due = Time(step + random.0.random_range(0..50));
+                let answer = format!("answer {step} {nth}");
+                let key = if nth == 0 { key } else { keys.last().expect("one at least") };
+                attempts.push(attempt(key, state, next_due, &answer));
+            }
+            let unknown = store.record_attempts(&attempts).await.expect("records");
+            assert_eq!(unknown, [""; 0]);
+            attempts.into_iter().for_each(|attempt| model.record_attempt(attempt));
         }
         17 => {
             let older_than = Time(step - 150);
@@ -376,6 +534,8 @@ async fn agree(store: &SqliteStore, model: &Model, now: Time) {
         let rows: Vec<_> =
             model.deliveries.iter().filter(|row| row.analysis == *id).cloned().collect();
         assert_eq!(store.deliveries(id).await.expect("reads"), rows);
+        let interventions = model.interventions.get(id).cloned().unwrap_or_default();
+        assert_eq!(store.interventions(id).await.expect("reads"), interventions);
     }
     for limit in [1, 4, PAGE_MAX] {
         let due = store.due(now, limit).await.expect("reads");
@@ -386,9 +546,37 @@ async fn agree(store: &SqliteStore, model: &Model, now: Time) {
         store.next_due().await.expect("reads"),
         pending.clone().map(|row| row.next_due).min()
     );
-    let dead = model.deliveries.iter().filter(|row| row.state == DeliveryState::Dead);
-    let counts = DeliveryCounts { pending: pending.count() as u64, dead: dead.count() as u64 };
-    assert_eq!(store.delivery_counts().await.expect("counts"), counts);
+    assert_eq!(store.tally().await.expect("counts"), model.tally());
+    for row in &model.deliveries {
+        let key = &row.new.key;
+        assert_eq!(store.delivery(key).await.expect("reads").as_ref(), Some(row));
+        let attempts = model.attempts.get(key).cloned().unwrap_or_default();
+        assert_eq!(store.attempts(key).await.expect("reads"), attempts);
+    }
+    let some = model.deliveries.first().map(|row| row.analysis.clone());
+    for filter in [
+        DeliveryFilter::default(),
+        DeliveryFilter { state: Some(DeliveryState::Pending), ..DeliveryFilter::default() },
+        DeliveryFilter { mechanism: Some("b".to_owned()), ..DeliveryFilter::default() },
+        DeliveryFilter {
+            state: Some(DeliveryState::TakenBack),
+            mechanism: Some("a".to_owned()),
+            analysis: some,
+            ..DeliveryFilter::default()
+        },
+    ] {
+        let (mut rows, mut after) = (Vec::new(), None);
+        loop {
+            let filter = DeliveryFilter { after, limit: 7, ..filter.clone() };
+            let page = store.list_deliveries(filter).await.expect("lists");
+            rows.extend(page.rows);
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(rows, model.list_deliveries(&filter));
+    }
 }
 
 #[tokio::test]
