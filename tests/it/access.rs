@@ -321,7 +321,8 @@ const METHODS: [(&str, &str); 6] = [
 /// Methods and patterns of a source: those that it hands to the router, and those that it describes.
 fn routes_of(text: &str) -> Vec<(&'static str, String)> {
     let mut found = Vec::new();
-    for piece in text.split(".route(").skip(1) {
+    let named = |piece: &&str| piece.trim_start().starts_with('"');
+    for piece in text.split(".route(").skip(1).filter(named) {
         let mut quoted = piece.splitn(3, '"').skip(1);
         let (pattern, rest) = (quoted.next().unwrap(), quoted.next().unwrap());
         // Up to the end of the call, as far as it goes.
