@@ -48,6 +48,7 @@ const BEARER: &str = "bearer";
         (name = "integrations", description = "Controllers that ask"),
         (name = "services", description = "Services between releases"),
         (name = "controllers", description = "Deploy controllers that ask in their own way"),
+        (name = "access", description = "Who asks, and what the asker may do"),
         (name = "rules", description = "Rule files in use"),
         (name = "probes", description = "What machines ask about us"),
         (name = "page", description = "The page for people"),
@@ -134,7 +135,7 @@ fn add_common(operation: &mut Operation) {
     let common = [
         (400, "The path, the query or a header cannot be read"),
         (401, "No token, or none that is known"),
-        (403, "The token's scope does not reach so far"),
+        (403, "The token's scope does not reach so far, or a foreign page asks"),
         (500, "A defect of rollgate"),
         (503, "Not now: starting, stopping, or the store does not answer"),
     ];

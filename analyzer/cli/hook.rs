@@ -42,13 +42,14 @@ pub fn main(args: HookArgs) -> anyhow::Result<u8> {
         describe(&args.config, &options, &mut io::stdout().lock())?;
         return Ok(PROMOTE);
     }
+    let scheme = scheme(&options);
     super::runtime()?.block_on(async {
         let opened = Hook::open(options, keys, system_clock()).await;
         let hook = opened.map_err(|error| match error {
-            HookError::Memory(_) => UsageError(error.to_string()).into(),
+            HookError::Memory(_) | HookError::Tls(_) => UsageError(error.to_string()).into(),
             HookError::Listen { .. } => anyhow::Error::from(error),
         })?;
-        println!("rollgate hook listens on http://{}/hook", hook.addr);
+        println!("rollgate hook listens on {scheme}://{}/hook", hook.addr);
         let stop = CancellationToken::new();
         let serving = tokio::spawn(hook.serve(stop.clone()));
         until_stopped().await?;
@@ -67,11 +68,16 @@ async fn until_stopped() -> io::Result<()> {
     }
 }
 
+fn scheme(options: &HookOptions) -> &'static str {
+    if options.tls.is_some() { "https" } else { "http" }
+}
+
 /// What a hook does, for people.
 fn describe(path: &Path, options: &HookOptions, out: &mut impl Write) -> io::Result<()> {
     let HookOptions { listen, service, memory, commands, check, setting, .. } = options;
     let service = service.as_deref().unwrap_or("any service");
-    writeln!(out, "{}  good: a hook for {service} on http://{listen}/hook\n", path.display())?;
+    let at = format!("{}://{listen}/hook", scheme(options));
+    writeln!(out, "{}  good: a hook for {service} on {at}\n", path.display())?;
     let actions =
         [DeployAction::Rollback, DeployAction::Promote, DeployAction::Advance, DeployAction::Hold];
     for action in actions {

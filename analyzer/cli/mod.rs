@@ -35,6 +35,7 @@ pub mod schema;
 pub mod serve;
 pub mod simulate;
 pub mod test;
+pub mod token;
 
 /// All is well, or promote.
 pub const PROMOTE: u8 = 0;
@@ -79,6 +80,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Run one command a decision on a host without an API.
     Hook(hook::HookArgs),
+    /// Make a token that lets somebody ask the service.
+    Token(token::TokenArgs),
     /// Judge one release from a CI job and exit with the verdict.
     Run(run::RunArgs),
     /// Judge a recording again.
@@ -144,6 +147,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::main(args),
         Command::Serve(args) => serve::main(args),
         Command::Hook(args) => hook::main(args),
+        Command::Token(args) => token::main(&args),
         Command::Run(args) => run::main(&args),
         Command::Replay(args) => replay::main(&args),
         Command::Explain(args) => explain::main(&args),

@@ -13,7 +13,9 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    ConfigError, Secrets, file_text, malformed,
+    ConfigError, Secrets,
+    access::ListenerTls,
+    file_text, malformed,
     reading::{Place, Reading},
     watch::duration,
 };
@@ -42,6 +44,8 @@ const WORDS_MAX: usize = 64;
 struct File {
     #[serde(default = "default_listen")]
     listen: String,
+    #[serde(default)]
+    tls: Option<ListenerTls>,
     secrets: Vec<Place>,
     #[serde(default)]
     service: Option<String>,
@@ -97,7 +101,7 @@ pub fn read(
     let name = path.display().to_string();
     let text = file_text(path)?;
     let file: File = serde_saphyr::from_str(&text).map_err(|error| {
-        malformed(&name, &error, "keys are listen, secrets, service, memory, directory, environment, \
+        malformed(&name, &error, "keys are listen, tls, secrets, service, memory, directory, environment, \
                                   timeout, wait, tries, interrupted, check, on; the README shows each")
     })?;
     let base = path.parent().unwrap_or(Path::new("."));
@@ -153,6 +157,7 @@ impl Reading<'_> {
         let check = self.command("check", file.check);
         let options = HookOptions {
             listen: listen?,
+            tls: self.listener_tls(file.tls),
             secrets,
             service: file.service,
             memory: self.base.join(file.memory),

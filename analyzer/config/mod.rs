@@ -13,10 +13,13 @@ use std::{
 use serde::Deserialize;
 
 use crate::{
+    api::{access::policy::Policy, tls::TlsFiles},
     kubernetes::ClusterOptions,
+    outward::tls::TlsOptions,
     source::prometheus::{PrometheusLimits, PrometheusOptions},
 };
 
+pub mod access;
 mod cluster_mechanisms;
 mod clusters;
 pub mod discovery;
@@ -24,24 +27,36 @@ pub mod hook;
 pub mod mechanisms;
 mod reading;
 pub mod services;
+pub mod targets;
 pub mod template;
 pub mod watch;
 
 use discovery::DiscoveryOptions;
 use mechanisms::MechanismOptions;
-use reading::{Place, Reading};
+use reading::{Place, Reading, Tls};
 use services::KnownService;
+use targets::TargetOptions;
 use template::NAMES;
 use watch::WatchOptions;
 
 /// Largest configuration file.
 const CONFIG_BYTES_MAX: u64 = 256 * 1024;
 
+/// What lets others reach us.
+const TOKENS_HINT: &str = "tokens under `access.tokens`; hint: `rollgate token --name ci --scope \
+                           control` makes one and prints its line";
+
 /// What a service is configured to do.
 #[derive(Debug)]
 pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// Who may ask what.
+    pub access: Policy,
+    /// By which certificate we answer; plain HTTP without.
+    pub tls: Option<TlsFiles>,
+    /// How targets are asked.
+    pub targets: TargetOptions,
     /// The SQLite file.
     pub store: PathBuf,
     /// Where rule files are.
@@ -53,13 +68,22 @@ pub struct Config {
     /// Kubernetes API servers by name.
     pub clusters: BTreeMap<String, ClusterOptions>,
     /// Metrics servers by name.
-    pub prometheus: BTreeMap<String, PrometheusOptions>,
+    pub prometheus: BTreeMap<String, MetricsServer>,
     /// Where targets are found, by name.
     pub discovery: BTreeMap<String, DiscoveryOptions>,
     /// What is known of services, by name.
     pub services: BTreeMap<String, KnownService>,
     /// Services that are watched between releases.
     pub watch: Vec<WatchOptions>,
+}
+
+/// One metrics server.
+#[derive(Debug)]
+pub struct MetricsServer {
+    /// What is asked, and how.
+    pub options: PrometheusOptions,
+    /// Trust and identity.
+    pub tls: TlsOptions,
 }
 
 /// Why a configuration was refused.
@@ -100,9 +124,15 @@ pub enum ConfigError {
 struct File {
     #[serde(default = "default_listen")]
     listen: String,
-    /// Answering beyond loopback needs this word, since requests carry no credentials.
+    /// What once let requests without credentials in from anywhere.
     #[serde(default)]
-    allow_remote: bool,
+    allow_remote: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    access: access::Access,
+    #[serde(default)]
+    tls: Option<access::ListenerTls>,
+    #[serde(default)]
+    targets: targets::Targets,
     #[serde(default = "default_store")]
     store: PathBuf,
     #[serde(default = "default_rules")]
@@ -131,6 +161,8 @@ struct Server {
     headers: BTreeMap<String, Place>,
     #[serde(default)]
     timeout: Option<String>,
+    #[serde(default)]
+    tls: Option<Tls>,
 }
 
 fn default_listen() -> String {
@@ -202,8 +234,8 @@ pub fn read_at_rest(
 }
 
 /// The keys, for who wrote another one.
-const KEYS: &str = "keys are listen, allow_remote, store, rules, timeout, mechanisms, clusters, prometheus, services, \
-                    watch; the README shows each";
+const KEYS: &str = "keys are listen, access, tls, store, rules, timeout, mechanisms, clusters, \
+                    discovery, prometheus, services, targets, watch; the README shows each";
 
 /// What a file is refused with that is not of the shape of a configuration.
 fn malformed(path: &str, error: &serde_saphyr::Error, hint: &str) -> ConfigError {
@@ -231,17 +263,27 @@ fn file_text(path: &Path) -> Result<String, ConfigError> {
 
 impl Reading<'_> {
     fn config(&mut self, file: File) -> Option<Config> {
-        let listen = self.listen(&file.listen, file.allow_remote);
+        if file.allow_remote.is_some() {
+            self.fault(format!(
+                "allow_remote is no more: a listener beyond loopback needs {TOKENS_HINT}"
+            ));
+        }
+        let access = self.access(file.access);
+        let listen = self.listen(&file.listen, &access);
+        let tls = self.listener_tls(file.tls);
+        let targets = self.targets(file.targets);
         let timeout = self.duration("timeout", file.timeout.as_deref());
         let clusters = self.clusters(file.clusters);
         let mechanisms = self.mechanisms(file.mechanisms, &clusters);
         let mut prometheus = BTreeMap::new();
-        for (name, Server { url, headers, timeout }) in file.prometheus {
+        for (name, Server { url, headers, timeout, tls }) in file.prometheus {
             let at = format!("prometheus.{name}");
             let headers = self.headers(&at, &headers);
             let timeout = self.duration(&format!("{at}.timeout"), timeout.as_deref());
             let limits = PrometheusLimits::default();
-            prometheus.insert(name, PrometheusOptions { url, headers, timeout, limits });
+            let tls = self.tls(&format!("{at}.tls"), tls.as_ref());
+            let options = PrometheusOptions { url, headers, timeout, limits };
+            prometheus.insert(name, MetricsServer { options, tls });
         }
         let store = self.base.join(file.store);
         let rules = self.base.join(file.rules);
@@ -262,6 +304,9 @@ impl Reading<'_> {
         let watch = watch::read(file.watch, &discovery, &mut self.faults);
         Some(Config {
             listen: listen?,
+            access,
+            tls,
+            targets,
             store,
             rules,
             timeout,
@@ -274,20 +319,25 @@ impl Reading<'_> {
         })
     }
 
-    fn listen(&mut self, text: &str, allow_remote: bool) -> Option<SocketAddr> {
+    fn listen(&mut self, text: &str, access: &Policy) -> Option<SocketAddr> {
         let Ok(addr) = text.parse::<SocketAddr>() else {
             self.faults
                 .push(format!("listen is {text:?}, expected an address such as 127.0.0.1:8750"));
             return None;
         };
-        if !addr.ip().is_loopback() && !allow_remote {
+        if !is_loopback(addr) && access.tokens.is_empty() {
             self.faults.push(format!(
-                "listen is {addr}, which others can reach, and requests carry no credentials; \
-                 set `allow_remote: true` when a proxy in front checks them"
+                "listen is {addr}, which others can reach; expected a loopback address, or \
+                 {TOKENS_HINT}"
             ));
         }
         Some(addr)
     }
+}
+
+/// Whether only this machine can reach an address.
+pub fn is_loopback(addr: SocketAddr) -> bool {
+    addr.ip().to_canonical().is_loopback()
 }
 
 #[cfg(test)]
@@ -322,8 +372,19 @@ mod tests {
             Ok("127.0.0.1:0"),
         );
         check("lisen: x", Err(&["lisen", "line 1"]));
-        check("listen: 0.0.0.0:80", Err(&["allow_remote"]));
-        check("{ listen: '0.0.0.0:80', allow_remote: true }", Ok("0.0.0.0:80"));
+        let token = format!(
+            "access: {{ tokens: [ {{ name: a, scope: read, sha256: {} }} ] }}",
+            "ab".repeat(32)
+        );
+        for listen in ["0.0.0.0:80", "'[::]:80'", "10.0.0.1:80"] {
+            check(&format!("listen: {listen}"), Err(&["others can reach", "`rollgate token"]));
+            check(&format!("listen: {listen}\n{token}"), Ok(listen.trim_matches('\'')));
+        }
+        for listen in ["127.9.9.9:80", "'[::1]:80'"] {
+            check(&format!("listen: {listen}"), Ok(listen.trim_matches('\'')));
+        }
+        check("allow_remote: true", Err(&["allow_remote is no more", "access.tokens"]));
+        check("tls: { cert: a }", Err(&["key"]));
         check(
             "timeout: 1h\nlisten: nowhere\nmechanisms: { d: { webhook: { url: 'http://h/', secrets: [{ env: NONE }, {}] } } }",
             Err(&["timeout is", "listen is", "NONE is not set", "expected either"]),

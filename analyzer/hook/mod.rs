@@ -14,7 +14,10 @@ use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{self, ApiOptions},
+    api::{
+        self, ApiOptions,
+        tls::{Certificates, LOOK_EVERY, TlsFault, TlsFiles},
+    },
     deliver::{Clock, payload::DeployAction, sign::Keys},
     telemetry::{Telemetry, secret::Secret},
 };
@@ -45,6 +48,8 @@ pub type Argv = Vec<String>;
 pub struct HookOptions {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// By which certificate it is served; plain HTTP without.
+    pub tls: Option<TlsFiles>,
     /// Keys of the sender, any of which may have signed: several while one is replaced.
     pub secrets: Vec<Secret>,
     /// The only service whose events are taken; none takes those of all.
@@ -150,6 +155,9 @@ pub enum HookError {
         /// Why.
         source: io::Error,
     },
+    /// Certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsFault),
     /// What was remembered cannot be used.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -160,6 +168,7 @@ pub struct Hook {
     /// Where it listens.
     pub addr: SocketAddr,
     listener: TcpListener,
+    certificates: Option<Certificates>,
     options: HookOptions,
     keys: Keys,
     memory: Memory,
@@ -170,14 +179,15 @@ impl Hook {
     /// Listens and reads what is remembered. Nothing is run.
     ///
     /// # Errors
-    /// When the address or the memory cannot be had.
+    /// When the address, the certificates or the memory cannot be had.
     pub async fn open(options: HookOptions, keys: Keys, now: Clock) -> Result<Self, HookError> {
         let memory = Memory::open(&options.memory, now())?;
-        let listen = options.listen;
+        let certificates = options.tls.clone().map(|files| Certificates::open(files, LOOK_EVERY));
+        let (certificates, listen) = (certificates.transpose()?, options.listen);
         let fault = |source| HookError::Listen { listen, source };
         let listener = TcpListener::bind(listen).await.map_err(fault)?;
         let addr = listener.local_addr().map_err(fault)?;
-        Ok(Self { addr, listener, options, keys, memory, now })
+        Ok(Self { addr, listener, certificates, options, keys, memory, now })
     }
 
     /// Serves until `stop`; then takes nothing more, and ends with the command that runs.
@@ -185,13 +195,14 @@ impl Hook {
     /// # Errors
     /// When connections can no longer be accepted.
     pub async fn serve(self, stop: CancellationToken) -> io::Result<()> {
-        let Self { addr: _, listener, options, keys, memory, now } = self;
+        let Self { addr: _, listener, certificates, options, keys, memory, now } = self;
         let (asks, asked) = mpsc::channel(WAITING_MAX);
         let options = Arc::new(options);
         let router = receiver::router(options.clone(), keys, asks, now.clone());
         let runner = Runner::new(options, memory, asked, now);
         let runner = tokio::spawn(runner.run(stop.clone()));
-        let limits = ApiOptions { connections_max: CONNECTIONS_MAX, ..ApiOptions::default() };
+        let connections_max = CONNECTIONS_MAX;
+        let limits = ApiOptions { connections_max, certificates, ..ApiOptions::default() };
         let served = api::serve(listener, router, Telemetry::new(), limits, stop).await;
         if let Err(panic) = runner.await.map_err(tokio::task::JoinError::try_into_panic) {
             // A bug of ours: a hook that runs nothing must not look alive.

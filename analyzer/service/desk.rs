@@ -21,7 +21,7 @@ use super::{
     driver::{Message, Overruled, Running, chain, subject},
     known::{StoredOrder, completed},
     live::Board,
-    rule_files,
+    order_targets, rule_files,
     rule_reload::RuleAsker,
     rule_shelf::{RuleShelf, RuleVersion},
     stand_in::marks_of,
@@ -454,6 +454,7 @@ impl ServiceDesk {
         let case = Case::of(&fresh(new.clone()))
             .map_err(|error| DeskError::Refused(vec![format!("{error:#}")]))?;
         faults.extend(self.collector(&case).err().unwrap_or_default());
+        faults.extend(order_targets::forbidden(&self.client, &case.order).await);
         faults.extend(self.baseline_faults(&case));
         if faults.is_empty() { Ok((new, case)) } else { Err(DeskError::Refused(faults)) }
     }

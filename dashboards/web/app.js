@@ -1,5 +1,6 @@
 // The page: a list of analyses and one analysis live. It shows; the service decides.
 
+import { SignIn, askJson, follow, token, watchAccess } from "./access.js";
 import { byHand, deeds, Deliveries, deliveries, listen, VIEW as DELIVERIES } from "./deliveries.js";
 import { h, morph } from "./dom.js";
 import * as format from "./format.js";
@@ -18,6 +19,7 @@ const EVIDENCE_STYLES = ["one", "two", "three", "four", "five"];
 
 const main = document.getElementById("main");
 const link = document.getElementById("link");
+const asker = document.getElementById("asker");
 let current = { stop() {} };
 
 /** Says in the top bar whether what is shown is fresh. */
@@ -26,28 +28,15 @@ function connection(state, words) {
   if (link.textContent !== words) link.textContent = words;
 }
 
-/** Reads, or sends what is given. */
-async function fetchJson(path, sent) {
-  const headers = { accept: "application/json" };
-  const asked = { headers, cache: "no-store" };
-  if (sent) {
-    headers["content-type"] = "application/json";
-    Object.assign(asked, { method: "POST", body: JSON.stringify(sent) });
-  }
-  const answer = await fetch(path, asked);
-  const body = await answer.json();
-  if (!answer.ok) throw Object.assign(new Error(body.detail || answer.statusText), { status: answer.status });
-  return body;
-}
-
 function route() {
   current.stop();
   const id = /^#\/analyses\/([^/]+)$/.exec(location.hash);
   main.replaceChildren(h("p", { class: "quiet" }, "Loading"));
   connection("wait", "connecting");
-  if (id) current = new Analysis(decodeURIComponent(id[1]));
-  else if (location.hash === VIEW) current = new Rules({ fetchJson, connection, problem, show: morphMain });
-  else if (location.hash === DELIVERIES) current = new Deliveries({ main, fetchJson, connection, problem, show: morphMain });
+  if (SignIn.isNeeded) current = new SignIn({ place: asker, show: morphMain, connection, signedIn: route });
+  else if (id) current = new Analysis(decodeURIComponent(id[1]));
+  else if (location.hash === VIEW) current = new Rules({ fetchJson: askJson, connection, problem, show: morphMain });
+  else if (location.hash === DELIVERIES) current = new Deliveries({ main, fetchJson: askJson, connection, problem, show: morphMain });
   else current = new List();
   current.start();
   window.scrollTo(0, 0);
@@ -81,7 +70,7 @@ class List {
       let after = null;
       for (let page = 0; page < this.pages; page += 1) {
         const path = `/v1/analyses?limit=50${after ? `&after=${encodeURIComponent(after)}` : ""}`;
-        const found = await fetchJson(path);
+        const found = await askJson(path);
         lines.push(...found.analyses);
         after = found.next;
         if (!after) break;
@@ -91,6 +80,7 @@ class List {
       this.show(lines, after);
     } catch (error) {
       if (this.isOver) return;
+      if (error.status === 403) { forbidden(error); return; }
       connection("lost", "connection lost, trying again");
       if (!main.querySelector(".lines")) morphMain(problem("The list cannot be read", error));
     }
@@ -112,7 +102,7 @@ class List {
       morphMain(h("main", null, h("section", { class: "card hollow lines" },
         h("h1", null, "No analyses yet"),
         h("p", null, "An analysis begins when a controller or a pipeline orders one:"),
-        h("pre", { tabindex: "0" }, h("code", null, ORDER_EXAMPLE)),
+        h("pre", { tabindex: "0" }, h("code", null, orderExample())),
         h("p", null, "It appears here by itself."))));
       return;
     }
@@ -124,7 +114,7 @@ class List {
   }
 }
 
-const ORDER_EXAMPLE = `curl ${location.origin}/v1/analyses -H 'Content-Type: application/json' -d '{
+const orderExample = () => `curl ${location.origin}/v1/analyses -H 'Content-Type: application/json'${token() ? " \\\n  -H 'Authorization: Bearer TOKEN'" : ""} -d '{
   "service": "shop", "rules": "recommended",
   "canary":   {"version": "v2", "targets": ["http://10.0.0.7:8080"]},
   "baseline": {"version": "v1", "targets": ["http://10.0.0.1:8080"]}}'`;
@@ -157,6 +147,12 @@ function problem(title, error) {
     h("p", null, h("a", { href: "#/" }, "All analyses"))));
 }
 
+/** It is known who asks, or from where, and that may not be: trying again would change nothing. */
+function forbidden(error) {
+  connection("over", "not allowed");
+  morphMain(problem("This may not be asked", error));
+}
+
 function morphMain(wanted) {
   wanted.id = "main";
   wanted.setAttribute("tabindex", "-1");
@@ -173,7 +169,7 @@ class Analysis {
   start() {
     this.heardAt = Date.now();
     this.pulse = setInterval(() => this.checkLate(), 1000);
-    this.deaf = listen(main, fetchJson, () => this.load());
+    this.deaf = listen(main, askJson, () => this.load());
     this.load();
   }
 
@@ -182,7 +178,7 @@ class Analysis {
     clearTimeout(this.timer);
     clearInterval(this.pulse);
     this.deaf();
-    if (this.events) this.events.close();
+    if (this.events) this.events.abort();
   }
 
   again(wait) {
@@ -193,7 +189,7 @@ class Analysis {
   /** Reads everything anew, then follows while it runs. */
   async load() {
     try {
-      const [view, history] = await Promise.all([fetchJson(this.path), fetchJson(`${this.path}/history`)]);
+      const [view, history] = await Promise.all([askJson(this.path), askJson(`${this.path}/history`)]);
       if (this.isOver) return;
       this.view = view;
       this.history = history;
@@ -207,6 +203,7 @@ class Analysis {
         morphMain(problem("There is no such analysis", error));
         return;
       }
+      if (error.status === 403) { forbidden(error); return; }
       this.lost();
       if (!this.view) morphMain(problem("The analysis cannot be read", error));
       this.again(RETRY_MS);
@@ -214,17 +211,24 @@ class Analysis {
   }
 
   follow() {
-    if (this.events) this.events.close();
-    const events = new EventSource(`${this.path}/events`);
+    if (this.events) this.events.abort();
+    const events = new AbortController();
     this.events = events;
-    events.addEventListener("open", () => connection("live", "live"));
-    events.addEventListener("look", (event) => this.look(JSON.parse(event.data)));
-    events.addEventListener("verdict", () => { events.close(); this.load(); });
-    events.addEventListener("error", () => {
+    const ended = () => {
+      // Ended by us, or by the verdict that was heard.
+      if (events.signal.aborted) return;
       this.lost();
-      // A browser gives up after an error answer, and this page does not.
-      if (events.readyState === EventSource.CLOSED) this.again(RETRY_MS);
-    });
+      this.again(RETRY_MS);
+    };
+    follow(`${this.path}/events`, {
+      signal: events.signal,
+      opened: () => connection("live", "live"),
+      heard: (name, data) => {
+        if (events.signal.aborted) return;
+        if (name === "look") this.look(JSON.parse(data));
+        if (name === "verdict") { events.abort(); this.load(); }
+      },
+    }).then(ended, ended);
   }
 
   /** A stream that is open and silent looks like calm, and is not. */
@@ -264,7 +268,7 @@ class Analysis {
     if (!isDue && !(pending && Date.now() - (this.askedAt || 0) >= DELIVERIES_EVERY_MS)) return;
     this.askedAt = Date.now();
     try {
-      const { deliveries, interventions } = await fetchJson(this.path);
+      const { deliveries, interventions } = await askJson(this.path);
       if (this.isOver) return;
       Object.assign(this.view, { deliveries, interventions });
       this.show();
@@ -460,6 +464,7 @@ function facts(view) {
       h("dt", null, "Id"), h("dd", null, h("code", null, view.id))));
 }
 
-watchRules(document.getElementById("troubles"), fetchJson);
+watchAccess(asker, route);
+watchRules(document.getElementById("troubles"), askJson);
 window.addEventListener("hashchange", route);
 route();

@@ -27,7 +27,10 @@ const TABLE: &[(&str, &[&str])] = &[
     ("deliver", &["engine", "report", "telemetry", "outward", "kubernetes"]),
     ("api", &["engine", "signal", "report", "telemetry"]),
     ("hook", &["engine", "deliver", "telemetry", "api"]),
-    ("config", &["deliver", "source", "telemetry", "outward", "kubernetes", "hook"]),
+    (
+        "config",
+        &["engine", "api", "deliver", "source", "telemetry", "outward", "kubernetes", "hook"],
+    ),
     (
         "service",
         &[

@@ -1,6 +1,8 @@
 //! Every test of the product that needs more than one module, in one binary.
 #![allow(clippy::unwrap_used, reason = "a test that fails to set up should stop at once")]
 
+mod access;
+mod access_service;
 mod agreement;
 mod answers;
 mod api;
@@ -49,6 +51,7 @@ mod kubernetes_cluster;
 mod kubernetes_tls;
 mod language;
 mod lints;
+mod networks;
 mod page;
 mod past_world;
 mod peers;
@@ -75,4 +78,5 @@ mod source_targets;
 mod store;
 mod story;
 mod surfer;
+mod tls;
 mod wire;

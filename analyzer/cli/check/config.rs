@@ -143,7 +143,7 @@ pub fn read(path: &Path, name: &str, text: &str, secrets: Secrets) -> Result<Pic
         Some(_) | None => return Err(refused(faults)),
     };
     for (name, server) in &config.prometheus {
-        if !server.headers.is_empty() && is_plain_beyond_loopback(&server.url) {
+        if !server.options.headers.is_empty() && is_plain_beyond_loopback(&server.options.url) {
             let place = format!("prometheus.{name}.url");
             warnings.push(plain_http(place, &format!("prometheus {name}")));
         }
