@@ -32,6 +32,10 @@ const ADDRESS_BYTES_MAX: usize = 2048;
 const TARGETS_MAX: usize = 256;
 /// Mechanisms of one analysis.
 const MECHANISMS_MAX: usize = 16;
+/// Parameters of one order.
+const PARAMETERS_MAX: usize = 32;
+/// Bytes of a parameter's name.
+const PARAMETER_BYTES_MAX: usize = 64;
 /// Bytes of a canceller's words.
 const WORDS_BYTES_MAX: usize = 2000;
 /// The longest hold, in seconds: 30 days.
@@ -101,7 +105,7 @@ pub(super) async fn open(
 fn order_faults(order: &OpenAnalysis) -> Vec<String> {
     let mut faults = Vec::new();
     name_faults("service", &order.service, &mut faults);
-    name_faults("rules", &order.rules, &mut faults);
+    text_faults("rules", &order.rules, NAME_BYTES_MAX, &mut faults);
     if let Some(key) = &order.idempotency_key {
         name_faults("idempotency_key", key, &mut faults);
     }
@@ -119,12 +123,31 @@ fn order_faults(order: &OpenAnalysis) -> Vec<String> {
     for (index, mechanism) in order.mechanisms.iter().take(MECHANISMS_MAX).enumerate() {
         name_faults(&format!("mechanisms[{index}]"), mechanism, &mut faults);
     }
+    if order.parameters.len() > PARAMETERS_MAX {
+        let found = order.parameters.len();
+        faults.push(format!("parameters: {found} given, at most {PARAMETERS_MAX} allowed"));
+    }
+    for (name, value) in order.parameters.iter().take(PARAMETERS_MAX) {
+        if !is_parameter(name) {
+            let found: String = name.chars().take(60).collect();
+            faults.push(format!(
+                "parameters: {found:?} found, expected names of small letters, digits and _"
+            ));
+        } else {
+            name_faults(&format!("parameters.{name}"), value, &mut faults);
+        }
+    }
     if let Some(secs) = order.hold_secs
         && !(0.0..=HOLD_SECS_MAX).contains(&secs)
     {
         faults.push(format!("hold_secs: {secs} found, expected 0 to {HOLD_SECS_MAX}"));
     }
     faults
+}
+
+fn is_parameter(name: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    !name.is_empty() && name.len() <= PARAMETER_BYTES_MAX && name.chars().all(is_plain)
 }
 
 fn name_faults(field: &str, name: &str, faults: &mut Vec<String>) {
@@ -145,15 +168,11 @@ fn text_faults(field: &str, text: &str, bytes_max: usize, faults: &mut Vec<Strin
 
 fn arm_faults(arm: &str, order: &ArmOrder, faults: &mut Vec<String>) {
     text_faults(&format!("{arm}.version"), &order.version, NAME_BYTES_MAX, faults);
-    match (order.targets.is_empty(), &order.selector) {
-        (true, None) => faults.push(format!("{arm}: neither targets nor selector is given")),
-        (false, Some(_)) => {
+    if let Some(selector) = &order.selector {
+        text_faults(&format!("{arm}.selector"), selector, ADDRESS_BYTES_MAX, faults);
+        if !order.targets.is_empty() {
             faults.push(format!("{arm}: both targets and selector are given, expected one"));
         }
-        (true, Some(selector)) => {
-            text_faults(&format!("{arm}.selector"), selector, ADDRESS_BYTES_MAX, faults);
-        }
-        (false, None) => {}
     }
     if order.targets.len() > TARGETS_MAX {
         let found = order.targets.len();

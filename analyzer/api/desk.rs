@@ -2,7 +2,7 @@
 //!
 //! The API never sees the store or the drivers. Everything here is JSON-shaped and public.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -71,13 +71,16 @@ pub enum DeskError {
     Unavailable(String),
 }
 
-/// Body of `POST /v1/analyses`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+/// Body of `POST /v1/analyses`. What is left out is completed by what the configuration knows of the
+/// service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OpenAnalysis {
     /// The service being released.
     pub service: String,
-    /// Name of a rule file in the configured directory, without `.yaml`.
+    /// Name of a rule file in the configured directory, without `.yaml`; the service's own when
+    /// left out.
+    #[serde(default)]
     pub rules: String,
     /// The new version.
     pub canary: ArmOrder,
@@ -87,9 +90,12 @@ pub struct OpenAnalysis {
     /// Name of a configured Prometheus source; needed when arms are given by selector.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prometheus: Option<String>,
-    /// Names of configured mechanisms to be told the verdict.
+    /// Names of configured mechanisms to be told the verdict; the service's own when empty.
     #[serde(default)]
     pub mechanisms: Vec<String>,
+    /// What is filled into the texts that the configuration has for the service, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, String>,
     /// The client's key: the same key opens the same analysis once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
@@ -98,8 +104,9 @@ pub struct OpenAnalysis {
     pub hold_secs: Option<f64>,
 }
 
-/// One arm of an order: targets to scrape, or a selector for a metrics server.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+/// One arm of an order: targets to scrape, or a selector for a metrics server. With neither the
+/// configuration says where it is found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ArmOrder {
     /// Its version, for people and for the mechanism's checks.
@@ -111,6 +118,13 @@ pub struct ArmOrder {
     /// PromQL label matchers that choose its series: `job="shop",version="v2"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
+}
+
+impl ArmOrder {
+    /// Whether it says where its instances are.
+    pub fn is_placed(&self) -> bool {
+        !self.targets.is_empty() || self.selector.is_some()
+    }
 }
 
 /// Answer to an order.

@@ -240,6 +240,7 @@ async fn start_service(
         mechanisms: BTreeMap::from([(MECHANISM.to_owned(), webhook)]),
         prometheus: BTreeMap::new(),
         watch: Vec::new(),
+        services: BTreeMap::new(),
         client: Client::new().context("the http client cannot be set up")?,
         limits: SourceLimits::default(),
         timeout: Duration::from_secs(1),
@@ -254,17 +255,15 @@ async fn open(service: &Service, stage: &Stage) -> anyhow::Result<AnalysisView> 
     let arm = |version: &str, addr: std::net::SocketAddr| ArmOrder {
         version: version.to_owned(),
         targets: vec![format!("http://{addr}")],
-        selector: None,
+        ..ArmOrder::default()
     };
     let order = OpenAnalysis {
         service: "shop".to_owned(),
         rules: "demo".to_owned(),
         canary: arm("v2", stage.canary.addr),
         baseline: Some(arm("v1", stage.baseline.addr)),
-        prometheus: None,
         mechanisms: vec![MECHANISM.to_owned()],
-        idempotency_key: None,
-        hold_secs: None,
+        ..OpenAnalysis::default()
     };
     let client = reqwest::Client::builder().no_proxy().build()?;
     let url = format!("http://{}/v1/analyses", service.addr);

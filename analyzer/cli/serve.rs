@@ -57,6 +57,7 @@ async fn serve(config: Config) -> anyhow::Result<u8> {
         rules_dir: config.rules,
         mechanisms,
         prometheus,
+        services: config.services,
         client,
         limits: SourceLimits::default(),
         timeout: config.timeout,

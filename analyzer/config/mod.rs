@@ -16,10 +16,13 @@ use crate::source::prometheus::{PrometheusLimits, PrometheusOptions};
 
 pub mod mechanisms;
 mod reading;
+pub mod services;
+pub mod template;
 pub mod watch;
 
 use mechanisms::MechanismOptions;
 use reading::{Place, Reading};
+use services::KnownService;
 use watch::WatchOptions;
 
 /// Largest configuration file.
@@ -40,6 +43,8 @@ pub struct Config {
     pub mechanisms: BTreeMap<String, MechanismOptions>,
     /// Metrics servers by name.
     pub prometheus: BTreeMap<String, PrometheusOptions>,
+    /// What is known of services, by name.
+    pub services: BTreeMap<String, KnownService>,
     /// Services that are watched between releases.
     pub watch: Vec<WatchOptions>,
 }
@@ -94,6 +99,8 @@ struct File {
     #[serde(default)]
     prometheus: BTreeMap<String, Server>,
     #[serde(default)]
+    services: BTreeMap<String, services::Service>,
+    #[serde(default)]
     watch: BTreeMap<String, watch::Watch>,
 }
 
@@ -137,8 +144,8 @@ pub fn read(path: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Config,
         path: name.clone(),
         found: error.to_string(),
         hint:
-            "keys are listen, allow_remote, store, rules, timeout, mechanisms, prometheus, watch; \
-               the README shows each"
+            "keys are listen, allow_remote, store, rules, timeout, mechanisms, prometheus, services, \
+               watch; the README shows each"
                 .to_owned(),
     })?;
     let base = path.parent().unwrap_or(Path::new("."));
@@ -169,8 +176,14 @@ impl Reading<'_> {
             self.faults
                 .push(format!("rules is {}, expected a directory of rule files", rules.display()));
         }
+        let known = services::Known {
+            mechanisms: mechanisms.keys().map(String::as_str).collect(),
+            prometheus: prometheus.keys().map(String::as_str).collect(),
+        };
+        let services = self.services(file.services, &known);
         let watch = watch::read(file.watch, &mut self.faults);
-        Some(Config { listen: listen?, store, rules, timeout, mechanisms, prometheus, watch })
+        let listen = listen?;
+        Some(Config { listen, store, rules, timeout, mechanisms, prometheus, services, watch })
     }
 
     fn listen(&mut self, text: &str, allow_remote: bool) -> Option<SocketAddr> {

@@ -95,7 +95,7 @@ fn one(service: String, entry: Watch, faults: &mut Vec<String>) -> WatchOptions 
 }
 
 /// `90s`, `15m`, `12h`, `7d`.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
     let unit = match unit.trim() {

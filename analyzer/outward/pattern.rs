@@ -82,6 +82,14 @@ impl Pattern {
         self.parts.iter().any(|part| matches!(part, Part::Name(found) if found == name))
     }
 
+    /// Every name in it, as often as it stands there.
+    pub fn all_names(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Text(_) => None,
+            Part::Name(name) => Some(name.as_str()),
+        })
+    }
+
     /// Fills the names in.
     pub fn fill<'a>(&self, value: impl Fn(&str) -> &'a str) -> String {
         let mut filled = String::new();

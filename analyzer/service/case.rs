@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, anyhow};
 
-use super::past::PastPlan;
+use super::{known::StoredOrder, past::PastPlan};
 use crate::{
     api::desk::{
         AnalysisSummary, AnalysisView, CancelAnalysis, DeliveryView, OpenAnalysis, RulesRef,
@@ -54,8 +54,9 @@ pub struct Case {
 impl Case {
     /// Reads a stored analysis' order and the rule text it began with.
     pub fn of(stored: &StoredAnalysis) -> anyhow::Result<Self> {
-        let order: OpenAnalysis = serde_json::from_str(&stored.new.order)
-            .with_context(|| format!("the order of analysis {} cannot be read", stored.new.id))?;
+        let order = StoredOrder::read(&stored.new.order)
+            .with_context(|| format!("the order of analysis {} cannot be read", stored.new.id))?
+            .order;
         let (name, text) = (&stored.new.rules_name, &stored.new.rules_text);
         let file = rulefile::load(&format!("{name}.yaml"), text).map_err(|faults| {
             anyhow!("the rules of analysis {} no longer load: {faults}", stored.new.id)
@@ -183,7 +184,7 @@ pub fn state_word(state: StoredState) -> &'static str {
 
 /// A line of the list.
 pub fn summary(stored: &StoredAnalysis) -> anyhow::Result<AnalysisSummary> {
-    let order: OpenAnalysis = serde_json::from_str(&stored.new.order)?;
+    let order = StoredOrder::read(&stored.new.order)?.order;
     // One report that cannot be read must not take the whole list with it.
     let report = stored_report(stored).ok().flatten();
     Ok(AnalysisSummary {

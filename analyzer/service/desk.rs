@@ -14,9 +14,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    archive::{Archive, unavailable},
+    archive::{Archive, defect, unavailable},
     case::{Case, stored_report},
     driver::{Message, Running, chain, subject},
+    known::{StoredOrder, completed},
     live::Board,
     rule_files,
     rule_reload::RuleAsker,
@@ -30,6 +31,7 @@ use crate::{
         AnalysisPage, AnalysisView, ArmOrder, CancelAnalysis, Desk, DeskError, History, ListFilter,
         OpenAnalysis, Opened, RuleFiles, RuleText, WatchedServices,
     },
+    config::services::KnownService,
     deliver::Clock,
     engine::{analysis::Analysis, observation::Arm, rule::Baseline},
     report::{shape::Report, timeline::Timeline},
@@ -73,6 +75,8 @@ pub struct ServiceDesk {
     pub mechanisms: BTreeSet<String>,
     /// Metrics servers by name.
     pub prometheus: BTreeMap<String, Arc<PrometheusServer>>,
+    /// What is known of services, by name.
+    pub services: Arc<BTreeMap<String, KnownService>>,
     /// The client that scrapes.
     pub client: Client,
     /// Limits of the sources.
@@ -203,7 +207,8 @@ impl ServiceDesk {
         order: &OpenAnalysis,
         stored: &StoredAnalysis,
     ) -> Result<Opened, DeskError> {
-        if stored.new.order != order_text(order) {
+        let before = StoredOrder::read(&stored.new.order).map_err(|error| defect(&error))?;
+        if before.asked != *order {
             return Err(DeskError::Conflict(format!(
                 "the idempotency key already opened analysis {} with another order",
                 stored.new.id
@@ -356,8 +361,10 @@ impl ServiceDesk {
     }
 
     /// Every fault of an order at once, or the row to be written and the case that it makes.
-    async fn checked(&self, order: &OpenAnalysis) -> Result<(NewAnalysis, Case), DeskError> {
+    async fn checked(&self, asked: &OpenAnalysis) -> Result<(NewAnalysis, Case), DeskError> {
         let mut faults = Vec::new();
+        let order = completed(asked, &self.services);
+        let order = &order.map_err(|found| faults.extend(found)).unwrap_or_else(|()| asked.clone());
         let names = [
             ("service", Some(&order.service)),
             ("idempotency_key", order.idempotency_key.as_ref()),
@@ -384,14 +391,16 @@ impl ServiceDesk {
         if order.hold_secs.is_some_and(|secs| !(secs > 0.0 && secs <= HOLD_SECS_MAX)) {
             faults.push(format!("hold_secs must be above 0 and at most {HOLD_SECS_MAX}"));
         }
-        let rules = self.version(&order.rules).await;
-        let rules = rules.map_err(|found| faults.extend(found)).ok();
+        let rules = match order.rules.is_empty() {
+            true => None,
+            false => self.version(&order.rules).await.map_err(|found| faults.extend(found)).ok(),
+        };
         let new = NewAnalysis {
             id: uuid::Uuid::now_v7().simple().to_string(),
             idempotency_key: order.idempotency_key.clone(),
             service: order.service.clone(),
             started: (self.now)(),
-            order: order_text(order),
+            order: StoredOrder { asked: asked.clone(), order: order.clone() }.text(),
             rules_name: order.rules.clone(),
             rules_text: rules.map(|rules| rules.text.clone()).unwrap_or_default(),
             calibration: None,
@@ -431,9 +440,4 @@ fn fresh(new: NewAnalysis) -> StoredAnalysis {
         ended: None,
         cancel_note: None,
     }
-}
-
-/// An order as it is stored.
-fn order_text(order: &OpenAnalysis) -> String {
-    serde_json::to_string(order).expect("strings and numbers are always JSON")
 }

@@ -23,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     api::{self, ApiOptions, desk::Desk},
-    config::watch::WatchOptions,
+    config::{services::KnownService, watch::WatchOptions},
     deliver::{Clock, Mechanism, worker::Worker},
     engine::observation::Time,
     source::{client::Client, limits::SourceLimits, prometheus::PrometheusServer},
@@ -36,6 +36,7 @@ pub mod case;
 pub mod desk;
 pub mod driver;
 pub mod keeper;
+pub mod known;
 pub mod lag;
 pub mod live;
 pub mod order_past;
@@ -69,6 +70,8 @@ pub struct ServiceOptions {
     pub mechanisms: BTreeMap<String, Arc<dyn Mechanism>>,
     /// Metrics servers by name.
     pub prometheus: BTreeMap<String, Arc<PrometheusServer>>,
+    /// What is known of services, by name.
+    pub services: BTreeMap<String, KnownService>,
     /// The client that scrapes.
     pub client: Client,
     /// Limits of the sources.
@@ -162,6 +165,7 @@ pub async fn start(options: ServiceOptions) -> anyhow::Result<Service> {
         ask_rules: ask_rules.clone(),
         mechanisms: options.mechanisms.keys().cloned().collect(),
         prometheus: options.prometheus,
+        services: Arc::new(options.services),
         client: options.client,
         limits: options.limits,
         timeout: options.timeout,

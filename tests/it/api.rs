@@ -15,6 +15,8 @@ use crate::{
     wire::{Answer, PATIENCE, Server, request},
 };
 
+const ODD_PARAMETERS: &str = r#""parameters":{"Zone":"a","ns":"","z":"\u0007"},"service""#;
+
 const ORDER: &str = r#"{"service":"shop","rules":"recommended",
 "canary":{"version":"v2","targets":["http://10.0.0.7:8080"]},
 "baseline":{"version":"v1","targets":["http://10.0.0.1:8080"]}}"#;
@@ -132,7 +134,7 @@ async fn refusals_are_problems_that_say_what_was_wrong() {
         ("body_has_wrong_type", ORDER.replace("\"http://10.0.0.7:8080\"", "7")),
         ("body_has_unknown_member", ORDER.replace("\"rules\"", "\"rule\"")),
         ("body_goes_on", format!("{ORDER} {{}}")),
-        ("order_without_targets", ORDER.replace("\"http://10.0.0.7:8080\"", "")),
+        ("order_with_odd_parameters", ORDER.replace("\"service\"", ODD_PARAMETERS)),
         ("order_with_faults", ORDER.replace("http://10", "10").replace("shop", " ")),
         ("desk_refuses", order_for(fake_desk::REFUSED)),
         ("desk_is_full", order_for(fake_desk::FULL)),

@@ -335,6 +335,7 @@ async fn a_full_store_is_said_and_nothing_is_lost() {
         mechanisms: BTreeMap::new(),
         prometheus: BTreeMap::new(),
         watch: Vec::new(),
+        services: BTreeMap::new(),
         client: Client::new().unwrap(),
         limits: SourceLimits::default(),
         timeout: Duration::from_secs(1),

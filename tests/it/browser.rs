@@ -59,6 +59,7 @@ async fn start(dir: &Path, receiver: &Receiver) -> Service {
         mechanisms: BTreeMap::from([("deploy-hook".to_owned(), webhook)]),
         prometheus: BTreeMap::new(),
         watch: Vec::new(),
+        services: BTreeMap::new(),
         client: Client::new().unwrap(),
         limits: SourceLimits::default(),
         timeout: Duration::from_secs(1),
@@ -74,17 +75,15 @@ async fn order(service: &Service, stage: &Stage) -> String {
     let arm = |version: &str, addr: SocketAddr| ArmOrder {
         version: version.to_owned(),
         targets: vec![format!("http://{addr}")],
-        selector: None,
+        ..ArmOrder::default()
     };
     let order = OpenAnalysis {
         service: "shop".to_owned(),
         rules: "shop".to_owned(),
         canary: arm("v2", stage.canary.addr),
         baseline: Some(arm("v1", stage.baseline.addr)),
-        prometheus: None,
         mechanisms: vec!["deploy-hook".to_owned()],
-        idempotency_key: None,
-        hold_secs: None,
+        ..OpenAnalysis::default()
     };
     let client = crate::wire::client_builder().build().unwrap();
     let url = format!("http://{}/v1/analyses", service.addr);

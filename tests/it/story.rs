@@ -462,7 +462,7 @@ impl Story {
 
 fn arm(version: &str, instances: u32) -> ArmOrder {
     let targets = (1..=instances).map(|n| format!("http://10.0.{instances}.{n}:8080")).collect();
-    ArmOrder { version: version.into(), targets, selector: None }
+    ArmOrder { version: version.into(), targets, ..ArmOrder::default() }
 }
 
 fn delivery(id: &str, mechanism: &str, state: &str, attempts: u32, answer: &str) -> DeliveryView {
