@@ -40,6 +40,16 @@ pub trait Desk: Send + Sync + 'static {
     async fn cancel(&self, id: &str, order: CancelAnalysis) -> Result<AnalysisView, DeskError>;
     /// Services that are watched between releases.
     async fn services(&self) -> Result<WatchedServices, DeskError>;
+    /// What was noted under a name, such as the release that a controller is at.
+    async fn note(&self, name: &str) -> Result<Option<String>, DeskError>;
+    /// Notes `text` where `before` was noted (none: nothing). False when something else is there by
+    /// now: read it, and begin again.
+    async fn write_note(
+        &self,
+        name: &str,
+        before: Option<&str>,
+        text: &str,
+    ) -> Result<bool, DeskError>;
     /// Every rule file that the service holds.
     async fn rules(&self) -> Result<RuleFiles, DeskError>;
     /// The text of a rule file that new analyses use.

@@ -43,7 +43,7 @@ use crate::{
         prometheus::PrometheusServer,
         target::Target,
     },
-    store::{Created, NewAnalysis, Store, StoredAnalysis, StoredState},
+    store::{Created, NewAnalysis, Store, StoredAnalysis, StoredState, notes::Over},
     telemetry::{Telemetry, analysis::Opening},
 };
 
@@ -134,6 +134,20 @@ impl Desk for ServiceDesk {
     async fn cancel(&self, id: &str, order: CancelAnalysis) -> Result<AnalysisView, DeskError> {
         let (desk, id) = (self.clone(), id.to_owned());
         self.to_its_end(async move { desk.give_up(&id, &order).await }).await
+    }
+
+    async fn note(&self, name: &str) -> Result<Option<String>, DeskError> {
+        self.store.note(name).await.map_err(unavailable)
+    }
+
+    async fn write_note(
+        &self,
+        name: &str,
+        before: Option<&str>,
+        text: &str,
+    ) -> Result<bool, DeskError> {
+        let over = Over { before, text };
+        self.store.write_note(name, over, (self.now)()).await.map_err(unavailable)
     }
 
     async fn services(&self) -> Result<WatchedServices, DeskError> {

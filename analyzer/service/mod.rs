@@ -257,6 +257,9 @@ async fn upkeep(store: Arc<dyn Store>, telemetry: Telemetry, now: Clock, stop: C
                 if let Err(error) = store.prune(before).await {
                     tracing::warn!(error = %driver::chain(&error), "old analyses cannot be removed");
                 }
+                if let Err(error) = store.prune_notes(before).await {
+                    tracing::warn!(error = %driver::chain(&error), "old notes cannot be removed");
+                }
                 if let Err(error) = store.prune_history((now)()).await {
                     tracing::warn!(error = %driver::chain(&error), "old history cannot be removed");
                 }

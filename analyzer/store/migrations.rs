@@ -14,11 +14,12 @@ use sqlx::{
 use super::StoreError;
 
 /// What brings a database from version `index` to `index + 1`.
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 5] = [
     include_str!("schema.sql"),
     include_str!("steps.sql"),
     include_str!("history.sql"),
     include_str!("rules.sql"),
+    include_str!("notes.sql"),
 ];
 
 /// The version this program reads and writes.

@@ -19,6 +19,7 @@ use crate::{
 pub mod calibration;
 mod history;
 mod migrations;
+pub mod notes;
 mod outbox;
 mod record;
 mod rule_files;
@@ -38,7 +39,7 @@ pub const PAGE_MAX: u32 = 1000;
 
 /// What every store can do. All writes are durable when the call returns.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: notes::Notes + Send + Sync + 'static {
     /// Creates an analysis, or returns the one that has this idempotency key.
     async fn create(&self, new: NewAnalysis) -> Result<Created, StoreError>;
     /// The analysis that this idempotency key opened.

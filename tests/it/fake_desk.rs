@@ -28,6 +28,7 @@ pub struct FakeDesk {
     told: Mutex<BTreeMap<String, Told>>,
     rules: Mutex<RuleFiles>,
     unready: Mutex<Option<String>>,
+    notes: Mutex<BTreeMap<String, String>>,
 }
 
 /// One analysis and how far its story has been told.
@@ -155,6 +156,24 @@ impl Desk for FakeDesk {
             told.follow = None;
             Ok(told.view.clone())
         })?
+    }
+
+    async fn note(&self, name: &str) -> Result<Option<String>, DeskError> {
+        Ok(self.notes.lock().unwrap().get(name).cloned())
+    }
+
+    async fn write_note(
+        &self,
+        name: &str,
+        before: Option<&str>,
+        text: &str,
+    ) -> Result<bool, DeskError> {
+        let mut notes = self.notes.lock().unwrap();
+        let is_as_read = notes.get(name).map(String::as_str) == before;
+        if is_as_read {
+            notes.insert(name.to_owned(), text.to_owned());
+        }
+        Ok(is_as_read)
     }
 
     async fn services(&self) -> Result<WatchedServices, DeskError> {

@@ -3,6 +3,7 @@
 
 mod history;
 mod model;
+mod notes;
 mod rules;
 
 use std::{
