@@ -86,6 +86,11 @@ impl Pairs {
         self.control.is_empty()
     }
 
+    /// Means of the control and of the experiment; zero without pairs.
+    pub fn means(&self) -> (f64, f64) {
+        (moments(&self.control).0, moments(&self.experiment).0)
+    }
+
     /// How far the experiment is above `control + by |control|`: above the control itself with `by` 0,
     /// above 1.2 times a positive one with 0.2, above 0.8 times one with -0.2.
     ///

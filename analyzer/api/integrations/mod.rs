@@ -4,11 +4,13 @@
 //! One file per controller. None of them decides anything: what is asked is the [`super::desk::Desk`],
 //! and what is answered is its verdict in another shape.
 
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::Api;
 
+mod judge;
+
 /// The routes of every controller.
 pub(super) fn routes() -> OpenApiRouter<Api> {
-    OpenApiRouter::new()
+    OpenApiRouter::new().routes(routes!(judge::judge))
 }
