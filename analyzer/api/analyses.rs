@@ -102,7 +102,7 @@ pub(super) async fn open(
 }
 
 /// What can be seen to be wrong without knowing the configuration, all at once.
-fn order_faults(order: &OpenAnalysis) -> Vec<String> {
+pub(super) fn order_faults(order: &OpenAnalysis) -> Vec<String> {
     let mut faults = Vec::new();
     name_faults("service", &order.service, &mut faults);
     text_faults("rules", &order.rules, NAME_BYTES_MAX, &mut faults);

@@ -31,6 +31,7 @@ mod stall;
 mod verdict;
 
 use desk::Desk;
+use integrations::recent::Recent;
 
 pub use server::serve;
 
@@ -86,6 +87,7 @@ struct Api {
     telemetry: Telemetry,
     options: Arc<ApiOptions>,
     streams: Arc<Semaphore>,
+    recent: Arc<Recent>,
     stop: CancellationToken,
 }
 
@@ -97,7 +99,8 @@ pub fn router(
     stop: CancellationToken,
 ) -> Router {
     let streams = Arc::new(Semaphore::new(options.streams_max));
-    let api = Api { desk, telemetry, options: Arc::new(options), streams, stop };
+    let recent = Arc::default();
+    let api = Api { desk, telemetry, options: Arc::new(options), streams, recent, stop };
     let (router, _) = routes().split_for_parts();
     let document: Arc<str> = document().into();
     router

@@ -40,6 +40,9 @@ const BEARER: &str = "bearer";
     tags(
         (name = "analyses", description = "Releases being judged, and their verdicts"),
         (name = "services", description = "Services between releases"),
+        (name = "controllers", description = "Deploy controllers that ask in their own way"),
+        (name = "kayenta", description = "Kayenta's API, as far as its users ask it"),
+        (name = "prometheus", description = "The verdict as a metric"),
         (name = "rules", description = "Rule files in use"),
         (name = "probes", description = "What machines ask about us"),
         (name = "page", description = "The page for people"),

@@ -22,23 +22,23 @@ use super::{
 /// A verdict without its findings. Field names are part of the public contract.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub(super) struct SmallVerdict {
-    id: String,
-    service: String,
+    pub(super) id: String,
+    pub(super) service: String,
     /// `running`, `finished`, `cancelled`.
-    state: String,
-    verdict: String,
+    pub(super) state: String,
+    pub(super) verdict: String,
     #[serde(rename = "final")]
     pub(super) is_final: bool,
-    reason: String,
-    rule: Option<String>,
+    pub(super) reason: String,
+    pub(super) rule: Option<String>,
     /// What to do when inconclusive: `hold`, `rollback`, `promote`.
-    otherwise: Option<String>,
-    decided_at: Option<f64>,
-    elapsed_secs: f64,
+    pub(super) otherwise: Option<String>,
+    pub(super) decided_at: Option<f64>,
+    pub(super) elapsed_secs: f64,
     /// Index of the present step of a progressive release; null without steps.
-    release_step: Option<usize>,
+    pub(super) release_step: Option<usize>,
     /// The rule file it was reached by.
-    rules: RulesRef,
+    pub(super) rules: RulesRef,
 }
 
 impl SmallVerdict {

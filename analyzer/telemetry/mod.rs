@@ -14,6 +14,7 @@ use prometheus_client::{
 };
 
 pub mod analysis;
+pub mod controllers;
 pub mod delivery;
 pub mod history;
 pub mod http;
@@ -22,6 +23,7 @@ pub mod secret;
 pub mod source;
 
 use analysis::AnalysisMetrics;
+use controllers::ControllerMetrics;
 use delivery::DeliveryMetrics;
 use history::HistoryMetrics;
 use http::HttpMetrics;
@@ -43,6 +45,7 @@ pub struct Telemetry {
 struct Inner {
     registry: Registry,
     analysis: AnalysisMetrics,
+    controllers: ControllerMetrics,
     http: HttpMetrics,
     delivery: DeliveryMetrics,
     source: SourceMetrics,
@@ -55,12 +58,14 @@ impl Default for Telemetry {
         let mut registry = Registry::with_prefix("rollgate");
         register_process(&mut registry);
         let analysis = AnalysisMetrics::register(&mut registry);
+        let controllers = ControllerMetrics::register(&mut registry);
         let http = HttpMetrics::register(&mut registry);
         let delivery = DeliveryMetrics::register(&mut registry);
         let source = SourceMetrics::register(&mut registry);
         let history = HistoryMetrics::register(&mut registry);
         let rules = RuleMetrics::register(&mut registry);
-        let inner = Inner { registry, analysis, http, delivery, source, history, rules };
+        let inner =
+            Inner { registry, analysis, controllers, http, delivery, source, history, rules };
         Self { inner: Arc::new(inner) }
     }
 }
@@ -74,6 +79,11 @@ impl Telemetry {
     /// Facts about analyses and their verdicts.
     pub fn analysis(&self) -> &AnalysisMetrics {
         &self.inner.analysis
+    }
+
+    /// Facts about controllers that ask.
+    pub fn controllers(&self) -> &ControllerMetrics {
+        &self.inner.controllers
     }
 
     /// Facts about the past of services.

@@ -11,10 +11,10 @@ use rollgate::api::desk::{
     AnalysisPage, AnalysisSummary, AnalysisView, CancelAnalysis, Desk, DeskError, History,
     ListFilter, OpenAnalysis, Opened, RuleFiles, RuleText, WatchedServices,
 };
-use rollgate::report::timeline::Timeline;
+use rollgate::{engine::observation::Time, report::timeline::Timeline};
 use tokio::sync::watch;
 
-use crate::story::Story;
+use crate::story::{STARTED_AT, Story};
 
 /// Service names that make the desk misbehave in a named way.
 pub const FULL: &str = "full";
@@ -29,6 +29,7 @@ pub struct FakeDesk {
     rules: Mutex<RuleFiles>,
     unready: Mutex<Option<String>>,
     notes: Mutex<BTreeMap<String, String>>,
+    late_secs: Mutex<f64>,
 }
 
 /// One analysis and how far its story has been told.
@@ -64,6 +65,11 @@ impl FakeDesk {
 
     pub fn set_unready(&self, reason: &str) {
         *self.unready.lock().unwrap() = Some(reason.to_owned());
+    }
+
+    /// Lets the clock go on; it stands otherwise.
+    pub fn later(&self, secs: f64) {
+        *self.late_secs.lock().unwrap() += secs;
     }
 
     /// What is said of the rule files.
@@ -209,6 +215,10 @@ impl Desk for FakeDesk {
         let sha256 = file.and_then(|file| file.sha256.clone());
         let none = || DeskError::NoRules(format!("rule file {name}.yaml is not there"));
         sha256.map(|sha256| RuleText { text: "version: 1\n".into(), sha256 }).ok_or_else(none)
+    }
+
+    fn now(&self) -> Time {
+        Time::from_secs_f64(STARTED_AT + 600.0 + *self.late_secs.lock().unwrap())
     }
 
     async fn unready(&self) -> Option<String> {

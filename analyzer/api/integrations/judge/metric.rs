@@ -79,17 +79,17 @@ pub(super) fn judge(config: Option<&MetricConfig>, pair: &MetricSetPair) -> Judg
         counts: Counts::Unknown,
     };
     let asked = config.ok_or_else(|| "canaryConfig has no metric of this name".to_owned());
-    match asked.and_then(asked_of) {
-        Ok(asked) => classify(&asked, pair, &mut judged),
-        Err(fault) => judged.result.classification_reason = fault,
+    let classified = asked.and_then(asked_of).and_then(|asked| classify(&asked, pair, &mut judged));
+    if let Err(fault) = classified {
+        judged.result.classification_reason = fault;
     }
     judged
 }
 
-fn classify(asked: &Asked, pair: &MetricSetPair, judged: &mut Judged) {
+fn classify(asked: &Asked, pair: &MetricSetPair, judged: &mut Judged) -> Result<(), String> {
     let steps = pair.values.control.len().max(pair.values.experiment.len());
-    let mut control = values(&pair.values.control, steps, asked);
-    let mut experiment = values(&pair.values.experiment, steps, asked);
+    let mut control = values("control", &pair.values.control, steps, asked)?;
+    let mut experiment = values("experiment", &pair.values.experiment, steps, asked)?;
     // Of what neither version has a single value, zeros would be made up.
     if asked.replaces_nan && [&control, &experiment].iter().any(|all| !known(all).is_empty()) {
         let zero = |value: &mut Option<f64>| *value = value.or(Some(0.0));
@@ -131,6 +131,7 @@ fn classify(asked: &Asked, pair: &MetricSetPair, judged: &mut Judged) {
         Class::Nodata => lacking(&control, &experiment, &pairs),
         Class::Pass | Class::High | Class::Low | Class::Error => compared(class, asked, &pairs),
     };
+    Ok(())
 }
 
 /// Reads a metric's configuration.
@@ -202,18 +203,31 @@ fn outlier_factor(outliers: Option<&Outliers>) -> Result<Option<f64>, String> {
     }
 }
 
-/// The values of so many steps, each a number or missing.
-fn values(given: &[Value], steps: usize, asked: &Asked) -> Vec<Option<f64>> {
-    let number = |value: &Value| match value {
-        Value::Number(number) if number.abs() <= VALUE_MAX => Some(*number),
-        Value::Number(_) | Value::Word(_) | Value::Nothing(()) => None,
+/// The values of so many steps, each a number or missing. NaN and infinity are missing; a word that is
+/// no number is a fault.
+fn values(
+    arm: &str,
+    given: &[Value],
+    steps: usize,
+    asked: &Asked,
+) -> Result<Vec<Option<f64>>, String> {
+    let number = |value: &Value| {
+        let number = match value {
+            Value::Number(number) => *number,
+            Value::Nothing(()) => return Ok(None),
+            Value::Word(word) => {
+                let expected = || format!("{arm} has {word:.40?}, expected numbers and \"NaN\"");
+                word.parse().map_err(|_| expected())?
+            }
+        };
+        Ok(Some(number).filter(|number: &f64| number.abs() <= VALUE_MAX))
     };
-    let mut values: Vec<Option<f64>> = given.iter().map(number).collect();
+    let mut values = given.iter().map(number).collect::<Result<Vec<_>, String>>()?;
     values.resize(steps, None);
     if let Some(factor) = asked.outlier_factor {
         leave_out_outliers(&mut values, factor);
     }
-    values
+    Ok(values)
 }
 
 /// Where the middle half of all values is one value there is no scale by which another is far away.
@@ -318,7 +332,11 @@ fn short(value: f64) -> String {
     if value == 0.0 || (1e-3..1e6).contains(&value.abs()) {
         let digits = (3 - value.abs().max(1.0).log10().floor() as usize).min(4);
         let text = format!("{value:.digits$}");
-        let bare = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+        let bare = if text.contains('.') {
+            text.trim_end_matches('0').trim_end_matches('.')
+        } else {
+            &text
+        };
         bare.to_owned()
     } else {
         format!("{value:.3e}")

@@ -328,7 +328,9 @@ impl Thresholds {
             faults.push(format!("{at}.pass: {pass} found, expected more than 0 and at most 100"));
         }
         if !(marginal > 0.0 && marginal <= pass) {
-            faults.push(format!("{at}.marginal: {marginal} found, expected more than 0 and at most pass"));
+            faults.push(format!(
+                "{at}.marginal: {marginal} found, expected more than 0 and at most pass"
+            ));
         }
         faults
     }

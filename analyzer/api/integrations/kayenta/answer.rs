@@ -39,7 +39,7 @@ impl ExecutionStatus {
 /// A canary execution.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct CanaryStatus {
+pub(in crate::api) struct CanaryStatus {
     application: String,
     pipeline_id: String,
     canary_config_id: String,
@@ -106,7 +106,7 @@ struct Times {
 /// A standalone canary analysis.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct StandaloneStatus {
+pub(in crate::api) struct StandaloneStatus {
     application: String,
     user: &'static str,
     pipeline_id: String,
@@ -193,11 +193,7 @@ impl StandaloneStatus {
             user: "anonymous",
             pipeline_id: execution.to_string(),
             canary_config_id: view.rules.name.clone(),
-            stage_status: vec![StageStatus {
-                kind: "runCanary",
-                name: "Run Canary #1",
-                status,
-            }],
+            stage_status: vec![StageStatus { kind: "runCanary", name: "Run Canary #1", status }],
             complete: small.is_final,
             execution_status: status,
             status: status.word(),
@@ -228,7 +224,7 @@ fn result(execution: &Execution, view: &AnalysisView, small: &SmallVerdict) -> C
         application: view.service.clone(),
         judge_result: JudgeResult { judge_name: "rollgate", score },
         canary_execution_request: RequestEcho { scopes: super::Empty {}, thresholds },
-        canary_duration: format!("PT{:.0}S", small.elapsed_secs().max(0.0)),
+        canary_duration: format!("PT{:.0}S", small.elapsed_secs.max(0.0)),
     }
 }
 
@@ -273,7 +269,7 @@ impl Times {
     fn of(view: &AnalysisView, small: &SmallVerdict) -> Self {
         let millis = |secs: f64| (secs * 1000.0).round() as i64;
         let last = view.report.as_ref().map_or(view.started_at, |report| report.at);
-        let ended = small.is_final.then(|| small.decided_at().unwrap_or(last));
+        let ended = small.is_final.then(|| small.decided_at.unwrap_or(last));
         Self {
             build_time_millis: millis(view.started_at),
             build_time_iso: iso(view.started_at),

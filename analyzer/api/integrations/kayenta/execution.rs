@@ -95,7 +95,9 @@ mod tests {
         assert_eq!(made.to_string(), "0199_90.5_50_3");
         assert_eq!(Execution::parse(&made.to_string()), made);
         check("a_b_90_50_0", "a_b", 90.0, 50.0, 0);
-        for bare in ["0199", "", "_", "0199_95", "0199_50_90_0", "0199_NaN_1_0", "_95_75_0", "a_1_2_x"] {
+        for bare in
+            ["0199", "", "_", "0199_95", "0199_50_90_0", "0199_NaN_1_0", "_95_75_0", "a_1_2_x"]
+        {
             check(bare, bare, 95.0, 75.0, 0);
         }
     }

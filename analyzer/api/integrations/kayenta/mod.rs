@@ -14,8 +14,8 @@ use axum::{
     extract::{Path, Request, State, rejection::PathRejection},
     http::Uri,
 };
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::super::{
     Api,
@@ -35,23 +35,7 @@ mod request;
 use answer::{CanaryStatus, StandaloneStatus};
 use begin::begin;
 use execution::Execution;
-use request::{Adhoc, CanaryRequest, Named, StandaloneRequest};
-
-/// What requests that begin something say in their query. Other parameters are not read.
-#[derive(Debug, Default, Deserialize, Serialize, IntoParams)]
-#[serde(rename_all = "camelCase")]
-#[into_params(parameter_in = Query)]
-struct Accounts {
-    /// The service being released; the configuration's name when left out.
-    #[serde(default)]
-    application: Option<String>,
-    /// Name of a configured Prometheus, for scopes that are label matchers.
-    #[serde(default)]
-    metrics_account_name: Option<String>,
-    /// What the request belongs to: another one is another request.
-    #[serde(default)]
-    parent_pipeline_execution_id: Option<String>,
-}
+use request::{Accounts, Adhoc, CanaryRequest, Named, StandaloneRequest};
 
 /// A canary configuration in a list.
 #[derive(Serialize, ToSchema)]

@@ -6,16 +6,35 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
-use super::{super::super::desk::ArmOrder, Accounts, execution::Thresholds};
-use crate::{api::desk::OpenAnalysis, engine::observation::Time};
+use super::{
+    super::super::desk::{ArmOrder, OpenAnalysis},
+    execution::Thresholds,
+};
+use crate::engine::observation::Time;
 
 /// Scopes of one request.
 const SCOPES_MAX: usize = 32;
 
 /// Minutes of anything: 30 days.
 const MINUTES_MAX: f64 = 30.0 * 24.0 * 60.0;
+
+/// What requests that begin something say in their query. Other parameters are not read.
+#[derive(Debug, Default, Deserialize, Serialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub(super) struct Accounts {
+    /// The service being released; the configuration's name when left out.
+    #[serde(default)]
+    pub(super) application: Option<String>,
+    /// Name of a configured Prometheus, for scopes that are label matchers.
+    #[serde(default)]
+    pub(super) metrics_account_name: Option<String>,
+    /// What the request belongs to: another one is another request.
+    #[serde(default)]
+    pub(super) parent_pipeline_execution_id: Option<String>,
+}
 
 /// What begins a canary execution.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
@@ -330,7 +349,9 @@ impl Reading {
             ("control_location", places.control_location),
             ("location", places.experiment_location),
         ];
-        let located = located.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
+        let located = located
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())));
         let named = places.more.into_iter().map(|(name, value)| (snake_case(&name), value));
         for (name, value) in named.chain(located).filter(|(_, value)| !value.is_empty()) {
             let is_version = ["canary_version", "baseline_version"].contains(&name.as_str());
@@ -342,7 +363,9 @@ impl Reading {
         let baseline =
             has_baseline.then(|| arm(places.control, versions.remove("baseline_version")));
         if canary == ArmOrder::default() {
-            self.faults.push("experimentScope: is empty, expected label matchers, URLs or a version".to_owned());
+            self.faults.push(
+                "experimentScope: is empty, expected label matchers, URLs or a version".to_owned(),
+            );
         }
         let is_selected = canary.selector.is_some()
             || baseline.as_ref().is_some_and(|baseline| baseline.selector.is_some());
