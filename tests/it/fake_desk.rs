@@ -30,6 +30,7 @@ pub struct FakeDesk {
     unready: Mutex<Option<String>>,
     notes: Mutex<BTreeMap<String, String>>,
     late_secs: Mutex<f64>,
+    orders: Mutex<Vec<OpenAnalysis>>,
 }
 
 /// One analysis and how far its story has been told.
@@ -65,6 +66,11 @@ impl FakeDesk {
 
     pub fn set_unready(&self, reason: &str) {
         *self.unready.lock().unwrap() = Some(reason.to_owned());
+    }
+
+    /// Every order that was carried out.
+    pub fn orders(&self) -> Vec<OpenAnalysis> {
+        self.orders.lock().unwrap().clone()
     }
 
     /// Lets the clock go on; it stands otherwise.
@@ -103,6 +109,7 @@ impl Desk for FakeDesk {
                 return Ok(Opened { view: told.view.clone(), is_new: false });
             }
         }
+        self.orders.lock().unwrap().push(order.clone());
         let id = format!("new-{}", self.told.lock().unwrap().len());
         let mut story = Story::healthy(&id, &order.service);
         story.canary = order.canary;

@@ -36,6 +36,7 @@ mod fake_desk;
 mod grafana;
 mod history;
 mod house;
+mod kayenta;
 mod kill;
 mod language;
 mod lints;

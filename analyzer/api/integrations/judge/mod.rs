@@ -8,7 +8,7 @@
 //! be judged, keeps the score below `pass` unless its configuration says `mustHaveData: false`, and it
 //! never by itself takes the score down to `marginal`, where Kayenta's users roll back.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     Json,
@@ -18,7 +18,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
-use super::super::{Api, input::json_within, openapi::Bodies, problem::Problem};
+use super::super::{
+    Api,
+    input::json_within,
+    openapi::{Bodies, Full},
+    problem::Problem,
+};
 
 mod metric;
 mod score;
@@ -29,8 +34,11 @@ const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Pairs of series in one request.
 const PAIRS_MAX: usize = 1_000;
 
-/// Requests that are read and judged at once; more wait, so that their bodies are not all in memory.
-const AT_ONCE: usize = 2;
+/// Requests that are read and judged at once, since their bodies are in memory.
+const AT_ONCE: usize = 8;
+
+/// For so long one more waits for its turn.
+const TURN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What we call ourselves.
 const JUDGE: &str = "rollgate-series-v1";
@@ -268,13 +276,16 @@ enum Grade {
 #[utoipa::path(
     post, path = "/judge", tag = "kayenta",
     request_body = JudgeRequest,
-    responses((status = 200, description = "What became of each metric", body = JudgeResult), Bodies)
+    responses((status = 200, description = "What became of each metric", body = JudgeResult), Bodies,
+              Full)
 )]
 pub(super) async fn judge(
     State(api): State<Api>,
     request: Request,
 ) -> Result<Json<JudgeResult>, Problem> {
-    let _place = PLACES.acquire().await.expect("it is never closed");
+    let Ok(Ok(_place)) = tokio::time::timeout(TURN_PATIENCE, PLACES.acquire()).await else {
+        return Err(Problem::full(format!("{AT_ONCE} requests are being judged")));
+    };
     let request: JudgeRequest = json_within(&api, request, BODY_BYTES_MAX).await?;
     // Millions of values take a tenth of a second, in which other requests are answered.
     let judged = tokio::task::spawn_blocking(move || judged(request)).await;

@@ -3,8 +3,10 @@
 //!
 //! `rollgate_verdict` is 1 for a promotion, -1 for a rollback and 0 for everything else;
 //! `rollgate_verdict_final` is 1 once the analysis is over. There is one series for each service and
-//! version of the canary: its newest analysis. Of what nobody asked to have judged there is none. The
-//! present is answered, whatever `time` says. Errors have the shape that Prometheus' clients read.
+//! version of the canary: its newest analysis; `newest="true"` is on the one that is the newest of its
+//! service, since some controllers know no versions and read one series of several. Of what nobody
+//! asked to have judged there is none. The present is answered, whatever `time` says. Errors have the
+//! shape that Prometheus' clients read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -197,7 +199,7 @@ struct Found {
 
 /// What is known of one analysis.
 struct Line {
-    labels: [(&'static str, String); 6],
+    labels: [(&'static str, String); 7],
     verdict: String,
     is_final: bool,
 }
@@ -272,6 +274,10 @@ async fn view(api: &Api, id: &str) -> Result<Option<AnalysisView>, Problem> {
 
 async fn one(api: &Api, id: &str) -> Result<Vec<Line>, Problem> {
     let Some(view) = view(api, id).await? else { return Ok(Vec::new()) };
+    let newest =
+        ListFilter { service: Some(view.service.clone()), limit: Some(1), ..ListFilter::default() };
+    let newest = ask(api, api.desk.list(newest)).await?.analyses;
+    let is_newest = newest.first().is_some_and(|newest| newest.id == view.id);
     let small = SmallVerdict::of(&view);
     let baseline = view.baseline.map(|arm| arm.version).unwrap_or_default();
     Ok(vec![Line {
@@ -282,6 +288,7 @@ async fn one(api: &Api, id: &str) -> Result<Vec<Line>, Problem> {
             ("baseline_version", baseline),
             ("rules", view.rules.name),
             ("state", view.state),
+            ("newest", is_newest.to_string()),
         ],
         verdict: small.verdict,
         is_final: small.is_final,
@@ -294,7 +301,7 @@ async fn newest(api: &Api, matchers: &[Matcher]) -> Result<(Vec<Line>, bool), Pr
     let version = selector::only(matchers, "canary_version");
     let (few, many) = PAGES;
     let limit = if service.and(version).is_some() { few } else { many };
-    let (mut lines, mut seen) = (Vec::new(), BTreeSet::new());
+    let (mut lines, mut seen, mut services) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
     let (mut after, mut looked) = (None, 0);
     loop {
         let filter = ListFilter {
@@ -306,9 +313,10 @@ async fn newest(api: &Api, matchers: &[Matcher]) -> Result<(Vec<Line>, bool), Pr
         let page = ask(api, api.desk.list(filter)).await?;
         looked += page.analyses.len();
         for summary in page.analyses {
+            let is_newest = services.insert(summary.service.clone());
             let is_asked = version.is_none_or(|version| version == summary.canary_version);
             if is_asked && seen.insert((summary.service.clone(), summary.canary_version.clone())) {
-                lines.push(line(summary));
+                lines.push(line(summary, is_newest));
             }
         }
         let is_found = service.and(version).is_some() && !lines.is_empty();
@@ -321,7 +329,7 @@ async fn newest(api: &Api, matchers: &[Matcher]) -> Result<(Vec<Line>, bool), Pr
     }
 }
 
-fn line(summary: AnalysisSummary) -> Line {
+fn line(summary: AnalysisSummary, is_newest: bool) -> Line {
     let is_final = summary.state != "running";
     let verdict =
         if summary.state == "cancelled" { "cancelled".to_owned() } else { summary.verdict };
@@ -333,6 +341,7 @@ fn line(summary: AnalysisSummary) -> Line {
             ("baseline_version", summary.baseline_version),
             ("rules", summary.rules.name),
             ("state", summary.state),
+            ("newest", is_newest.to_string()),
         ],
         verdict,
         is_final,
