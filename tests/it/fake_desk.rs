@@ -23,6 +23,11 @@ pub const REFUSED: &str = "refused";
 pub const PANICS: &str = "panics";
 pub const SILENT: &str = "silent";
 
+/// Service names of releases that end in another way than well.
+pub const BAD: &str = "bad";
+pub const QUIET: &str = "quiet";
+pub const STEPPED: &str = "stepped";
+
 #[derive(Default)]
 pub struct FakeDesk {
     told: Mutex<BTreeMap<String, Told>>,
@@ -31,6 +36,7 @@ pub struct FakeDesk {
     notes: Mutex<BTreeMap<String, String>>,
     late_secs: Mutex<f64>,
     orders: Mutex<Vec<OpenAnalysis>>,
+    is_down: Mutex<bool>,
 }
 
 /// One analysis and how far its story has been told.
@@ -78,6 +84,23 @@ impl FakeDesk {
         *self.late_secs.lock().unwrap() += secs;
     }
 
+    /// Whether the store answers; what runs is known without it.
+    pub fn set_down(&self, is_down: bool) {
+        *self.is_down.lock().unwrap() = is_down;
+    }
+
+    fn up(&self) -> Result<(), DeskError> {
+        match *self.is_down.lock().unwrap() {
+            true => Err(DeskError::Unavailable("the store does not answer".into())),
+            false => Ok(()),
+        }
+    }
+
+    /// Ids of all analyses.
+    pub fn ids(&self) -> Vec<String> {
+        self.told.lock().unwrap().keys().cloned().collect()
+    }
+
     /// What is said of the rule files.
     pub fn set_rules(&self, rules: RuleFiles) {
         *self.rules.lock().unwrap() = rules;
@@ -111,7 +134,12 @@ impl Desk for FakeDesk {
         }
         self.orders.lock().unwrap().push(order.clone());
         let id = format!("new-{}", self.told.lock().unwrap().len());
-        let mut story = Story::healthy(&id, &order.service);
+        let mut story = match order.service.as_str() {
+            BAD => Story::errors(&id, BAD),
+            QUIET => Story::idle(&id, QUIET),
+            STEPPED => Story::healthy(&id, STEPPED).in_steps(),
+            service => Story::healthy(&id, service),
+        };
         story.canary = order.canary;
         self.tell(story);
         let view = self.told(&id, |told| {
@@ -144,6 +172,7 @@ impl Desk for FakeDesk {
     }
 
     async fn opened_by(&self, key: &str) -> Result<Option<AnalysisView>, DeskError> {
+        self.up()?;
         let all = self.told.lock().unwrap();
         let found = all.values().find(|told| told.key.as_deref() == Some(key));
         Ok(found.map(|told| told.view.clone()))
@@ -172,6 +201,7 @@ impl Desk for FakeDesk {
     }
 
     async fn note(&self, name: &str) -> Result<Option<String>, DeskError> {
+        self.up()?;
         Ok(self.notes.lock().unwrap().get(name).cloned())
     }
 

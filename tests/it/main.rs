@@ -12,6 +12,7 @@ mod browser;
 mod check;
 mod completions;
 mod contract;
+mod controllers;
 mod deliver;
 mod demo_service;
 mod display;

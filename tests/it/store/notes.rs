@@ -2,7 +2,10 @@
 
 use rollgate::{
     engine::observation::Time,
-    store::notes::{NOTE_BYTES_MAX, NOTES_MAX, Notes, Over},
+    store::{
+        Store,
+        notes::{NOTE_BYTES_MAX, NOTES_MAX, Notes, Over},
+    },
 };
 
 use super::{folder, open};
