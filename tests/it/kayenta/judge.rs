@@ -165,7 +165,8 @@ async fn a_critical_metric_alone_decides() {
         .collect();
     let list = body["metricSetPairList"].as_array_mut().unwrap();
     list.extend(well.clone());
-    body["canaryConfig"]["metrics"][1] = json!({ "name": "well", "groups": ["g"] });
+    let configured = body["canaryConfig"]["metrics"].as_array_mut().unwrap();
+    configured.push(json!({ "name": "well", "groups": ["g"] }));
     let answer = judged(&body).await;
     assert_eq!(answer["results"][0]["critical"], true, "{answer}");
     assert_eq!(answer["score"]["score"], 0.0);
@@ -177,7 +178,8 @@ async fn a_critical_metric_alone_decides() {
     assert_eq!(answer["results"][0]["critical"], false, "{answer}");
     assert_eq!(answer["score"]["classification"], "Pass");
     // A configured metric that did not come at all is unknown.
-    body["canaryConfig"]["metrics"][2] = json!({ "name": "absent", "groups": ["g"] });
+    let configured = body["canaryConfig"]["metrics"].as_array_mut().unwrap();
+    configured.push(json!({ "name": "absent", "groups": ["g"] }));
     let answer = judged(&body).await;
     assert_eq!(answer["results"][31]["classification"], "Nodata");
     assert_eq!(answer["score"]["score"], 85.0);
@@ -239,7 +241,7 @@ async fn what_cannot_be_read_is_refused_with_the_reason() {
         "control",
     )
     .await;
-    check(&|body| body["canaryConfig"] = json!([]), 400, "canaryConfig").await;
+    check(&|body| body["canaryConfig"] = json!("shop"), 400, "canaryConfig").await;
     let weights = json!({ "groupWeights": { "g": -1 } });
     check(&|body| body["canaryConfig"]["classifier"] = weights.clone(), 422, "groupWeights").await;
     let pairs = vec![good["metricSetPairList"][0].clone(); 1_001];

@@ -146,6 +146,7 @@ struct Classifier {
 
 /// Scores from 0 to 100.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, ToSchema)]
+#[schema(as = JudgeThresholds)]
 pub(super) struct Thresholds {
     /// From here on it passes.
     pub(super) pass: f64,
@@ -166,6 +167,7 @@ struct MetricSetPair {
 
 /// One value a step.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = SeriesValues)]
 struct Values {
     #[serde(default)]
     control: Vec<Value>,
@@ -176,6 +178,7 @@ struct Values {
 /// A number, `"NaN"` and the like, or null.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = SeriesValue)]
 enum Value {
     Number(f64),
     Word(String),
@@ -213,6 +216,7 @@ struct MetricResult {
 
 /// Of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = MetricClass)]
 enum Class {
     Pass,
     High,
@@ -222,12 +226,14 @@ enum Class {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SeriesMetadata)]
 struct Metadata {
     stats: Stats,
 }
 
 /// Of the values that were judged; null without any.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SeriesStats)]
 struct Stats {
     count: usize,
     mean: Option<f64>,
@@ -257,6 +263,7 @@ struct GroupScore {
 
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = JudgeScore)]
 struct Score {
     score: f64,
     classification: Grade,

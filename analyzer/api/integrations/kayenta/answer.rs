@@ -50,6 +50,7 @@ pub(in crate::api) struct CanaryStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     result: Option<CanaryResult>,
     #[serde(flatten)]
+    #[schema(inline)]
     times: Times,
 }
 
@@ -66,6 +67,7 @@ struct CanaryResult {
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = CanaryJudgeResult)]
 struct JudgeResult {
     judge_name: &'static str,
     score: Score,
@@ -73,6 +75,7 @@ struct JudgeResult {
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = CanaryScore)]
 struct Score {
     /// 100, the marginal threshold, or 0.
     score: f64,
@@ -120,6 +123,7 @@ pub(in crate::api) struct StandaloneStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     canary_analysis_execution_result: Option<StandaloneResult>,
     #[serde(flatten)]
+    #[schema(inline)]
     times: Times,
 }
 
@@ -141,6 +145,7 @@ struct StandaloneResult {
     canary_scores: Vec<f64>,
     canary_execution_results: Vec<ExecutionResult>,
     #[serde(flatten)]
+    #[schema(inline)]
     times: Times,
 }
 
@@ -156,6 +161,7 @@ struct ExecutionResult {
     judgement_end_time_millis: i64,
     warnings: Vec<String>,
     #[serde(flatten)]
+    #[schema(inline)]
     times: Times,
 }
 

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 /// Scores that divide pass, marginal and fail, from 0 to 100.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ScoreThresholds)]
 pub(super) struct Thresholds {
     /// From here on it passes.
     pub(super) pass: f64,

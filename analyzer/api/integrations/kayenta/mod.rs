@@ -51,6 +51,7 @@ pub(super) struct ConfigSummary {
 /// A canary configuration: a rule file in Kayenta's words.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = KayentaConfig)]
 pub(super) struct Config {
     id: String,
     name: String,
@@ -79,6 +80,7 @@ struct ConfigClassifier {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = NoMembers)]
 pub(super) struct Empty {}
 
 /// Answer to a canary that was begun.
@@ -172,8 +174,8 @@ pub(super) async fn canary(
 
 /// How a canary execution stands.
 #[utoipa::path(
-    get, path = "/canary/{executionId}", tag = "kayenta",
-    params(("executionId" = String, Path, description = "As it was given when it was begun")),
+    get, path = "/canary/{id}", tag = "kayenta",
+    params(("id" = String, Path, description = "As it was given when it was begun")),
     responses((status = 200, description = "The execution", body = CanaryStatus), UnknownAnalysis)
 )]
 pub(super) async fn canary_status(
@@ -225,8 +227,8 @@ pub(super) async fn standalone_adhoc(
 
 /// How a standalone canary analysis stands.
 #[utoipa::path(
-    get, path = "/standalone_canary_analysis/{executionId}", tag = "kayenta",
-    params(("executionId" = String, Path, description = "As it was given when it was begun")),
+    get, path = "/standalone_canary_analysis/{id}", tag = "kayenta",
+    params(("id" = String, Path, description = "As it was given when it was begun")),
     responses((status = 200, description = "The analysis", body = StandaloneStatus), UnknownAnalysis)
 )]
 pub(super) async fn standalone_status(
@@ -240,8 +242,8 @@ pub(super) async fn standalone_status(
 /// Ends an execution without a verdict, as Spinnaker does when its pipeline is cancelled. One that is
 /// over stays as it is.
 #[utoipa::path(
-    put, path = "/pipelines/{executionId}/cancel", tag = "kayenta",
-    params(("executionId" = String, Path, description = "As it was given when it was begun")),
+    put, path = "/pipelines/{id}/cancel", tag = "kayenta",
+    params(("id" = String, Path, description = "As it was given when it was begun")),
     responses((status = 200, description = "It is over", body = Empty), UnknownAnalysis)
 )]
 pub(super) async fn cancel(

@@ -58,6 +58,7 @@ struct ScopePair {
 /// One version.
 #[derive(Debug, Default, Deserialize, Serialize, PartialEq, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = CanaryScope)]
 struct Scope {
     /// Label matchers, URLs, or the version.
     #[serde(default)]
@@ -79,6 +80,7 @@ struct Scope {
 /// A standalone analysis with its configuration.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = AdhocRequest)]
 pub(super) struct Adhoc {
     pub(super) canary_config: InlineConfig,
     pub(super) execution_request: StandaloneRequest,

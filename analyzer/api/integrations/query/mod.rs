@@ -55,6 +55,7 @@ const PAGES: (u32, u32) = (20, 200);
 
 /// What is asked. Other parameters are not read.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = QueryForm)]
 struct Asked {
     /// A metric name with label matchers, or `vector(NUMBER)`.
     #[serde(default)]
@@ -66,6 +67,7 @@ struct Asked {
 
 /// What Prometheus answers.
 #[derive(Serialize, ToSchema)]
+#[schema(as = QueryAnswer)]
 pub(super) struct Answer {
     /// Always `success`.
     status: &'static str,
@@ -77,6 +79,7 @@ pub(super) struct Answer {
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = QueryVector)]
 struct Vector {
     /// Always `vector`.
     result_type: &'static str,
@@ -86,6 +89,7 @@ struct Vector {
 
 /// One series at one time.
 #[derive(Serialize, ToSchema)]
+#[schema(as = QuerySample)]
 struct Sample {
     metric: BTreeMap<String, String>,
     /// Unix seconds, and the value as a text.
