@@ -156,9 +156,9 @@ pub fn moments(values: &[f64]) -> (f64, f64) {
         return (0.0, 0.0);
     }
     let count = values.len() as f64;
-    let mean = values.iter().map(|value| value / count).sum::<f64>();
-    let squares = values.iter().map(|value| (value - mean).powi(2) / count);
-    (mean, squares.sum::<f64>().sqrt())
+    let mean = values.iter().sum::<f64>() / count;
+    let squares = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
+    (mean, (squares / count).sqrt())
 }
 
 #[cfg(test)]

@@ -77,8 +77,8 @@ fn healthy_pairs_are_seldom_called_apart() {
             let Kind { steps, hold, white } = kind;
             let (once_max, ever_max) = match (*hold <= 0.5, *white > 0.0) {
                 (true, _) => (0.005, 0.015),
-                (false, false) => (0.01, 0.06),
-                (false, true) => (0.05, 0.13),
+                (false, false) => (0.01, 0.08),
+                (false, true) => (0.06, 0.16),
             };
             assert!(once <= once_max, "{steps} steps, r {hold}, white {white}: {once}");
             assert!(ever <= ever_max, "{steps} steps, r {hold}, white {white}: {ever} ever");
