@@ -2,6 +2,7 @@
 # make lint    formatting and clippy, warnings denied
 # make bench   criterion benches; they assert their answers and their targets
 # make characteristics   benches/operating_characteristics.md: false rollbacks and delays, in minutes
+# make test-api   property-based requests against the API by its OpenAPI document; needs python3 with venv
 # make fuzz    cargo-fuzz on what reads rule files, FUZZ_SECS (600) seconds a target; needs `cargo install cargo-fuzz`
 # make demo    a release judged before your eyes
 
@@ -12,11 +13,14 @@ FUZZ_TARGETS := rule_file test_file condition selector exposition
 FUZZ_SECS := 600
 FUZZ_SEEDS_rule_file := rules tests/cases/rules
 
-.PHONY: test lint bench characteristics demo fuzz tools
+.PHONY: test test-api lint bench characteristics demo fuzz tools
 
 test: tools
 	cargo test --lib --bins --test it --test memory
 	cargo test --doc
+
+test-api:
+	tests/api/run.sh
 
 lint:
 	cargo fmt --check

@@ -12,6 +12,7 @@ pub mod config;
 pub mod deliver;
 pub mod demo;
 pub mod engine;
+pub mod hook;
 pub mod kubernetes;
 pub mod outward;
 pub mod report;

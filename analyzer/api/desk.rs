@@ -90,8 +90,14 @@ pub enum DeskError {
 /// service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "service": "shop", "rules": "recommended",
+    "canary": { "version": "v2", "targets": ["http://10.0.0.7:8080"] },
+    "baseline": { "version": "v1", "targets": ["http://10.0.0.5:8080"] },
+}))]
 pub struct OpenAnalysis {
     /// The service being released.
+    #[schema(min_length = 1, max_length = 200)]
     pub service: String,
     /// Name of a rule file in the configured directory, without `.yaml`; the service's own when
     /// left out.
@@ -112,9 +118,11 @@ pub struct OpenAnalysis {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parameters: BTreeMap<String, String>,
     /// The client's key: the same key opens the same analysis once.
+    #[schema(min_length = 1, max_length = 200)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
     /// Watch at least this long instead of what the rule file says, in seconds; all steps together.
+    #[schema(exclusive_minimum = 0, maximum = 604800)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_secs: Option<f64>,
 }
@@ -302,9 +310,11 @@ pub struct WatchedService {
 #[serde(deny_unknown_fields)]
 pub struct CancelAnalysis {
     /// Who cancels.
+    #[schema(max_length = 256)]
     #[serde(default)]
     pub who: String,
     /// Why.
+    #[schema(max_length = 2000)]
     #[serde(default)]
     pub why: String,
 }

@@ -20,6 +20,8 @@ use tokio::{
     time::Instant,
 };
 
+use utoipa::ToSchema;
+
 use super::{
     Api,
     analyses::ask,
@@ -35,6 +37,20 @@ use crate::telemetry::http::OpenGuard;
 const RECONNECT: Duration = Duration::from_secs(2);
 /// The id of the `verdict` event ends so. A client that comes back with it has seen everything.
 const FINAL_SUFFIX: &str = ".final";
+
+/// One event as it is sent, for the API's description.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "events are written field by field")]
+pub(super) struct SentEvent {
+    /// `look` or `verdict`.
+    event: String,
+    /// Number of the look; of the verdict with `.final` behind it.
+    id: String,
+    /// Milliseconds to wait before coming back.
+    retry: Option<u32>,
+    /// JSON: a report, or the small verdict.
+    data: String,
+}
 
 /// One open stream.
 struct Follower {
@@ -58,7 +74,7 @@ struct Follower {
     params(AnalysisId, ("Last-Event-ID" = Option<String>, Header,
            description = "Set by clients that come back")),
     responses(
-        (status = 200, description = "The stream", body = String,
+        (status = 200, description = "The stream", body = SentEvent,
          content_type = "text/event-stream"),
         (status = 204, description = "Everything was seen"),
         UnknownAnalysis, Full,

@@ -44,13 +44,20 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 
 /// Answers every path that is not a route.
 pub(super) async fn no_such_path(uri: Uri) -> Problem {
-    let shown: String = uri.path().chars().take(200).collect();
+    let shown = shown(&uri);
     Problem::unknown_path(format!("no route {shown}"))
 }
 
 /// Answers a route's other methods; the router adds the `Allow` header.
 pub(super) async fn no_such_method(method: Method, uri: Uri) -> Problem {
-    let shown: String = uri.path().chars().take(200).collect();
+    let shown = shown(&uri);
     let method: String = method.as_str().chars().take(20).collect();
     Problem::method_not_allowed(format!("{shown} does not take {method}"))
+}
+
+/// A path as it is shown: short, and without a token that was put into it wrongly.
+fn shown(uri: &Uri) -> String {
+    let parts = uri.path().split('/');
+    let parts = parts.map(|part| if part.contains("rgt_") { "[redacted]" } else { part });
+    parts.collect::<Vec<_>>().join("/").chars().take(200).collect()
 }

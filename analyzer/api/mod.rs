@@ -13,11 +13,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::telemetry::Telemetry;
 
+pub mod access;
 pub mod caller;
 pub mod desk;
 pub mod problem;
 pub mod rules;
 pub mod server;
+pub mod tls;
 
 mod analyses;
 mod events;
@@ -28,16 +30,23 @@ mod openapi;
 mod page;
 mod probes;
 mod stall;
+mod validity;
 mod verdict;
 
+use access::Access;
 use desk::Desk;
 use integrations::recent::Recent;
+use tls::Certificates;
 
 pub use server::serve;
 
-/// Limits of the API.
-#[derive(Clone, Debug, PartialEq)]
+/// Limits of the API, who may use it, and how it is spoken to.
+#[derive(Clone, Debug)]
 pub struct ApiOptions {
+    /// Who may ask what.
+    pub access: Access,
+    /// By which certificate connections are served; plain HTTP without.
+    pub certificates: Option<Certificates>,
     /// Bytes of a request body; more is 413.
     pub body_bytes_max: usize,
     /// Time for a request's head to arrive, also between two requests of one connection.
@@ -65,6 +74,8 @@ pub struct ApiOptions {
 impl Default for ApiOptions {
     fn default() -> Self {
         Self {
+            access: Access::default(),
+            certificates: None,
             body_bytes_max: 256 * 1024,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(20),
@@ -101,14 +112,17 @@ pub fn router(
     let streams = Arc::new(Semaphore::new(options.streams_max));
     let recent = Arc::default();
     let api = Api { desk, telemetry, options: Arc::new(options), streams, recent, stop };
-    let (router, _) = routes().split_for_parts();
+    let (routes, _) = routes().split_for_parts();
     let document: Arc<str> = document().into();
-    router
+    let routes = routes
         .route(openapi::PATH, get(move || async move { openapi::deliver(&document) }))
         .fallback(guard::no_such_path)
         .method_not_allowed_fallback(guard::no_such_method)
+        .layer(middleware::from_fn_with_state(api.clone(), access::admit))
         .layer(middleware::from_fn_with_state(api.clone(), guard::guard))
-        .with_state(api)
+        .with_state(api);
+    // Around all of it and not beside the layers above, which run when the path is routed already.
+    Router::new().fallback_service(routes).layer(middleware::from_fn(access::strip))
 }
 
 /// The OpenAPI 3.1 document of the whole API, as JSON.
@@ -131,6 +145,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(analyses::services))
         .routes(routes!(rules::list))
         .routes(routes!(rules::text))
+        .routes(routes!(access::access))
         .routes(routes!(probes::metrics))
         .routes(routes!(probes::healthz))
         .routes(routes!(probes::readyz))

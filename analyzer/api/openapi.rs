@@ -13,6 +13,7 @@ use utoipa::{
     OpenApi, ToSchema,
     openapi::{
         Content, ContentBuilder, Ref, RefOr, Response as Answer, ResponseBuilder,
+        link::Link,
         path::Operation,
         security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
     },
@@ -25,6 +26,10 @@ pub(super) const PROBLEM: &str = "application/problem+json";
 
 /// Where the document is served.
 pub(super) const PATH: &str = "/v1/openapi.json";
+
+/// Where analyses are opened and listed, and where one of them is.
+const ANALYSES: &str = "/v1/analyses";
+const ANALYSIS: &str = "/v1/analyses/{id}";
 
 /// Name of the security scheme.
 const BEARER: &str = "bearer";
@@ -43,6 +48,7 @@ const BEARER: &str = "bearer";
         (name = "controllers", description = "Deploy controllers that ask in their own way"),
         (name = "kayenta", description = "Kayenta's API, as far as its users ask it"),
         (name = "prometheus", description = "The verdict as a metric"),
+        (name = "access", description = "Who asks, and what the asker may do"),
         (name = "rules", description = "Rule files in use"),
         (name = "probes", description = "What machines ask about us"),
         (name = "page", description = "The page for people"),
@@ -85,7 +91,32 @@ pub(super) fn finished(mut document: utoipa::openapi::OpenApi) -> utoipa::openap
             add_common(operation);
         }
     }
+    link(&mut document);
     document
+}
+
+/// Says where ids come from: what is opened can be asked for.
+fn link(document: &mut utoipa::openapi::OpenApi) {
+    let with_id = |path: &&String| path.starts_with(ANALYSIS);
+    let of_one: Vec<(String, String)> = document
+        .paths
+        .paths
+        .iter()
+        .filter(|(path, _)| with_id(path))
+        .flat_map(|(_, item)| [&item.get, &item.post].into_iter().flatten())
+        .filter_map(|operation| operation.operation_id.clone())
+        .map(|id| (id.clone(), id))
+        .collect();
+    let Some(item) = document.paths.paths.get_mut(ANALYSES) else { return };
+    let answers = item.post.iter_mut().flat_map(|open| &mut open.responses.responses);
+    for (_, answer) in answers.filter(|(status, _)| status.starts_with('2')) {
+        let RefOr::T(answer) = answer else { continue };
+        let links = of_one.iter().map(|(name, id)| {
+            let link = Link::builder().operation_id(id).parameter("id", "$response.body#/id");
+            (name.clone(), link.build().into())
+        });
+        answer.links.extend(links);
+    }
 }
 
 /// Answers with the document.
@@ -104,7 +135,7 @@ fn add_common(operation: &mut Operation) {
     let common = [
         (400, "The path, the query or a header cannot be read"),
         (401, "No token, or none that is known"),
-        (403, "The token's scope does not reach so far"),
+        (403, "The token's scope does not reach so far, or a foreign page asks"),
         (500, "A defect of rollgate"),
         (503, "Not now: starting, stopping, or the store does not answer"),
     ];

@@ -31,7 +31,8 @@ macro_rules! asset {
 
 const INDEX: Asset = asset!("index.html", "text/html; charset=utf-8");
 
-const ASSETS: [Asset; 8] = [
+const ASSETS: [Asset; 9] = [
+    asset!("access.js", "text/javascript; charset=utf-8"),
     asset!("app.js", "text/javascript; charset=utf-8"),
     asset!("dom.js", "text/javascript; charset=utf-8"),
     asset!("format.js", "text/javascript; charset=utf-8"),
@@ -59,7 +60,7 @@ pub(super) async fn index(headers: HeaderMap) -> Response {
 /// A file of the page.
 #[utoipa::path(
     get, path = "/assets/{name}", tag = "page",
-    params(("name" = String, Path, description = "Name of the file")),
+    params(("name" = String, Path, description = "Name of the file", example = "app.js")),
     responses(
         (status = 200, description = "The file", content(
             (String = "text/javascript"), (String = "text/css"), (String = "image/svg+xml"))),

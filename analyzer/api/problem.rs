@@ -94,6 +94,16 @@ impl Problem {
         Self { path: Some(path), line: Some(line), column: Some(column), ..problem }
     }
 
+    /// 401: no token, or none that counts.
+    pub fn unauthorized(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", "This needs a token", detail)
+    }
+
+    /// 403: it is known who asks, or from where, and that may not be.
+    pub fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "This may not be asked", detail)
+    }
+
     /// 404: nothing lives at this path.
     pub fn unknown_path(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "unknown-path", "There is nothing at this path", detail)

@@ -115,7 +115,7 @@ pub(super) async fn list(State(api): State<Api>, uri: Uri) -> Result<Json<RuleFi
     get, path = "/v1/rules/{name}", tag = "rules",
     params(("name" = String, Path, description = "Name of the file without its ending")),
     responses(
-        (status = 200, description = "The text", content((String = YAML), (String = TEXT))),
+        (status = 200, description = "The text", content((serde_json::Value = YAML), (String = TEXT))),
         (status = 304, description = "The text is the one of `If-None-Match`"),
         (status = 404, description = "No such rule file is in use", body = Problem,
          content_type = PROBLEM),
@@ -136,7 +136,7 @@ pub(super) async fn text(
 #[utoipa::path(
     get, path = "/v1/analyses/{id}/rules", tag = "analyses", params(AnalysisId),
     responses(
-        (status = 200, description = "The text", content((String = YAML), (String = TEXT))),
+        (status = 200, description = "The text", content((serde_json::Value = YAML), (String = TEXT))),
         (status = 304, description = "The text is the one of `If-None-Match`"),
         UnknownAnalysis,
     )

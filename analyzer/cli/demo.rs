@@ -24,7 +24,7 @@ use crate::{
     deliver::{
         Mechanism, Setting,
         sign::{Keys, Signed},
-        webhook::{self, Webhook, WebhookOptions},
+        webhook::{self, Shape, Webhook, WebhookOptions},
     },
     demo::{
         receiver::{Delivery, Receiver},
@@ -227,6 +227,7 @@ async fn start_service(
             headers: Vec::new(),
             timeout: Duration::from_secs(5),
             tls: TlsOptions::default(),
+            shape: Shape::default(),
             mapping: webhook::MAPPING,
         },
         &Setting::live(system_clock()),

@@ -12,7 +12,7 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 
-use super::{Output, PROMOTE, UsageError, display, print_json};
+use super::{Output, PROMOTE, UsageError, display, print_json, token::Credentials};
 use crate::{
     api::desk::{AnalysisSummary, AnalysisView, ListFilter},
     report::timeline::Timeline,
@@ -40,7 +40,7 @@ const LATEST: &str = "latest";
 #[command(after_help = "\
 ID is the id of an analysis, the beginning of one, or `latest`. Without it the newest are listed.
 A service that listens elsewhere is named by --server; of one that does not run, --store reads the
-file.
+file. Where the service wants a token, $ROLLGATE_TOKEN or --token-file says it; `read` is enough.
 
   rollgate explain
   rollgate explain latest --service shop
@@ -62,6 +62,8 @@ pub struct ExplainArgs {
     #[arg(long, requires = "id", conflicts_with = "json")]
     rules: bool,
     #[command(flatten)]
+    credentials: Credentials,
+    #[command(flatten)]
     output: Output,
 }
 
@@ -81,7 +83,7 @@ pub fn main(args: &ExplainArgs) -> anyhow::Result<u8> {
 async fn explain(args: &ExplainArgs) -> anyhow::Result<u8> {
     let source = match &args.store {
         Some(path) => Source::store(path).await?,
-        None => Source::server(&args.server)?,
+        None => Source::server(&args.server, &args.credentials)?,
     };
     let mut out = io::stdout().lock();
     let (color, width) = display::stdout_style();

@@ -24,6 +24,7 @@ pub mod completions;
 pub mod demo;
 pub mod display;
 pub mod explain;
+pub mod hook;
 pub mod plan;
 mod progress;
 pub mod record;
@@ -33,6 +34,7 @@ pub mod schema;
 pub mod serve;
 pub mod simulate;
 pub mod test;
+pub mod token;
 
 /// All is well, or promote.
 pub const PROMOTE: u8 = 0;
@@ -75,6 +77,10 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run the service: HTTP API, page, webhooks.
     Serve(serve::ServeArgs),
+    /// Run one command a decision on a host without an API.
+    Hook(hook::HookArgs),
+    /// Make a token that lets somebody ask the service.
+    Token(token::TokenArgs),
     /// Judge one release from a CI job and exit with the verdict.
     Run(run::RunArgs),
     /// Judge a recording again.
@@ -137,6 +143,8 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Demo(args) => demo::main(args),
         Command::Serve(args) => serve::main(args),
+        Command::Hook(args) => hook::main(args),
+        Command::Token(args) => token::main(&args),
         Command::Run(args) => run::main(&args),
         Command::Replay(args) => replay::main(&args),
         Command::Explain(args) => explain::main(&args),

@@ -1,17 +1,34 @@
 //! `rollgate serve`: the service, until it is told to stop.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use anyhow::Context;
 use clap::Args;
 
 use super::{PROMOTE, UsageError};
 use crate::{
-    api::ApiOptions,
-    config::{self, Config, mechanisms::MechanismOptions},
-    deliver::{Mechanism, Setting, webhook::Webhook},
+    api::{
+        ApiOptions,
+        access::Access,
+        tls::{Certificates, LOOK_EVERY},
+    },
+    config::{self, Config, MetricsServer, mechanisms::MechanismOptions, targets::TargetOptions},
+    deliver::{
+        Mechanism, Setting, alertmanager::Alertmanager, argo_rollouts::ArgoRollouts,
+        cloudevents::CloudEvents, flagger::Flagger, github::Github, gitlab::Gitlab,
+        kubernetes_service::KubernetesService, kubernetes_undo::KubernetesUndo, peer::SetupError,
+        slack::Slack, webhook::Webhook,
+    },
     service::{self, ServiceOptions, system_clock},
-    source::{client::Client, limits::SourceLimits, prometheus::PrometheusServer},
+    source::{
+        client::{Client, ClientError, ClientOptions},
+        limits::SourceLimits,
+        prometheus::PrometheusServer,
+    },
     store::{
         StoreError,
         sqlite::{SqliteOptions, SqliteStore},
@@ -24,7 +41,8 @@ use crate::{
 #[command(after_help = "\
 The configuration says where to listen, where the store and the rule files are, and which webhooks
 and metrics servers there are; the README shows one. Rule files that change are taken up by
-themselves, within two seconds; SIGHUP reads all of them at once. SIGTERM or Ctrl-C stops in order:
+themselves, within two seconds; SIGHUP reads all of them at once, and the tokens of the
+configuration. Certificates that change are taken up by themselves, within five seconds. SIGTERM or Ctrl-C stops in order:
 running analyses are committed and go on at the next start. `RUST_LOG=debug` says more.")]
 pub struct ServeArgs {
     /// Configuration file.
@@ -35,20 +53,26 @@ pub struct ServeArgs {
 /// Runs the command.
 pub fn main(args: ServeArgs) -> anyhow::Result<u8> {
     super::init_logging("info");
-    let config = config::read(&args.config, |name| std::env::var(name).ok())
-        .map_err(|error| UsageError(error.to_string()))?;
-    super::runtime()?.block_on(serve(config))
+    let config = read(&args.config)?;
+    super::runtime()?.block_on(serve(config, &args.config))
 }
 
-async fn serve(config: Config) -> anyhow::Result<u8> {
-    let client = Client::new().context("the http client cannot be set up")?;
+fn read(path: &Path) -> Result<Config, UsageError> {
+    config::read(path, |name| std::env::var(name).ok())
+        .map_err(|error| UsageError(error.to_string()))
+}
+
+async fn serve(config: Config, path: &Path) -> anyhow::Result<u8> {
     let mechanisms = mechanisms(config.mechanisms, &Setting::live(system_clock()))?;
-    let mut prometheus = BTreeMap::new();
-    for (name, options) in config.prometheus {
-        let server = PrometheusServer::new(client.clone(), options)
-            .map_err(|error| UsageError(format!("prometheus {name}: {error}")))?;
-        prometheus.insert(name, Arc::new(server));
-    }
+    let prometheus = metrics_servers(config.prometheus)?;
+    let TargetOptions { networks, tls, headers } = config.targets;
+    let options =
+        ClientOptions { networks: Some(networks), tls, headers, ..ClientOptions::default() };
+    let client = Client::with(options).map_err(|error| unsendable("targets", error))?;
+    let certificates = config.tls.map(|files| Certificates::open(files, LOOK_EVERY)).transpose();
+    let certificates = certificates.map_err(|fault| UsageError(fault.to_string()))?;
+    let scheme = if certificates.is_some() { "https" } else { "http" };
+    let access = Access::new(config.access, system_clock());
     let store = SqliteStore::open(&config.store, SqliteOptions::default());
     let store = store.await.map_err(unopened)?;
     let service = service::start(ServiceOptions {
@@ -62,14 +86,61 @@ async fn serve(config: Config) -> anyhow::Result<u8> {
         limits: SourceLimits::default(),
         timeout: config.timeout,
         watch: config.watch,
-        api: ApiOptions::default(),
+        api: ApiOptions { access: access.clone(), certificates, ..ApiOptions::default() },
         telemetry: Telemetry::new(),
     })
     .await?;
-    println!("rollgate serves http://{}", service.addr);
-    until_stopped(&service).await?;
+    println!("rollgate serves {scheme}://{}", service.addr);
+    if scheme == "http" && !config::is_loopback(service.addr) {
+        tracing::warn!(
+            "tokens come to this listener unencrypted: configure `tls`, or let only a proxy reach it"
+        );
+    }
+    until_stopped(&service, || reload_access(path, &access, service.addr)).await?;
     service.stop().await;
     Ok(PROMOTE)
+}
+
+/// Sets metrics servers up; nothing is asked. They are the operator's own words, so they may be
+/// anywhere.
+fn metrics_servers(
+    options: BTreeMap<String, MetricsServer>,
+) -> anyhow::Result<BTreeMap<String, Arc<PrometheusServer>>> {
+    let mut servers = BTreeMap::new();
+    for (name, MetricsServer { options, tls }) in options {
+        let at = format!("prometheus {name}");
+        let client = Client::with(ClientOptions { tls, ..ClientOptions::default() })
+            .map_err(|error| unsendable(&at, error))?;
+        let server = PrometheusServer::new(client, options)
+            .map_err(|error| UsageError(format!("{at}: {error}")))?;
+        servers.insert(name, Arc::new(server));
+    }
+    Ok(servers)
+}
+
+/// Certificates and headers that cannot be used are the configuration's fault.
+fn unsendable(at: &str, error: ClientError) -> anyhow::Error {
+    match error {
+        ClientError::Build(_) => error.into(),
+        ClientError::Tls(_) | ClientError::Header(_) => UsageError(format!("{at}: {error}")).into(),
+    }
+}
+
+/// Tokens are taken from the configuration as it is now; of the rest of it nothing.
+fn reload_access(path: &Path, access: &Access, addr: SocketAddr) {
+    let read = read(path).and_then(|config| match config.access.tokens.is_empty() {
+        true if !config::is_loopback(addr) => {
+            Err(UsageError(format!("{} has no tokens and others reach {addr}", path.display())))
+        }
+        true | false => Ok(config.access),
+    });
+    match read {
+        Ok(policy) => {
+            tracing::info!(tokens = policy.tokens.len(), "tokens are taken from the configuration");
+            access.replace(policy);
+        }
+        Err(error) => tracing::error!(%error, "the tokens before stay in use"),
+    }
 }
 
 /// Sets mechanisms up; nothing is sent.
@@ -77,15 +148,35 @@ pub fn mechanisms(
     options: BTreeMap<String, MechanismOptions>,
     setting: &Setting,
 ) -> Result<BTreeMap<String, Arc<dyn Mechanism>>, UsageError> {
-    let set_up = |(name, options): (String, MechanismOptions)| {
-        let mechanism: Arc<dyn Mechanism> = match options {
-            MechanismOptions::Webhook(options) => Arc::new(
-                Webhook::new(options, setting).map_err(|error| UsageError(error.to_string()))?,
-            ),
-        };
+    let set_up = |(name, options)| {
+        let mechanism =
+            mechanism(options, setting).map_err(|error| UsageError(error.to_string()))?;
         Ok((name, mechanism))
     };
     options.into_iter().map(set_up).collect()
+}
+
+/// Sets one mechanism up; nothing is sent.
+pub fn mechanism(
+    options: MechanismOptions,
+    setting: &Setting,
+) -> Result<Arc<dyn Mechanism>, SetupError> {
+    Ok(match options {
+        MechanismOptions::Webhook(options) => Arc::new(Webhook::new(options, setting)?),
+        MechanismOptions::CloudEvents(options) => Arc::new(CloudEvents::new(options, setting)?),
+        MechanismOptions::KubernetesUndo(options) => {
+            Arc::new(KubernetesUndo::new(options, setting)?)
+        }
+        MechanismOptions::KubernetesService(options) => {
+            Arc::new(KubernetesService::new(options, setting)?)
+        }
+        MechanismOptions::ArgoRollouts(options) => Arc::new(ArgoRollouts::new(options, setting)?),
+        MechanismOptions::Flagger(options) => Arc::new(Flagger::new(options, setting)?),
+        MechanismOptions::Github(options) => Arc::new(Github::new(options, setting)?),
+        MechanismOptions::Gitlab(options) => Arc::new(Gitlab::new(options, setting)?),
+        MechanismOptions::Alertmanager(options) => Arc::new(Alertmanager::new(options, setting)?),
+        MechanismOptions::Slack(options) => Arc::new(Slack::new(options, setting)?),
+    })
 }
 
 /// A path that cannot serve as a store is the configuration's fault; anything else is not.
@@ -99,8 +190,8 @@ fn unopened(error: StoreError) -> anyhow::Error {
     }
 }
 
-/// Waits for SIGTERM or Ctrl-C; at each SIGHUP rule files are read again.
-async fn until_stopped(service: &service::Service) -> anyhow::Result<()> {
+/// Waits for SIGTERM or Ctrl-C; at each SIGHUP rule files and tokens are read again.
+async fn until_stopped(service: &service::Service, reload: impl Fn()) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut term = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -108,7 +199,10 @@ async fn until_stopped(service: &service::Service) -> anyhow::Result<()> {
         tokio::select! {
             _ = term.recv() => return Ok(()),
             result = tokio::signal::ctrl_c() => return Ok(result?),
-            _ = hangup.recv() => service.reload_rules().await,
+            _ = hangup.recv() => {
+                reload();
+                service.reload_rules().await;
+            }
         }
     }
 }

@@ -12,27 +12,48 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::source::prometheus::{PrometheusLimits, PrometheusOptions};
+use crate::{
+    api::{access::policy::Policy, tls::TlsFiles},
+    kubernetes::ClusterOptions,
+    outward::tls::TlsOptions,
+    source::prometheus::{PrometheusLimits, PrometheusOptions},
+};
 
+pub mod access;
+mod cluster_mechanisms;
+mod clusters;
+pub mod hook;
 pub mod mechanisms;
 mod reading;
 pub mod services;
+pub mod targets;
 pub mod template;
 pub mod watch;
 
 use mechanisms::MechanismOptions;
-use reading::{Place, Reading};
+use reading::{Place, Reading, Tls};
 use services::KnownService;
+use targets::TargetOptions;
 use watch::WatchOptions;
 
 /// Largest configuration file.
 const CONFIG_BYTES_MAX: u64 = 256 * 1024;
+
+/// What lets others reach us.
+const TOKENS_HINT: &str = "tokens under `access.tokens`; hint: `rollgate token --name ci --scope \
+                           control` makes one and prints its line";
 
 /// What a service is configured to do.
 #[derive(Debug)]
 pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// Who may ask what.
+    pub access: Policy,
+    /// By which certificate we answer; plain HTTP without.
+    pub tls: Option<TlsFiles>,
+    /// How targets are asked.
+    pub targets: TargetOptions,
     /// The SQLite file.
     pub store: PathBuf,
     /// Where rule files are.
@@ -41,12 +62,23 @@ pub struct Config {
     pub timeout: Duration,
     /// Mechanisms by name.
     pub mechanisms: BTreeMap<String, MechanismOptions>,
+    /// Kubernetes API servers by name.
+    pub clusters: BTreeMap<String, ClusterOptions>,
     /// Metrics servers by name.
-    pub prometheus: BTreeMap<String, PrometheusOptions>,
+    pub prometheus: BTreeMap<String, MetricsServer>,
     /// What is known of services, by name.
     pub services: BTreeMap<String, KnownService>,
     /// Services that are watched between releases.
     pub watch: Vec<WatchOptions>,
+}
+
+/// One metrics server.
+#[derive(Debug)]
+pub struct MetricsServer {
+    /// What is asked, and how.
+    pub options: PrometheusOptions,
+    /// Trust and identity.
+    pub tls: TlsOptions,
 }
 
 /// Why a configuration was refused.
@@ -85,9 +117,15 @@ pub enum ConfigError {
 struct File {
     #[serde(default = "default_listen")]
     listen: String,
-    /// Answering beyond loopback needs this word, since requests carry no credentials.
+    /// What once let requests without credentials in from anywhere.
     #[serde(default)]
-    allow_remote: bool,
+    allow_remote: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    access: access::Access,
+    #[serde(default)]
+    tls: Option<access::ListenerTls>,
+    #[serde(default)]
+    targets: targets::Targets,
     #[serde(default = "default_store")]
     store: PathBuf,
     #[serde(default = "default_rules")]
@@ -96,6 +134,8 @@ struct File {
     timeout: Option<String>,
     #[serde(default)]
     mechanisms: BTreeMap<String, mechanisms::Mechanism>,
+    #[serde(default)]
+    clusters: BTreeMap<String, clusters::Entry>,
     #[serde(default)]
     prometheus: BTreeMap<String, Server>,
     #[serde(default)]
@@ -112,6 +152,8 @@ struct Server {
     headers: BTreeMap<String, Place>,
     #[serde(default)]
     timeout: Option<String>,
+    #[serde(default)]
+    tls: Option<Tls>,
 }
 
 fn default_listen() -> String {
@@ -126,9 +168,71 @@ fn default_rules() -> PathBuf {
     PathBuf::from("rules")
 }
 
+/// Whether secrets are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrets {
+    /// From where they are; one that is not there is a fault.
+    Read,
+    /// Something stands for each of them, so that a configuration can be checked where they are
+    /// not. Nothing may be sent with it.
+    StandIn,
+}
+
+/// A configuration, and what was noticed while it was read.
+#[derive(Debug)]
+pub struct AtRest {
+    /// What it says.
+    pub config: Config,
+    /// Files with secrets that everybody on the machine may read, by where they are named.
+    pub readable: Vec<(String, PathBuf)>,
+}
+
 /// Reads a configuration file. Relative paths in it are taken from where it lies. `env` looks up
 /// environment variables.
+///
+/// # Errors
+/// With every fault that it has.
 pub fn read(path: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
+    Ok(read_at_rest(path, env, Secrets::Read)?.config)
+}
+
+/// [`read`], for who wants to check it and may not have its secrets.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_at_rest(
+    path: &Path,
+    env: impl Fn(&str) -> Option<String>,
+    secrets: Secrets,
+) -> Result<AtRest, ConfigError> {
+    let name = path.display().to_string();
+    let text = file_text(path)?;
+    // Without an excerpt: a line may hold a URL that is a secret.
+    let options = serde_saphyr::options! { with_snippet: false };
+    let file: File = serde_saphyr::from_str_with_options(&text, options).map_err(|error| {
+        ConfigError::Malformed {
+            path: name.clone(),
+            found: error.to_string(),
+            hint: KEYS.to_owned(),
+        }
+    })?;
+    let base = path.parent().unwrap_or(Path::new("."));
+    let mut reading = Reading::new(base, &env, secrets);
+    let config = reading.config(file);
+    match config {
+        Some(config) if reading.faults.is_empty() => {
+            Ok(AtRest { config, readable: reading.readable })
+        }
+        Some(_) | None => Err(ConfigError::Refused { path: name, faults: reading.faults }),
+    }
+}
+
+/// The keys, for who wrote another one.
+const KEYS: &str = "keys are listen, access, tls, store, rules, timeout, mechanisms, clusters, \
+                    prometheus, services, targets, watch; the README shows each";
+
+/// The text of a configuration file, which is not large.
+fn file_text(path: &Path) -> Result<String, ConfigError> {
     let name = path.display().to_string();
     let unreadable = |source| ConfigError::Unreadable { path: name.clone(), source };
     let bytes = std::fs::metadata(path).map_err(unreadable)?.len();
@@ -139,36 +243,32 @@ pub fn read(path: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Config,
             hint: "is this the configuration?".to_owned(),
         });
     }
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    let file: File = serde_saphyr::from_str(&text).map_err(|error| ConfigError::Malformed {
-        path: name.clone(),
-        found: error.to_string(),
-        hint:
-            "keys are listen, allow_remote, store, rules, timeout, mechanisms, prometheus, services, \
-               watch; the README shows each"
-                .to_owned(),
-    })?;
-    let base = path.parent().unwrap_or(Path::new("."));
-    let mut reading = Reading { base, env: &env, faults: Vec::new() };
-    let config = reading.config(file);
-    match config {
-        Some(config) if reading.faults.is_empty() => Ok(config),
-        Some(_) | None => Err(ConfigError::Refused { path: name, faults: reading.faults }),
-    }
+    std::fs::read_to_string(path).map_err(unreadable)
 }
 
 impl Reading<'_> {
     fn config(&mut self, file: File) -> Option<Config> {
-        let listen = self.listen(&file.listen, file.allow_remote);
+        if file.allow_remote.is_some() {
+            self.fault(format!(
+                "allow_remote is no more: a listener beyond loopback needs {TOKENS_HINT}"
+            ));
+        }
+        let access = self.access(file.access);
+        let listen = self.listen(&file.listen, &access);
+        let tls = self.listener_tls(file.tls);
+        let targets = self.targets(file.targets);
         let timeout = self.duration("timeout", file.timeout.as_deref());
-        let mechanisms = self.mechanisms(file.mechanisms);
+        let clusters = self.clusters(file.clusters);
+        let mechanisms = self.mechanisms(file.mechanisms, &clusters);
         let mut prometheus = BTreeMap::new();
-        for (name, Server { url, headers, timeout }) in file.prometheus {
+        for (name, Server { url, headers, timeout, tls }) in file.prometheus {
             let at = format!("prometheus.{name}");
             let headers = self.headers(&at, &headers);
             let timeout = self.duration(&format!("{at}.timeout"), timeout.as_deref());
             let limits = PrometheusLimits::default();
-            prometheus.insert(name, PrometheusOptions { url, headers, timeout, limits });
+            let tls = self.tls(&format!("{at}.tls"), tls.as_ref());
+            let options = PrometheusOptions { url, headers, timeout, limits };
+            prometheus.insert(name, MetricsServer { options, tls });
         }
         let store = self.base.join(file.store);
         let rules = self.base.join(file.rules);
@@ -182,24 +282,41 @@ impl Reading<'_> {
         };
         let services = self.services(file.services, &known);
         let watch = watch::read(file.watch, &mut self.faults);
-        let listen = listen?;
-        Some(Config { listen, store, rules, timeout, mechanisms, prometheus, services, watch })
+        Some(Config {
+            listen: listen?,
+            access,
+            tls,
+            targets,
+            store,
+            rules,
+            timeout,
+            mechanisms,
+            clusters,
+            prometheus,
+            services,
+            watch,
+        })
     }
 
-    fn listen(&mut self, text: &str, allow_remote: bool) -> Option<SocketAddr> {
+    fn listen(&mut self, text: &str, access: &Policy) -> Option<SocketAddr> {
         let Ok(addr) = text.parse::<SocketAddr>() else {
             self.faults
                 .push(format!("listen is {text:?}, expected an address such as 127.0.0.1:8750"));
             return None;
         };
-        if !addr.ip().is_loopback() && !allow_remote {
+        if !is_loopback(addr) && access.tokens.is_empty() {
             self.faults.push(format!(
-                "listen is {addr}, which others can reach, and requests carry no credentials; \
-                 set `allow_remote: true` when a proxy in front checks them"
+                "listen is {addr}, which others can reach; expected a loopback address, or \
+                 {TOKENS_HINT}"
             ));
         }
         Some(addr)
     }
+}
+
+/// Whether only this machine can reach an address.
+pub fn is_loopback(addr: SocketAddr) -> bool {
+    addr.ip().to_canonical().is_loopback()
 }
 
 #[cfg(test)]
@@ -234,8 +351,19 @@ mod tests {
             Ok("127.0.0.1:0"),
         );
         check("lisen: x", Err(&["lisen", "line 1"]));
-        check("listen: 0.0.0.0:80", Err(&["allow_remote"]));
-        check("{ listen: '0.0.0.0:80', allow_remote: true }", Ok("0.0.0.0:80"));
+        let token = format!(
+            "access: {{ tokens: [ {{ name: a, scope: read, sha256: {} }} ] }}",
+            "ab".repeat(32)
+        );
+        for listen in ["0.0.0.0:80", "'[::]:80'", "10.0.0.1:80"] {
+            check(&format!("listen: {listen}"), Err(&["others can reach", "`rollgate token"]));
+            check(&format!("listen: {listen}\n{token}"), Ok(listen.trim_matches('\'')));
+        }
+        for listen in ["127.9.9.9:80", "'[::1]:80'"] {
+            check(&format!("listen: {listen}"), Ok(listen.trim_matches('\'')));
+        }
+        check("allow_remote: true", Err(&["allow_remote is no more", "access.tokens"]));
+        check("tls: { cert: a }", Err(&["key"]));
         check(
             "timeout: 1h\nlisten: nowhere\nmechanisms: { d: { webhook: { url: 'http://h/', secrets: [{ env: NONE }, {}] } } }",
             Err(&["timeout is", "listen is", "NONE is not set", "expected either"]),

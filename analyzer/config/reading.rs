@@ -3,13 +3,23 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
-use crate::{outward::tls::TlsOptions, telemetry::secret::Secret};
+use super::Secrets;
+use crate::{
+    deliver::names::NAMES,
+    outward::{pattern::Pattern, tls::TlsOptions},
+    telemetry::secret::Secret,
+};
 
 /// Time that an answer has when nothing else is configured.
 pub(super) const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
@@ -23,6 +33,42 @@ pub(super) struct Place {
     #[serde(default)]
     file: Option<PathBuf>,
 }
+
+/// A text that may be a secret: as it is, or where it is.
+pub(super) enum TextOrPlace {
+    Text(String),
+    Place(Place),
+}
+
+impl<'de> Deserialize<'de> for TextOrPlace {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextOrPlaceVisitor)
+    }
+}
+
+struct TextOrPlaceVisitor;
+
+impl<'de> Visitor<'de> for TextOrPlaceVisitor {
+    type Value = TextOrPlace;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text, `{ env: NAME }` or `{ file: PATH }`")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<TextOrPlace, E> {
+        Ok(TextOrPlace::Text(text.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<TextOrPlace, A::Error> {
+        Place::deserialize(MapAccessDeserializer::new(map)).map(TextOrPlace::Place)
+    }
+}
+
+/// What stands for a secret that is not read. It is long enough to sign with, and signs nothing.
+const STAND_IN: &str = "this stands for a secret that was not read";
+
+/// What stands for a URL that is not read.
+const URL_STAND_IN: &str = "https://not-read.invalid";
 
 /// Trust and identity of connections that we make.
 #[derive(Deserialize)]
@@ -44,6 +90,21 @@ pub(super) struct Reading<'a> {
     pub(super) base: &'a Path,
     pub(super) env: &'a dyn Fn(&str) -> Option<String>,
     pub(super) faults: Vec<String>,
+    /// Whether secrets are read at all.
+    pub(super) secrets: Secrets,
+    /// Files with secrets that everybody on the machine may read, by where they are named.
+    pub(super) readable: Vec<(String, PathBuf)>,
+}
+
+impl<'a> Reading<'a> {
+    /// Nothing is read yet, and nothing wrong.
+    pub(super) fn new(
+        base: &'a Path,
+        env: &'a dyn Fn(&str) -> Option<String>,
+        secrets: Secrets,
+    ) -> Self {
+        Self { base, env, faults: Vec::new(), secrets, readable: Vec::new() }
+    }
 }
 
 impl Reading<'_> {
@@ -65,7 +126,37 @@ impl Reading<'_> {
             .collect()
     }
 
+    /// A URL that may be a secret.
+    pub(super) fn url(&mut self, at: &str, url: &TextOrPlace) -> Secret {
+        match url {
+            TextOrPlace::Text(text) => Secret::new(text.as_str()),
+            TextOrPlace::Place(place) => {
+                match (self.secret(&format!("{at}.url"), place), self.secrets) {
+                    (Some(url), Secrets::Read) => url,
+                    (Some(_), Secrets::StandIn) | (None, _) => Secret::new(URL_STAND_IN),
+                }
+            }
+        }
+    }
+
+    /// A text with names in braces that an event fills in.
+    pub(super) fn pattern(&mut self, at: &str, text: &str) -> Pattern {
+        Pattern::parse(text, &NAMES).unwrap_or_else(|error| {
+            self.fault(format!("{at}: {error}"));
+            Pattern::empty()
+        })
+    }
+
     pub(super) fn secret(&mut self, at: &str, place: &Place) -> Option<Secret> {
+        let is_one_place = place.env.is_some() != place.file.is_some();
+        if self.secrets == Secrets::StandIn && is_one_place {
+            return Some(Secret::new(STAND_IN));
+        }
+        if let Some(file) = place.file.as_ref().map(|file| self.base.join(file))
+            && std::fs::metadata(&file).is_ok_and(|file| file.permissions().mode() & 0o004 != 0)
+        {
+            self.readable.push((at.to_owned(), file));
+        }
         let read = match (&place.env, &place.file) {
             (Some(name), None) => {
                 (self.env)(name).ok_or_else(|| format!("environment variable {name} is not set"))
@@ -82,6 +173,11 @@ impl Reading<'_> {
         read.map(Secret::new).map_err(|fault| self.fault(format!("{at}: {fault}"))).ok()
     }
 
+    /// The file that a secret lies in, if it does.
+    pub(super) fn file_of(&self, place: &Place) -> Option<PathBuf> {
+        place.file.as_ref().map(|file| self.base.join(file))
+    }
+
     /// Certificates are only read here; whether they can be used is said where they are.
     pub(super) fn tls(&mut self, at: &str, tls: Option<&Tls>) -> TlsOptions {
         let Some(tls) = tls else { return TlsOptions::default() };
@@ -92,6 +188,8 @@ impl Reading<'_> {
         let ca = tls.ca.as_ref().and_then(|path| file("ca", path));
         let cert = tls.cert.as_ref().and_then(|path| file("cert", path));
         let key = tls.key.as_ref().and_then(|place| self.secret(&format!("{at}.key"), place));
+        // A certificate cannot be tried without its key.
+        let key = key.filter(|_| self.secrets == Secrets::Read);
         if tls.cert.is_some() != tls.key.is_some() {
             self.fault(format!("{at}: expected both cert and key, or neither"));
         }

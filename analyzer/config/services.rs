@@ -206,12 +206,14 @@ fn is_parameter(name: &str) -> bool {
 mod tests {
     use std::path::Path;
 
+    use crate::config::Secrets;
+
     use super::*;
 
     fn read(text: &str) -> (BTreeMap<String, KnownService>, String) {
         let entries = serde_saphyr::from_str(text).expect("the shape");
         let env = |_: &str| None;
-        let mut reading = Reading { base: Path::new("."), env: &env, faults: Vec::new() };
+        let mut reading = Reading::new(Path::new("."), &env, Secrets::Read);
         let known = Known { mechanisms: vec!["deploy"], prometheus: vec!["main"] };
         let services = reading.services(entries, &known);
         (services, reading.faults.join("\n"))

@@ -7,6 +7,10 @@ use super::payload::DeployAction;
 /// How nothing is written in a configuration.
 pub const NOTHING: &str = "nothing";
 
+/// Every decision, in the order in which people read of them.
+pub const DECISIONS: [DeployAction; 4] =
+    [DeployAction::Rollback, DeployAction::Promote, DeployAction::Advance, DeployAction::Hold];
+
 /// One action or nothing for each decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapping {
@@ -29,6 +33,12 @@ impl Mapping {
             DeployAction::Advance => self.advance,
             DeployAction::Hold => self.hold,
         }
+    }
+
+    /// The decisions on which something is done.
+    pub fn actions(&self) -> impl Iterator<Item = DeployAction> {
+        let mapping = *self;
+        DECISIONS.into_iter().filter(move |decision| mapping.of(*decision).is_some())
     }
 
     /// The same with what a configuration says instead; `actions` are those of the kind.

@@ -10,12 +10,29 @@ use async_trait::async_trait;
 
 use crate::{engine::observation::Time, outward::exchange::Rehearsal};
 
+pub mod alertmanager;
+pub mod argo_rollouts;
+pub mod cloudevents;
+mod deployed;
+pub mod flagger;
+pub mod github;
+pub mod gitlab;
+pub mod kubernetes_service;
+pub mod kubernetes_undo;
 pub mod mapping;
+pub mod names;
 pub mod payload;
+pub mod peer;
 pub mod retry;
+pub mod revision;
+pub mod sample;
 pub mod sign;
+pub mod slack;
+pub mod template;
+mod undo;
 pub mod webhook;
 pub mod worker;
+pub mod workload;
 
 use payload::{DeployAction, VerdictEvent};
 
@@ -48,6 +65,41 @@ pub trait Mechanism: Send + Sync + 'static {
     fn does(&self, action: DeployAction) -> Option<String>;
     /// Tries once. Comes to an end by itself, with a time-out of its own.
     async fn deliver(&self, parcel: &Parcel) -> Attempt;
+    /// What it is, for people who check a configuration. Unless it says otherwise nothing is known
+    /// of it, and no test event may be sent to it.
+    fn about(&self) -> About {
+        About::default()
+    }
+}
+
+/// What a mechanism is, in words without secrets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// Its kind, as a configuration writes it.
+    pub kind: &'static str,
+    /// Whom it tells: scheme and host.
+    pub to: String,
+    /// Who makes sure that what is changed is still what was judged.
+    pub checks: Checks,
+    /// Whether a marked test event may be sent: whoever receives it takes it for none of its
+    /// decisions.
+    pub takes_tests: bool,
+    /// Whether its requests carry a token that a listener on the way could use.
+    pub carries_token: bool,
+}
+
+/// Who makes sure that the world is still the one that was judged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Checks {
+    /// Nobody.
+    #[default]
+    Nobody,
+    /// The receiver, which is told the version.
+    Receiver,
+    /// Nobody needs to: people are told.
+    People,
+    /// The mechanism, before it sends anything; by what, in words.
+    Itself(String),
 }
 
 /// What came of one attempt. Answers are in words, one line, free of secrets.

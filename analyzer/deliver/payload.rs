@@ -1,5 +1,5 @@
-//! The events that mechanisms receive: `rollgate.verdict.v1`, and of a progressive release
-//! `rollgate.advance.v1`, of the same shape.
+//! The events that mechanisms receive: `rollgate.verdict.v1`, of a progressive release
+//! `rollgate.advance.v1`, and on request `rollgate.test.v1`, all of the same shape.
 //!
 //! Its field names are a public contract. The text made here is stored in the outbox and is signed
 //! and sent byte for byte, however often; nothing is computed again at the time of an attempt.
@@ -23,6 +23,9 @@ pub const VERDICT_EVENT: &str = "rollgate.verdict.v1";
 /// Type of the event that tells to go on to the next step.
 pub const ADVANCE_EVENT: &str = "rollgate.advance.v1";
 
+/// Type of the event that asks for nothing: it shows that the way to a receiver works.
+pub const TEST_EVENT: &str = "rollgate.test.v1";
+
 /// Largest event. Findings are left out of one that would be larger: what is to be done must arrive
 /// even where receivers limit bodies.
 pub const EVENT_BYTES_MAX: usize = 256 << 10;
@@ -30,7 +33,7 @@ pub const EVENT_BYTES_MAX: usize = 256 << 10;
 /// The event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VerdictEvent {
-    /// [`VERDICT_EVENT`] or [`ADVANCE_EVENT`].
+    /// [`VERDICT_EVENT`], [`ADVANCE_EVENT`] or [`TEST_EVENT`].
     #[serde(rename = "type")]
     pub kind: String,
     /// When the verdict was reached, in ISO 8601.
@@ -72,6 +75,9 @@ pub struct VerdictData {
     /// How many findings were left out because the event would have been too large.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub findings_omitted: Option<usize>,
+    /// True of an event that nobody decided, which is to change nothing; absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<bool>,
 }
 
 /// What a deploy system is to do.
@@ -162,6 +168,7 @@ pub fn verdict_event(parts: VerdictParts<'_>) -> Option<String> {
         rules: parts.rules,
         findings: parts.report.findings.clone(),
         findings_omitted: None,
+        test: None,
     };
     let timestamp = timestamp(parts.decided);
     let kind = if data.step.is_some() { ADVANCE_EVENT } else { VERDICT_EVENT };
@@ -198,11 +205,11 @@ pub fn action(verdict: Verdict) -> Option<DeployAction> {
     }
 }
 
-fn text(event: &VerdictEvent) -> String {
+pub(super) fn text(event: &VerdictEvent) -> String {
     serde_json::to_string(event).expect("strings and numbers are always JSON")
 }
 
-fn timestamp(at: Time) -> String {
+pub(super) fn timestamp(at: Time) -> String {
     let at = jiff::Timestamp::from_millisecond(at.0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     format!("{at:.3}")
 }

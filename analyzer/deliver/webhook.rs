@@ -1,4 +1,5 @@
-//! The mechanism `webhook`: one signed POST per attempt.
+//! The mechanism `webhook`: one signed POST of the event per attempt, or a request of the receiver's
+//! own shape, made by a template.
 //!
 //! 2xx is acknowledged, 410 means never again, anything else is tried again later.
 
@@ -6,24 +7,28 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use reqwest::{
-    Method, StatusCode, Url,
+    Method, StatusCode,
     header::{CONTENT_TYPE, HeaderName},
 };
 
 use super::{
-    Attempt, Clock, Mechanism, Parcel, Setting,
+    About, Attempt, Checks, Mechanism, Parcel, Setting,
     mapping::Mapping,
     payload::DeployAction,
-    retry,
-    sign::{self, ID_HEADER, KeyError, Keys, SIGNATURE_HEADER, TIMESTAMP_HEADER},
+    peer::{Hide, Peer, PeerOptions, SetupError, SetupFault},
+    sign::{self, ID_HEADER, Keys, SIGNATURE_HEADER, TIMESTAMP_HEADER},
+    template::Template,
 };
 use crate::{
     outward::{
-        exchange::{Call, Exchange, ExchangeError, ExchangeOptions, Reply, checked_url},
+        exchange::{Call, ExchangeError},
         tls::TlsOptions,
     },
     telemetry::secret::Secret,
 };
+
+/// Its kind.
+pub const KIND: &str = "webhook";
 
 /// Headers that are ours or the connection's.
 const RESERVED: [&str; 8] = [
@@ -63,88 +68,87 @@ pub struct WebhookOptions {
     pub timeout: Duration,
     /// Trust and identity.
     pub tls: TlsOptions,
+    /// What is sent.
+    pub shape: Shape,
     /// What it does on which decision.
     pub mapping: Mapping,
+}
+
+/// What is sent: the signed event, unless it is told otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// POST or PUT.
+    pub method: Method,
+    /// Type of the body.
+    pub content_type: String,
+    /// Template of the body; the event itself when none.
+    pub body: Option<String>,
+    /// Whether it is signed. A receiver that cannot verify takes what anybody sends.
+    pub sign: bool,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        let content_type = "application/json".to_owned();
+        Self { method: Method::POST, content_type, body: None, sign: true }
+    }
 }
 
 /// Longest an attempt may take when nothing else is configured.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
-/// Why a webhook cannot be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum WebhookError {
-    /// The URL is none that can be posted to.
-    #[error("webhook {name}: the url {why}, expected http:// or https:// and a host")]
-    Url {
-        /// Which mechanism.
-        name: String,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// A secret cannot sign.
-    #[error("webhook {name}: {fault}")]
-    Key {
-        /// Which mechanism.
-        name: String,
-        /// What is wrong with it.
-        fault: KeyError,
-    },
-    /// The way to it cannot be set up.
-    #[error("webhook {name}: {source}")]
-    Exchange {
-        /// Which mechanism.
-        name: String,
-        /// Why.
-        source: ExchangeError,
-    },
-}
-
-/// A receiver of signed verdicts.
+/// A receiver of verdicts.
 pub struct Webhook {
     name: String,
-    url: Url,
-    keys: Keys,
-    exchange: Exchange,
+    peer: Peer,
+    keys: Option<Keys>,
+    template: Option<Template>,
+    method: Method,
+    content_type: String,
     mapping: Mapping,
-    now: Clock,
 }
 
 impl Webhook {
     /// Checks the options. Nothing is sent.
     ///
     /// # Errors
-    /// When the URL, a header, a secret or a certificate cannot be used.
-    pub fn new(options: WebhookOptions, setting: &Setting) -> Result<Self, WebhookError> {
-        let WebhookOptions { name, url, secrets, headers, timeout, tls, mapping } = options;
-        let keys =
-            Keys::new(&secrets).map_err(|fault| WebhookError::Key { name: name.clone(), fault })?;
-        let url = checked_url(&url).map_err(|why| WebhookError::Url { name: name.clone(), why })?;
-        let fault = |source| WebhookError::Exchange { name: name.clone(), source };
+    /// When the URL, a header, a secret, a template or a certificate cannot be used.
+    pub fn new(options: WebhookOptions, setting: &Setting) -> Result<Self, SetupError> {
+        let name = options.name.clone();
+        let fault = |fault| SetupError { kind: KIND, name: name.clone(), fault };
+        Self::checked(options, setting).map_err(fault)
+    }
+
+    fn checked(options: WebhookOptions, setting: &Setting) -> Result<Self, SetupFault> {
+        let WebhookOptions { name, url, secrets, headers, timeout, tls, shape, mapping } = options;
+        let keys = match (shape.sign, secrets.is_empty()) {
+            (true, _) => Some(Keys::new(&secrets)?),
+            (false, true) => None,
+            (false, false) => {
+                let words = "there are signing secrets, expected none with `sign: false`";
+                return Err(SetupFault::Options(words.to_owned()));
+            }
+        };
         let ours =
             |header: &&(String, Secret)| RESERVED.contains(&header.0.to_ascii_lowercase().as_str());
         if let Some((header, _)) = headers.iter().find(ours) {
             let (header, why) = (header.clone(), "is set by rollgate itself");
-            return Err(fault(ExchangeError::Header { header, why }));
+            return Err(ExchangeError::Header { header, why }.into());
         }
-        let is_plain = url.scheme() == "http";
-        let Setting { now, rehearsal } = setting.clone();
-        let options = ExchangeOptions { headers, secrets, tls, is_plain, timeout, rehearsal };
-        let exchange = Exchange::new(options).map_err(fault)?.hiding(&url);
-        Ok(Self { name, url, keys, exchange, mapping, now })
+        let sent = mapping.actions();
+        let template = shape.body.as_deref();
+        let template = template.map(|body| Template::new(body, &shape.content_type, sent));
+        let template = template.transpose()?;
+        let options = PeerOptions { name: name.clone(), url, headers, timeout, tls };
+        let peer = Peer::open(options, Hide::Tokens, secrets, setting)?;
+        let Shape { method, content_type, body: _, sign: _ } = shape;
+        Ok(Self { name, peer, keys, template, method, content_type, mapping })
     }
+}
 
-    fn judge(&self, reply: &Reply) -> Attempt {
-        let answer = self.exchange.words_of(reply);
-        if reply.status.is_success() {
-            Attempt::Delivered { answer }
-        } else if reply.status == StatusCode::GONE {
-            Attempt::Refused { answer }
-        } else {
-            let asked = reply.retry_after.as_deref();
-            let retry_after = asked.and_then(|header| retry::retry_after(header, (self.now)()));
-            Attempt::Failed { answer, retry_after }
-        }
-    }
+/// Whether the receiver never wants it again.
+fn is_refusal(status: StatusCode) -> bool {
+    status == StatusCode::GONE
 }
 
 #[async_trait]
@@ -154,20 +158,41 @@ impl Mechanism for Webhook {
     }
 
     fn does(&self, action: DeployAction) -> Option<String> {
-        self.mapping.of(action).map(|_| "POST the signed event".to_owned())
+        self.mapping.of(action)?;
+        let signed = if self.keys.is_some() { "the signed" } else { "the unsigned" };
+        let what = if self.template.is_some() { "templated body" } else { "event" };
+        Some(format!("{} {signed} {what}", self.method))
     }
 
     async fn deliver(&self, parcel: &Parcel) -> Attempt {
-        let at = (self.now)();
-        let signature = self.keys.sign(&parcel.key, at, parcel.body.as_bytes());
-        let call = Call::new(Method::POST, self.url.clone(), parcel.body.clone())
-            .header(CONTENT_TYPE, "application/json")
+        let at = self.peer.now();
+        let body = match &self.template {
+            None => parcel.body.clone(),
+            Some(template) => match template.render(&parcel.body, &parcel.key) {
+                Ok(body) => body,
+                Err(why) => return Attempt::Refused { answer: format!("the body fails: {why}") },
+            },
+        };
+        let signature = self.keys.as_ref().map(|keys| keys.sign(&parcel.key, at, body.as_bytes()));
+        let mut call = Call::new(self.method.clone(), self.peer.url.clone(), body)
+            .header(CONTENT_TYPE, &self.content_type)
             .header(HeaderName::from_static(ID_HEADER), &parcel.key)
-            .header(HeaderName::from_static(TIMESTAMP_HEADER), sign::unix_secs(at).to_string())
-            .header(HeaderName::from_static(SIGNATURE_HEADER), signature);
-        match self.exchange.write(call).await {
-            Ok(reply) => self.judge(&reply),
-            Err(answer) => Attempt::Failed { answer, retry_after: None },
+            .header(HeaderName::from_static(TIMESTAMP_HEADER), sign::unix_secs(at).to_string());
+        if let Some(signature) = signature {
+            // Whoever reads a rehearsal could send it on for as long as it is fresh.
+            call = call.secret_header(HeaderName::from_static(SIGNATURE_HEADER), signature);
+        }
+        self.peer.write(call, is_refusal).await
+    }
+
+    fn about(&self) -> About {
+        About {
+            kind: KIND,
+            to: self.peer.place(),
+            checks: Checks::Receiver,
+            // A receiver of its own shape does not know our event types: it might act.
+            takes_tests: self.template.is_none(),
+            carries_token: self.peer.carries_token(),
         }
     }
 }

@@ -28,9 +28,9 @@ pub struct Credentials {
     pub token: Option<Held>,
     /// The authorities that are trusted, as PEM; the machine's when none.
     pub ca: Option<Held>,
-    /// Our certificate chain, as PEM.
+    /// Our certificate chain, as PEM; its key may stand below it.
     pub cert: Option<Held>,
-    /// Its key, as PEM.
+    /// Its key, as PEM, when it stands somewhere else.
     pub key: Option<Held>,
 }
 
@@ -61,10 +61,12 @@ impl Credentials {
     /// requests.
     pub(super) fn read(&self) -> Result<Shown, ClusterError> {
         let read = |held: &Option<Held>| held.as_ref().map(Held::read).transpose();
-        let (cert, key) = (read(&self.cert)?, read(&self.key)?);
-        let identity = cert
-            .zip(key)
-            .map(|(cert, key)| Secret::new(format!("{}\n{}\n", cert.expose(), key.expose())));
+        let identity = match (read(&self.cert)?, read(&self.key)?) {
+            (Some(cert), Some(key)) => {
+                Some(Secret::new(format!("{}\n{}\n", cert.expose(), key.expose())))
+            }
+            (cert, _) => cert,
+        };
         Ok(Shown { token: read(&self.token)?, ca: read(&self.ca)?, identity })
     }
 }

@@ -81,6 +81,8 @@ pub struct Call {
     pub url: Url,
     /// Headers besides those of every request.
     pub headers: Vec<(HeaderName, String)>,
+    /// Headers that a rehearsal does not show, such as a signature.
+    pub secret_headers: Vec<(HeaderName, Secret)>,
     /// Its body; none where the method has none.
     pub body: Option<String>,
     /// Bytes of the answer that are read.
@@ -90,19 +92,28 @@ pub struct Call {
 impl Call {
     /// A question whose answer is read whole.
     pub fn get(url: Url, answer_bytes_max: usize) -> Self {
-        Self { method: Method::GET, url, headers: Vec::new(), body: None, answer_bytes_max }
+        let (headers, secret_headers) = (Vec::new(), Vec::new());
+        Self { method: Method::GET, url, headers, secret_headers, body: None, answer_bytes_max }
     }
 
     /// A request whose answer is only for people.
     pub fn new(method: Method, url: Url, body: String) -> Self {
-        let body = Some(body);
-        Self { method, url, headers: Vec::new(), body, answer_bytes_max: WORDS_BYTES_MAX }
+        let (headers, secret_headers) = (Vec::new(), Vec::new());
+        let (body, answer_bytes_max) = (Some(body), WORDS_BYTES_MAX);
+        Self { method, url, headers, secret_headers, body, answer_bytes_max }
     }
 
     /// The same with another header.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
+        self
+    }
+
+    /// The same with another header that a rehearsal does not show.
+    #[must_use]
+    pub fn secret_header(mut self, name: HeaderName, value: impl Into<String>) -> Self {
+        self.secret_headers.push((name, Secret::new(value)));
         self
     }
 }
@@ -114,6 +125,8 @@ pub struct Reply {
     pub status: StatusCode,
     /// `Retry-After` as it came.
     pub retry_after: Option<String>,
+    /// Every header.
+    pub headers: HeaderMap,
     /// Its body, up to the limit.
     pub body: Vec<u8>,
     /// Whether the body is whole.
@@ -171,6 +184,8 @@ impl Exchange {
         let mut words = secrets;
         words.extend(headers.iter().map(|(_, value)| value.clone()));
         words.extend(headers.iter().filter_map(|(_, value)| credentials(value)));
+        let escaped: Vec<Secret> = words.iter().filter_map(in_json).collect();
+        words.extend(escaped);
         let client = Client::builder()
             .no_proxy()
             .redirect(Policy::none())
@@ -213,7 +228,8 @@ impl Exchange {
         let Some(rehearsal) = &self.rehearsal else { return self.send(call).await };
         rehearsal.put_down(self.shown(&call));
         let (status, body) = (StatusCode::OK, b"{}".to_vec());
-        Ok(Reply { status, retry_after: None, body, is_whole: true, is_rehearsed: true })
+        let (retry_after, headers) = (None, HeaderMap::new());
+        Ok(Reply { status, retry_after, headers, body, is_whole: true, is_rehearsed: true })
     }
 
     /// Status and beginning of an answer in words.
@@ -249,10 +265,12 @@ impl Exchange {
         });
         let more =
             call.headers.iter().map(|(name, value)| (name.to_string(), self.redacted(value)));
+        let hidden =
+            call.secret_headers.iter().map(|(name, _)| (name.to_string(), REDACTED.to_owned()));
         Rehearsed {
             method: call.method.to_string(),
             url: self.redacted(call.url.as_str()),
-            headers: ours.chain(more).collect(),
+            headers: ours.chain(more).chain(hidden).collect(),
             body: call.body.as_deref().map(|body| self.redacted(body)),
             answer: None,
         }
@@ -263,16 +281,20 @@ impl Exchange {
         for (name, value) in call.headers {
             request = request.header(name, value);
         }
+        for (name, value) in call.secret_headers {
+            request = request.header(name, value.expose());
+        }
         if let Some(body) = call.body {
             request = request.body(body);
         }
         let sent = request.send().await;
         let response = sent.map_err(|error| self.clean(&chain(error.without_url())))?;
         let status = response.status();
-        let retry_after = response.headers().get(RETRY_AFTER);
-        let retry_after = retry_after.and_then(|header| header.to_str().ok()).map(str::to_owned);
+        let headers = response.headers().clone();
+        let retry_after = headers.get(RETRY_AFTER).and_then(|header| header.to_str().ok());
+        let retry_after = retry_after.map(str::to_owned);
         let (body, is_whole) = body(response, call.answer_bytes_max).await;
-        Ok(Reply { status, retry_after, body, is_whole, is_rehearsed: false })
+        Ok(Reply { status, retry_after, headers, body, is_whole, is_rehearsed: false })
     }
 }
 
@@ -289,17 +311,26 @@ pub fn checked_url(url: &Secret) -> Result<Url, String> {
     }
 }
 
+/// How a secret stands in a JSON text, where that is not as it is.
+fn in_json(word: &Secret) -> Option<Secret> {
+    let quoted = serde_json::to_string(word.expose()).ok()?;
+    let inner = quoted.strip_prefix('"')?.strip_suffix('"')?;
+    (inner != word.expose()).then(|| Secret::new(inner))
+}
+
 /// The part of `Bearer TOKEN` that is the secret.
 fn credentials(header: &Secret) -> Option<Secret> {
     let (_, token) = header.expose().split_once(' ')?;
     (!token.trim().is_empty()).then(|| Secret::new(token.trim()))
 }
 
-/// Parts of a URL long enough to be a token: shorter ones are words that answers may well use.
+/// Parts of a URL long enough to be a token: shorter ones are words that answers may well use. Scheme
+/// and host are none of them, since whoever reads what went wrong has to know where.
 fn url_words(url: &Url) -> impl Iterator<Item = Secret> {
     const TOKEN_CHARS_MIN: usize = 12;
-    let parts = [url.as_str(), url.path(), url.query().unwrap_or_default()];
-    let parts = parts.into_iter().chain(url.path_segments().into_iter().flatten());
+    let path = url.path().trim_start_matches('/');
+    let parts = [path, url.query().unwrap_or_default(), url.username()].into_iter();
+    let parts = parts.chain(url.path_segments().into_iter().flatten());
     let parts = parts.chain(url.password()).filter(|part| part.len() >= TOKEN_CHARS_MIN);
     parts.map(Secret::new)
 }

@@ -4,5 +4,6 @@
 //! Shared by what scrapes, asks and delivers. It knows no verdicts and retries nothing.
 
 pub mod exchange;
+pub mod networks;
 pub mod pattern;
 pub mod tls;

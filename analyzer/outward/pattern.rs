@@ -72,6 +72,11 @@ impl Pattern {
         Ok(Self { text: text.to_owned(), parts })
     }
 
+    /// A pattern that is always filled in with nothing.
+    pub fn empty() -> Self {
+        Self { text: String::new(), parts: Vec::new() }
+    }
+
     /// The pattern as it was written.
     pub fn as_str(&self) -> &str {
         &self.text

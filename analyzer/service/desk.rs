@@ -19,7 +19,7 @@ use super::{
     driver::{Message, Running, chain, subject},
     known::{StoredOrder, completed},
     live::Board,
-    rule_files,
+    order_targets, rule_files,
     rule_reload::RuleAsker,
     rule_shelf::{RuleShelf, RuleVersion},
     stand_in::marks_of,
@@ -319,7 +319,9 @@ impl ServiceDesk {
         let server = order.prometheus.as_deref();
         let canary = self.arm("canary", &order.canary, server, &mut faults);
         let beside = case.rules.baseline == Baseline::Concurrent;
-        let baseline = order.baseline.as_ref().filter(|_| beside);
+        // A version alone says what comes back in a rollback; it is enough where nothing is compared.
+        let is_asked = |arm: &&ArmOrder| arm.is_placed() || case.rules.needs_baseline();
+        let baseline = order.baseline.as_ref().filter(|_| beside).filter(is_asked);
         let baseline = baseline.and_then(|arm| self.arm("baseline", arm, server, &mut faults));
         match canary {
             Some(canary) if faults.is_empty() => {
@@ -434,6 +436,7 @@ impl ServiceDesk {
         let case = Case::of(&fresh(new.clone()))
             .map_err(|error| DeskError::Refused(vec![format!("{error:#}")]))?;
         faults.extend(self.collector(&case).err().unwrap_or_default());
+        faults.extend(order_targets::forbidden(&self.client, &case.order).await);
         faults.extend(self.baseline_faults(&case));
         if faults.is_empty() { Ok((new, case)) } else { Err(DeskError::Refused(faults)) }
     }

@@ -40,6 +40,7 @@ pub mod known;
 pub mod lag;
 pub mod live;
 pub mod order_past;
+pub mod order_targets;
 pub mod outbox;
 pub mod past;
 pub mod rule_files;
@@ -80,7 +81,7 @@ pub struct ServiceOptions {
     pub timeout: Duration,
     /// Services that are watched between releases.
     pub watch: Vec<WatchOptions>,
-    /// Limits of the API.
+    /// Limits of the API, and who may use it.
     pub api: ApiOptions,
     /// What happens is reported here.
     pub telemetry: Telemetry,

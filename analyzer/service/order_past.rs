@@ -84,7 +84,8 @@ impl ServiceDesk {
     /// else of the series that the release replaces.
     fn past_collector(&self, case: &Case) -> Option<Collector> {
         let order = &case.order;
-        let arm = order.baseline.as_ref().unwrap_or(&order.canary);
+        let old = order.baseline.as_ref().filter(|arm| arm.is_placed());
+        let arm = old.unwrap_or(&order.canary);
         let source = self.arm("baseline", arm, order.prometheus.as_deref(), &mut Vec::new())?;
         match source {
             ArmSource::Selector { .. } => {}

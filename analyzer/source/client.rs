@@ -3,7 +3,10 @@
 //! Invariants: no proxy, no redirect, no credentials in URLs; every exchange ends within its time
 //! and holds no more than its bytes, counted after decompression; every failure is typed by who
 //! was at fault, because a refused connection may mean "down" and our own lack of file handles
-//! may not. It deliberately retries only a connection that the other side had already closed.
+//! may not. Where networks are given, no connection is made to an address outside of them: names
+//! are judged by what they resolve to each time a connection is made, and a connection that is
+//! used again was judged when it was made. It deliberately retries only a connection that the
+//! other side had already closed.
 
 use std::{
     error::Error as StdError,
@@ -14,11 +17,19 @@ use std::{
 
 use reqwest::{
     Url,
-    header::{ACCEPT, CONTENT_TYPE, HeaderMap, LOCATION},
+    dns::{Name, Resolve},
+    header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION},
 };
 use tokio::{sync::Semaphore, time::timeout_at};
 
 use super::excerpt::{excerpt, in_words};
+use crate::{
+    outward::{
+        networks::{Forbidden, Guarded, Networks, SystemNames, literal},
+        tls::{TlsError, TlsOptions},
+    },
+    telemetry::secret::Secret,
+};
 
 /// Exchanges in flight over all analyses of the process.
 pub const EXCHANGES_MAX: usize = 1024;
@@ -28,6 +39,32 @@ const IDLE_TIME_MAX: Duration = Duration::from_secs(75);
 /// A server that closes idle connections may do so while we send; one second try tells that from
 /// a server that answers nobody.
 const SENDS_MAX: u32 = 2;
+/// What a client is given besides its bounds.
+#[derive(Clone)]
+pub struct ClientOptions {
+    /// Exchanges in flight at once.
+    pub slots: usize,
+    /// Where connections may go; anywhere when none are given.
+    pub networks: Option<Networks>,
+    /// Trust and identity.
+    pub tls: TlsOptions,
+    /// Headers of every request, such as `authorization`.
+    pub headers: Vec<(String, Secret)>,
+    /// Who resolves names.
+    pub names: Arc<dyn Resolve>,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            slots: EXCHANGES_MAX,
+            networks: None,
+            tls: TlsOptions::default(),
+            headers: Vec::new(),
+            names: Arc::new(SystemNames),
+        }
+    }
+}
 
 /// How much of everything one exchange may take.
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +133,12 @@ pub enum FetchError {
         /// What rustls says.
         why: String,
     },
+    /// It is not asked, because of where it is.
+    #[error("it may not be asked: {why}")]
+    Forbidden {
+        /// Which address, and which rule is against it.
+        why: String,
+    },
     /// The fault is on our side of the wire.
     #[error("rollgate could not ask: {why}")]
     Ours {
@@ -114,6 +157,7 @@ impl FetchError {
             FetchError::TooLarge { .. }
             | FetchError::Name { .. }
             | FetchError::Tls { .. }
+            | FetchError::Forbidden { .. }
             | FetchError::Ours { .. } => false,
         }
     }
@@ -121,14 +165,31 @@ impl FetchError {
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot set up the HTTP client")]
-pub struct ClientError(#[from] reqwest::Error);
+pub enum ClientError {
+    /// The machine's TLS roots cannot be read.
+    #[error("cannot set up the HTTP client")]
+    Build(#[from] reqwest::Error),
+    /// Certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A header cannot be sent. Its value is not shown.
+    #[error("header {0:?} cannot be sent, is there a line break at its end?")]
+    Header(String),
+}
 
 /// The client. Cheap to clone; clones share connections and slots.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
     slots: Arc<Semaphore>,
+    networks: Option<Networks>,
+    names: Arc<dyn Resolve>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("networks", &self.networks).finish_non_exhaustive()
+    }
 }
 
 impl Client {
@@ -137,7 +198,7 @@ impl Client {
     /// # Errors
     /// When the TLS roots of the machine cannot be read.
     pub fn new() -> Result<Self, ClientError> {
-        Self::with_slots(EXCHANGES_MAX)
+        Self::with(ClientOptions::default())
     }
 
     /// The same with another number of exchanges in flight.
@@ -145,18 +206,42 @@ impl Client {
     /// # Errors
     /// As [`Client::new`].
     pub fn with_slots(slots: usize) -> Result<Self, ClientError> {
-        // Fails when another part has installed it already, which is just as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        Self::with(ClientOptions { slots, ..ClientOptions::default() })
+    }
+
+    /// A client that only goes where it may, trusts whom it is told, or shows who it is.
+    ///
+    /// # Errors
+    /// When a certificate or a header cannot be used, or the machine's TLS roots cannot be read.
+    pub fn with(options: ClientOptions) -> Result<Self, ClientError> {
+        let ClientOptions { slots, networks, tls, headers, names } = options;
         let http = reqwest::Client::builder()
             .user_agent(concat!("rollgate/", env!("CARGO_PKG_VERSION")))
+            .default_headers(sendable(&headers)?)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
             .gzip(true)
             .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
-            .pool_idle_timeout(IDLE_TIME_MAX)
-            .build()?;
-        Ok(Self { http, slots: Arc::new(Semaphore::new(slots)) })
+            .pool_idle_timeout(IDLE_TIME_MAX);
+        let http = match &networks {
+            Some(networks) => http.dns_resolver(Guarded::new(networks.clone(), names.clone())),
+            None => http,
+        };
+        let http = tls.apply(http, false)?.build()?;
+        Ok(Self { http, slots: Arc::new(Semaphore::new(slots)), networks, names })
+    }
+
+    /// Why a URL may not be asked, as far as that can be told now: a name that cannot be resolved
+    /// now is no reason, and is judged again when a connection is made.
+    pub async fn forbids(&self, url: &Url) -> Option<Forbidden> {
+        let networks = self.networks.as_ref()?;
+        if literal(url).is_some() {
+            return networks.check_url(url).err();
+        }
+        let name: Name = url.host_str()?.parse().ok()?;
+        let found = self.names.resolve(name).await.ok()?;
+        networks.permitted(found).err()
     }
 
     /// GETs a URL within bounds.
@@ -169,7 +254,7 @@ impl Client {
         accept: &'static str,
         bound: Bound,
     ) -> Result<Answer, FetchError> {
-        self.exchange(self.http.get(url.clone()).header(ACCEPT, accept), bound).await
+        self.exchange(url, self.http.get(url.clone()).header(ACCEPT, accept), bound).await
     }
 
     /// POSTs a form within bounds. Only for questions: it may be sent twice.
@@ -190,14 +275,21 @@ impl Client {
             .header(ACCEPT, "application/json")
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(form);
-        self.exchange(request, bound).await
+        self.exchange(url, request, bound).await
     }
 
     async fn exchange(
         &self,
+        url: &Url,
         request: reqwest::RequestBuilder,
         bound: Bound,
     ) -> Result<Answer, FetchError> {
+        // An address in the URL itself is connected to without asking the resolver.
+        if let Some(networks) = &self.networks {
+            networks
+                .check_url(url)
+                .map_err(|why| FetchError::Forbidden { why: why.to_string() })?;
+        }
         let asked = tokio::time::Instant::now();
         let deadline = asked + bound.time;
         // Half of the time is kept for the exchange itself: a target that never had a fair chance
@@ -281,6 +373,9 @@ fn failure(error: &reqwest::Error) -> FetchError {
     while let Some(error) = cause {
         // The resolver's error has no public type; its words are all there is.
         named |= error.to_string().starts_with("dns error");
+        if let Some(forbidden) = error.downcast_ref::<Forbidden>() {
+            return FetchError::Forbidden { why: forbidden.to_string() };
+        }
         if error.is::<rustls::Error>() {
             return FetchError::Tls { why };
         }
@@ -311,6 +406,18 @@ fn failure(error: &reqwest::Error) -> FetchError {
     } else {
         FetchError::Cut { bytes: 0, why }
     }
+}
+
+fn sendable(headers: &[(String, Secret)]) -> Result<HeaderMap, ClientError> {
+    let mut sendable = HeaderMap::new();
+    for (name, value) in headers {
+        let fault = || ClientError::Header(name.clone());
+        let key: HeaderName = name.parse().map_err(|_| fault())?;
+        let mut value: HeaderValue = value.expose().parse().map_err(|_| fault())?;
+        value.set_sensitive(true);
+        sendable.append(key, value);
+    }
+    Ok(sendable)
 }
 
 fn without_secrets(location: &str) -> &str {

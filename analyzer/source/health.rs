@@ -115,6 +115,7 @@ fn unanswered(error: &FetchError) -> Result<ProbeAnswer, String> {
         FetchError::TooLarge { .. }
         | FetchError::Name { .. }
         | FetchError::Tls { .. }
+        | FetchError::Forbidden { .. }
         | FetchError::Ours { .. } => Err(error.to_string()),
     }
 }
@@ -277,6 +278,7 @@ mod tests {
         check(FetchError::TooLarge { limit: 1 }, false);
         check(FetchError::Name { why: why() }, false);
         check(FetchError::Tls { why: why() }, false);
+        check(FetchError::Forbidden { why: why() }, false);
         check(FetchError::Ours { why: why() }, false);
     }
 }

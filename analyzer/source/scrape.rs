@@ -118,7 +118,9 @@ pub(super) async fn scrape(
             .inspect_err(|_| dialect.unlearn(&answer))
             .map_err(|words| (Why::ScrapeFailed, words)),
         // What fails on our side says nothing of the target: it is not down.
-        Err(error @ FetchError::Ours { .. }) => Err((Why::NotObserved, fetch_words(&error))),
+        Err(error @ (FetchError::Ours { .. } | FetchError::Forbidden { .. })) => {
+            Err((Why::NotObserved, fetch_words(&error)))
+        }
         Err(error) => Err((Why::ScrapeFailed, fetch_words(&error))),
     };
     match outcome {
@@ -238,6 +240,7 @@ fn fetch_words(error: &FetchError) -> String {
         | FetchError::Cut { .. }
         | FetchError::Name { .. }
         | FetchError::Tls { .. }
+        | FetchError::Forbidden { .. }
         | FetchError::Ours { .. } => error.to_string(),
     }
 }

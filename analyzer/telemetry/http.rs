@@ -3,7 +3,10 @@
 //! Routes are the router's patterns, never paths, and methods are a closed set, so that no client
 //! can grow the label sets. Nothing of a request's body or query is recorded.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -11,7 +14,12 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::OTHER;
+use super::{OTHER, tls::TlsMetrics};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Refused requests that are logged in a minute; all are counted.
+pub const REFUSALS_LOGGED_MAX: u32 = 10;
 
 /// Upper bounds in seconds, from a cached asset to a long poll.
 const DURATION_EDGES: [f64; 10] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0];
@@ -24,6 +32,15 @@ pub struct HttpMetrics {
     streams: Gauge,
     refused: Counter,
     panics: Counter,
+    unauthorized: Family<[(&'static str, &'static str); 1], Counter>,
+    told: Mutex<Told>,
+    tls: TlsMetrics,
+}
+
+/// How often refused requests were logged in the minute that began then.
+struct Told {
+    since: Instant,
+    times: u32,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -65,7 +82,15 @@ impl HttpMetrics {
             refused.clone(),
         );
         registry.register("http_panics", "Requests whose handler panicked", panics.clone());
-        Self { requests, duration, connections, streams, refused, panics }
+        let unauthorized = Family::default();
+        registry.register(
+            "http_unauthorized",
+            "Requests refused for want of a token, of its scope, or because they were foreign",
+            unauthorized.clone(),
+        );
+        let told = Mutex::new(Told { since: Instant::now(), times: 0 });
+        let tls = TlsMetrics::register(registry);
+        Self { requests, duration, connections, streams, refused, panics, unauthorized, told, tls }
     }
 
     /// A request was answered. `route` is the pattern it matched, None when it matched none.
@@ -97,6 +122,25 @@ impl HttpMetrics {
     pub fn stream_refused(&self, limit: usize) {
         tracing::warn!(limit, "event stream refused: too many are open");
         self.refused.inc();
+    }
+
+    /// A request was refused before it reached its route. `why` is one of a few words.
+    pub fn unauthorized(&self, route: Option<&str>, why: &'static str) {
+        self.unauthorized.get_or_create(&[("reason", why)]).inc();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.since.elapsed() >= MINUTE {
+            *told = Told { since: Instant::now(), times: 0 };
+        }
+        // Whoever tries tokens must not fill the log.
+        if told.times < REFUSALS_LOGGED_MAX {
+            told.times += 1;
+            tracing::warn!(route = route.unwrap_or(OTHER), why, "request refused");
+        }
+    }
+
+    /// Facts about TLS on our listener.
+    pub fn tls(&self) -> &TlsMetrics {
+        &self.tls
     }
 
     /// A handler panicked; its request was answered with 500.

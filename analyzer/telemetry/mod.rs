@@ -21,6 +21,7 @@ pub mod http;
 pub mod rules;
 pub mod secret;
 pub mod source;
+pub mod tls;
 
 use analysis::AnalysisMetrics;
 use controllers::ControllerMetrics;

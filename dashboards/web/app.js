@@ -1,5 +1,6 @@
 // The page: a list of analyses and one analysis live. It only reads; the service decides.
 
+import { SignIn, askJson, follow, token, watchAccess } from "./access.js";
 import { h, morph } from "./dom.js";
 import * as format from "./format.js";
 import { matrix, proofs } from "./matrix.js";
@@ -17,6 +18,7 @@ const EVIDENCE_STYLES = ["one", "two", "three", "four", "five"];
 
 const main = document.getElementById("main");
 const link = document.getElementById("link");
+const asker = document.getElementById("asker");
 let current = { stop() {} };
 
 /** Says in the top bar whether what is shown is fresh. */
@@ -25,20 +27,14 @@ function connection(state, words) {
   if (link.textContent !== words) link.textContent = words;
 }
 
-async function fetchJson(path) {
-  const answer = await fetch(path, { headers: { accept: "application/json" }, cache: "no-store" });
-  const body = await answer.json();
-  if (!answer.ok) throw Object.assign(new Error(body.detail || answer.statusText), { status: answer.status });
-  return body;
-}
-
 function route() {
   current.stop();
   const id = /^#\/analyses\/([^/]+)$/.exec(location.hash);
   main.replaceChildren(h("p", { class: "quiet" }, "Loading"));
   connection("wait", "connecting");
-  if (id) current = new Analysis(decodeURIComponent(id[1]));
-  else if (location.hash === VIEW) current = new Rules({ fetchJson, connection, problem, show: morphMain });
+  if (SignIn.isNeeded) current = new SignIn({ place: asker, show: morphMain, connection, signedIn: route });
+  else if (id) current = new Analysis(decodeURIComponent(id[1]));
+  else if (location.hash === VIEW) current = new Rules({ fetchJson: askJson, connection, problem, show: morphMain });
   else current = new List();
   current.start();
   window.scrollTo(0, 0);
@@ -72,7 +68,7 @@ class List {
       let after = null;
       for (let page = 0; page < this.pages; page += 1) {
         const path = `/v1/analyses?limit=50${after ? `&after=${encodeURIComponent(after)}` : ""}`;
-        const found = await fetchJson(path);
+        const found = await askJson(path);
         lines.push(...found.analyses);
         after = found.next;
         if (!after) break;
@@ -82,6 +78,7 @@ class List {
       this.show(lines, after);
     } catch (error) {
       if (this.isOver) return;
+      if (error.status === 403) { forbidden(error); return; }
       connection("lost", "connection lost, trying again");
       if (!main.querySelector(".lines")) morphMain(problem("The list cannot be read", error));
     }
@@ -103,7 +100,7 @@ class List {
       morphMain(h("main", null, h("section", { class: "card hollow lines" },
         h("h1", null, "No analyses yet"),
         h("p", null, "An analysis begins when a controller or a pipeline orders one:"),
-        h("pre", { tabindex: "0" }, h("code", null, ORDER_EXAMPLE)),
+        h("pre", { tabindex: "0" }, h("code", null, orderExample())),
         h("p", null, "It appears here by itself."))));
       return;
     }
@@ -115,7 +112,7 @@ class List {
   }
 }
 
-const ORDER_EXAMPLE = `curl ${location.origin}/v1/analyses -H 'Content-Type: application/json' -d '{
+const orderExample = () => `curl ${location.origin}/v1/analyses -H 'Content-Type: application/json'${token() ? " \\\n  -H 'Authorization: Bearer TOKEN'" : ""} -d '{
   "service": "shop", "rules": "recommended",
   "canary":   {"version": "v2", "targets": ["http://10.0.0.7:8080"]},
   "baseline": {"version": "v1", "targets": ["http://10.0.0.1:8080"]}}'`;
@@ -148,6 +145,12 @@ function problem(title, error) {
     h("p", null, h("a", { href: "#/" }, "All analyses"))));
 }
 
+/** It is known who asks, or from where, and that may not be: trying again would change nothing. */
+function forbidden(error) {
+  connection("over", "not allowed");
+  morphMain(problem("This may not be asked", error));
+}
+
 function morphMain(wanted) {
   wanted.id = "main";
   wanted.setAttribute("tabindex", "-1");
@@ -171,7 +174,7 @@ class Analysis {
     this.isOver = true;
     clearTimeout(this.timer);
     clearInterval(this.pulse);
-    if (this.events) this.events.close();
+    if (this.events) this.events.abort();
   }
 
   again(wait) {
@@ -182,7 +185,7 @@ class Analysis {
   /** Reads everything anew, then follows while it runs. */
   async load() {
     try {
-      const [view, history] = await Promise.all([fetchJson(this.path), fetchJson(`${this.path}/history`)]);
+      const [view, history] = await Promise.all([askJson(this.path), askJson(`${this.path}/history`)]);
       if (this.isOver) return;
       this.view = view;
       this.history = history;
@@ -196,6 +199,7 @@ class Analysis {
         morphMain(problem("There is no such analysis", error));
         return;
       }
+      if (error.status === 403) { forbidden(error); return; }
       this.lost();
       if (!this.view) morphMain(problem("The analysis cannot be read", error));
       this.again(RETRY_MS);
@@ -203,17 +207,24 @@ class Analysis {
   }
 
   follow() {
-    if (this.events) this.events.close();
-    const events = new EventSource(`${this.path}/events`);
+    if (this.events) this.events.abort();
+    const events = new AbortController();
     this.events = events;
-    events.addEventListener("open", () => connection("live", "live"));
-    events.addEventListener("look", (event) => this.look(JSON.parse(event.data)));
-    events.addEventListener("verdict", () => { events.close(); this.load(); });
-    events.addEventListener("error", () => {
+    const ended = () => {
+      // Ended by us, or by the verdict that was heard.
+      if (events.signal.aborted) return;
       this.lost();
-      // A browser gives up after an error answer, and this page does not.
-      if (events.readyState === EventSource.CLOSED) this.again(RETRY_MS);
-    });
+      this.again(RETRY_MS);
+    };
+    follow(`${this.path}/events`, {
+      signal: events.signal,
+      opened: () => connection("live", "live"),
+      heard: (name, data) => {
+        if (events.signal.aborted) return;
+        if (name === "look") this.look(JSON.parse(data));
+        if (name === "verdict") { events.abort(); this.load(); }
+      },
+    }).then(ended, ended);
   }
 
   /** A stream that is open and silent looks like calm, and is not. */
@@ -434,6 +445,7 @@ function facts(view) {
       h("dt", null, "Id"), h("dd", null, h("code", null, view.id))));
 }
 
-watchRules(document.getElementById("troubles"), fetchJson);
+watchAccess(asker, route);
+watchRules(document.getElementById("troubles"), askJson);
 window.addEventListener("hashchange", route);
 route();

@@ -103,7 +103,8 @@ export class Rules {
       this.isShown = true;
     } catch (error) {
       if (this.isOver) return;
-      this.connection("lost", "connection lost, trying again");
+      if (error.status === 403) this.connection("over", "not allowed");
+      else this.connection("lost", "connection lost, trying again");
       if (!this.isShown) this.show(this.problem("The rule files cannot be read", error));
     }
     this.timer = setTimeout(() => this.load(), EVERY_MS);

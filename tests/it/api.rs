@@ -293,7 +293,7 @@ async fn a_body_over_the_limit_or_too_slow_is_refused() {
     let large = format!("{}{}", " ".repeat(1001), ORDER);
     let answer = server.post("/v1/analyses", &large).await;
     insta::assert_snapshot!("body_too_large", pretty(&answer));
-    let unfinished = "POST /v1/analyses HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\
+    let unfinished = "POST /v1/analyses HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
                       Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
     insta::assert_snapshot!("body_too_slow", pretty(&server.send(unfinished).await));
 }

@@ -26,7 +26,11 @@ const TABLE: &[(&str, &[&str])] = &[
     ("store", &["engine", "signal"]),
     ("deliver", &["engine", "report", "telemetry", "outward", "kubernetes"]),
     ("api", &["engine", "signal", "report", "telemetry"]),
-    ("config", &["deliver", "source", "telemetry", "outward", "kubernetes"]),
+    ("hook", &["engine", "deliver", "telemetry", "api"]),
+    (
+        "config",
+        &["engine", "api", "deliver", "source", "telemetry", "outward", "kubernetes", "hook"],
+    ),
     (
         "service",
         &[
@@ -72,6 +76,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "simulation",
             "chart",
             "demo",
+            "hook",
         ],
     ),
 ];

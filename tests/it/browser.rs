@@ -10,7 +10,7 @@ use rollgate::{
     },
     deliver::{
         Mechanism, Setting,
-        webhook::{self, Webhook, WebhookOptions},
+        webhook::{self, Shape, Webhook, WebhookOptions},
     },
     demo::{
         receiver::Receiver,
@@ -47,6 +47,7 @@ async fn start(dir: &Path, receiver: &Receiver) -> Service {
         headers: Vec::new(),
         timeout: Duration::from_secs(5),
         tls: TlsOptions::default(),
+        shape: Shape::default(),
         mapping: webhook::MAPPING,
     };
     let webhook: Arc<dyn Mechanism> =

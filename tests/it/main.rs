@@ -1,6 +1,8 @@
 //! Every test of the product that needs more than one module, in one binary.
 #![allow(clippy::unwrap_used, reason = "a test that fails to set up should stop at once")]
 
+mod access;
+mod access_service;
 mod agreement;
 mod answers;
 mod api;
@@ -36,11 +38,13 @@ mod exposition;
 mod fake_desk;
 mod grafana;
 mod history;
+mod hook;
 mod house;
 mod kayenta;
 mod kill;
 mod language;
 mod lints;
+mod networks;
 mod page;
 mod past_world;
 mod peers;
@@ -66,4 +70,5 @@ mod source_targets;
 mod store;
 mod story;
 mod surfer;
+mod tls;
 mod wire;

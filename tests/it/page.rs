@@ -1,17 +1,106 @@
 //! The page in a real browser: what it says of every state, that it fits, and that no name on it
 //! can become markup.
 
+use std::sync::Arc;
+
 use chromiumoxide::Page;
-use rollgate::api::{
-    ApiOptions,
-    desk::{FaultView, IgnoredFile, RuleFileView, RuleFiles},
+use rollgate::{
+    api::{
+        ApiOptions,
+        access::{
+            Access,
+            policy::{Policy, Scope, Token},
+        },
+        desk::{FaultView, IgnoredFile, RuleFileView, RuleFiles},
+    },
+    engine::observation::Time,
 };
+use sha2::{Digest, Sha256};
 
 use crate::{
     story::Story,
     surfer::{NARROW, Surfer, WIDE, check_fits, picture, text},
     wire::{PATIENCE, Server},
 };
+
+/// A token that may look on.
+const TOKEN: &str = "rgt_page-0123456789012345678901234567890123456789";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_asks_for_a_token_where_one_is_wanted() {
+    let token = Token {
+        name: "wall-display".to_owned(),
+        scope: Scope::Read,
+        sha256: Sha256::digest(TOKEN).into(),
+        in_path: false,
+        expires: None,
+    };
+    let policy = Policy { tokens: vec![token], ..Policy::default() };
+    let access = Access::new(policy, Arc::new(|| Time(0)));
+    let options = ApiOptions { access: access.clone(), ..ApiOptions::default() };
+    let server = Server::start(options).await;
+    server.desk.tell(Story::errors("a5", "cart"));
+    server.desk.advance("a5", 48);
+    let surfer = Surfer::start().await;
+    for (width, scheme) in [(WIDE, "light"), (NARROW, "dark")] {
+        let url = format!("http://{}/#/analyses/a5", server.address);
+        let page = surfer.open(&url, width, scheme).await;
+        until(&page, "document.activeElement.id === 'token'").await;
+        let name = |what: &str| format!("{what}_{width}_{scheme}");
+        check_fits(&page, &name("sign_in")).await;
+        picture(&page, &name("sign_in")).await;
+        enter(&page, "rgt_wrong").await;
+        let said = "document.querySelector('#trouble').innerText === \
+                    'Not taken: the token is none that is configured here.'";
+        until(&page, said).await;
+        picture(&page, &name("sign_in_refused")).await;
+        enter(&page, TOKEN).await;
+        until(&page, "document.querySelector('#verdict').textContent === 'Investigate'").await;
+        until(&page, "document.querySelector('#link').textContent === 'live'").await;
+        until(
+            &page,
+            "document.querySelector('#asker').innerText.includes('wall-display may read')",
+        )
+        .await;
+        check_fits(&page, &name("signed_in")).await;
+        picture(&page, &name("signed_in")).await;
+        // The stream of events brings the next look, and the token is in no address.
+        let look = text(&page, "document.querySelector('.hold').innerText").await;
+        server.desk.advance("a5", 1);
+        until(&page, &format!("document.querySelector('.hold').innerText !== {look:?}")).await;
+        assert!(!page.url().await.unwrap().unwrap().contains("rgt_"));
+        // It is still known after a reload of the tab; signed out it is not.
+        page.reload().await.unwrap();
+        until(&page, "document.querySelector('#verdict') !== null").await;
+        page.evaluate("document.querySelector('.facts a').click()").await.unwrap();
+        until(&page, "document.body.innerText.trim() === 'version: 1'").await;
+        page.goto(&url).await.unwrap();
+        page.reload().await.unwrap();
+        until(&page, "document.querySelector('#asker button') !== null").await;
+        page.evaluate("document.querySelector('#asker button').click()").await.unwrap();
+        until(&page, "document.querySelector('#token') !== null").await;
+        assert_eq!(text(&page, "String(sessionStorage.length)").await, "0");
+        page.close().await.unwrap();
+    }
+    // A token that is taken away while the page is open.
+    let page = surfer.open(&format!("http://{}/", server.address), WIDE, "dark").await;
+    until(&page, "document.querySelector('#token') !== null").await;
+    enter(&page, TOKEN).await;
+    until(&page, "document.querySelector('.entry') !== null").await;
+    let mut policy = (*access.policy()).clone();
+    policy.tokens[0].sha256 = [0; 32];
+    access.replace(policy);
+    until(&page, "document.querySelector('#token') !== null").await;
+    surfer.close().await;
+}
+
+async fn enter(page: &Page, token: &str) {
+    let enter = format!(
+        "document.querySelector('#token').value = {token:?}; \
+         document.querySelector('.signin button').click()"
+    );
+    page.evaluate(enter).await.unwrap();
+}
 
 async fn until(page: &Page, expression: &str) {
     crate::surfer::until(page, expression, PATIENCE).await;

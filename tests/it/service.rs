@@ -206,6 +206,11 @@ async fn an_order_is_carried_out_once_or_refused_with_every_fault() {
     let (status, problem) = api.post("/v1/analyses", &alone).await;
     assert_eq!(status, 422);
     assert!(problem["errors"].to_string().contains("baseline is missing"), "{problem}");
+    // Its version alone does not say where it is, and this rule file compares with it.
+    alone["baseline"] = json!({ "version": "v1" });
+    let (status, problem) = api.post("/v1/analyses", &alone).await;
+    assert_eq!(status, 422);
+    assert!(problem["errors"].to_string().contains("baseline has no targets"), "{problem}");
 
     let (_, page) = api.get("/v1/analyses").await;
     assert_eq!(page["analyses"].as_array().unwrap().len(), 1, "{page}");

@@ -74,7 +74,7 @@ impl Server {
     /// Opens an event stream.
     pub async fn events(&self, id: &str) -> Events {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let bytes = format!("GET /v1/analyses/{id}/events HTTP/1.1\r\nHost: t\r\n\r\n");
+        let bytes = format!("GET /v1/analyses/{id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n");
         stream.write_all(bytes.as_bytes()).await.unwrap();
         Events { stream, text: String::new() }
     }
@@ -84,7 +84,7 @@ impl Server {
 pub fn request(method: &str, path: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     format!(
-        "{method} {path} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n{headers}\
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\
          Content-Length: {length}\r\n\r\n{body}"
     )
 }

@@ -8,11 +8,13 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     api::desk::{AnalysisPage, AnalysisView, DeskError, ListFilter},
-    cli::UsageError,
+    cli::{UsageError, token::Credentials},
+    outward::tls::TlsOptions,
     report::timeline::Timeline,
     service::archive::Archive,
-    source::client::{Bound, Client},
+    source::client::{Bound, Client, ClientOptions},
     store::{StoreError, sqlite::SqliteStore},
+    telemetry::secret::Secret,
 };
 
 /// What one answer of a service may take.
@@ -33,7 +35,7 @@ pub enum Source {
 
 impl Source {
     /// The service at an address.
-    pub fn server(address: &str) -> anyhow::Result<Self> {
+    pub fn server(address: &str, credentials: &Credentials) -> anyhow::Result<Self> {
         let url = Url::parse(address)
             .ok()
             .filter(|url| url.has_host() && url.scheme().starts_with("http"));
@@ -42,7 +44,14 @@ impl Source {
                 "--server is {address:?}, expected a URL such as http://127.0.0.1:8750"
             ))
         })?;
-        let client = Client::new().context("the http client cannot be set up")?;
+        let bearer = |token: Secret| {
+            let value = Secret::new(format!("Bearer {}", token.expose()));
+            ("authorization".to_owned(), value)
+        };
+        let headers = credentials.token()?.map(bearer).into_iter().collect();
+        let tls = TlsOptions { ca: credentials.ca()?, identity: None };
+        let client = Client::with(ClientOptions { headers, tls, ..ClientOptions::default() });
+        let client = client.map_err(|error| UsageError(error.to_string()))?;
         Ok(Self::Server { client, url })
     }
 
@@ -144,8 +153,12 @@ async fn get(
             let detail = serde_json::from_slice::<serde_json::Value>(&answer.body)
                 .ok()
                 .and_then(|problem| problem["detail"].as_str().map(str::to_owned));
+            let hint = match status {
+                401 => "\n  hint: say the token by ROLLGATE_TOKEN or --token-file",
+                _ => "",
+            };
             let detail = detail.unwrap_or_else(|| "is that the address of a rollgate?".to_owned());
-            Err(anyhow!("{server} answers {status}: {detail}"))
+            Err(anyhow!("{server} answers {status}: {detail}{hint}"))
         }
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use rollgate::{
     deliver::{
         Clock, Setting,
-        webhook::{self, Webhook, WebhookOptions},
+        webhook::{self, Shape, Webhook, WebhookOptions},
     },
     engine::observation::Time,
     outward::tls::TlsOptions,
@@ -176,6 +176,7 @@ pub(crate) fn options(name: &str, address: SocketAddr, timeout: Duration) -> Web
         headers: vec![("authorization".to_owned(), Secret::new(TOKEN))],
         timeout,
         tls: TlsOptions::default(),
+        shape: Shape::default(),
         mapping: webhook::MAPPING,
     }
 }

@@ -242,8 +242,8 @@ pub(super) async fn standalone_status(
 /// Ends an execution without a verdict, as Spinnaker does when its pipeline is cancelled. One that is
 /// over stays as it is.
 #[utoipa::path(
-    put, path = "/pipelines/{id}/cancel", tag = "kayenta",
-    params(("id" = String, Path, description = "As it was given when it was begun")),
+    put, path = "/pipelines/{executionId}/cancel", tag = "kayenta",
+    params(("executionId" = String, Path, description = "As it was given when it was begun")),
     responses((status = 200, description = "It is over", body = Empty), UnknownAnalysis)
 )]
 pub(super) async fn cancel(

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Property-based requests against the API of a real service, by its own OpenAPI document: no answer may be a 5xx, and
+# none may be one that the document does not know. Needs python3 with venv; schemathesis comes from PyPI.
+#   API_EXAMPLES (100)  requests per operation and phase      API_SEED (1)  the same seed makes the same requests
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+home=${CARGO_TARGET_DIR:-target}/api-test
+mkdir -p "$home"
+if [ ! -x "$home/venv/bin/st" ] || ! cmp -s tests/api/requirements.txt "$home/requirements.txt"; then
+    echo "installing schemathesis"
+    python3 -m venv --clear "$home/venv"
+    "$home/venv/bin/pip" install -q --disable-pip-version-check -r tests/api/requirements.txt
+    cp tests/api/requirements.txt "$home/requirements.txt"
+fi
+cargo build --bin rollgate
+world=$(mktemp -d)
+trap 'kill "${service:-}" "${target:-}" 2>/dev/null || true; rm -rf "$world"' EXIT
+mkdir "$world/rules"
+cp rules/recommended.yaml "$world/rules/"
+printf 'listen: 127.0.0.1:0\nstore: api.db\nrules: rules\n' > "$world/rollgate.yaml"
+"${CARGO_TARGET_DIR:-target}/debug/rollgate" serve --config "$world/rollgate.yaml" > "$world/out" 2> "$world/log" &
+service=$!
+for _ in $(seq 100); do
+    address=$(sed -n 's/^rollgate serves //p' "$world/out")
+    [ -z "$address" ] || break
+    sleep 0.1
+done
+[ -n "$address" ] || { echo "the service did not start:"; cat "$world/log"; exit 1; }
+echo "testing $address"
+"$home/venv/bin/st" --config-file tests/api/schemathesis.toml run "$address/v1/openapi.json" \
+    --max-examples "${API_EXAMPLES:-100}" --seed "${API_SEED:-1}" || failed=1
+if grep -q "panicked" "$world/log"; then
+    echo "the service panicked:"; grep -A3 "panicked" "$world/log" | head -20; failed=1
+fi
+curl -fsS "$address/healthz" > /dev/null || { echo "the service does not live any more"; failed=1; }
+exit "${failed:-0}"
