@@ -216,7 +216,6 @@ async fn series(api: &Api, matchers: &[Matcher]) -> Result<Found, Problem> {
     };
     found.is_whole = is_whole;
     for line in lines {
-        let mut rolled = None;
         for name in [VERDICT, FINAL] {
             let mut labels: BTreeMap<&str, &str> =
                 line.labels.iter().map(|(label, value)| (*label, value.as_str())).collect();
@@ -232,12 +231,7 @@ async fn series(api: &Api, matchers: &[Matcher]) -> Result<Found, Problem> {
             }
             let value = match name {
                 FINAL => f64::from(u8::from(line.is_final)),
-                _ => {
-                    if rolled.is_none() {
-                        rolled = Some(direction(api, &line).await?);
-                    }
-                    rolled.unwrap_or(0.0)
-                }
+                _ => direction(api, &line).await?,
             };
             let labels =
                 labels.into_iter().map(|(label, value)| (label.to_owned(), value.to_owned()));
