@@ -37,10 +37,10 @@ pub struct Problem {
     path: Option<Box<str>>,
     /// Line of the body, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
-    line: Option<usize>,
+    line: Option<u32>,
     /// Column, from 1; 0 before the first byte.
     #[serde(skip_serializing_if = "Option::is_none")]
-    column: Option<usize>,
+    column: Option<u32>,
 }
 
 /// Where a body went wrong.
@@ -90,8 +90,9 @@ impl Problem {
     pub fn bad_body(detail: impl Into<String>, place: Place) -> Self {
         let title = "The body is not the JSON that is expected";
         let problem = Self::new(StatusCode::BAD_REQUEST, "bad-body", title, detail);
-        let (path, line, column) = (place.path.into(), place.line, place.column);
-        Self { path: Some(path), line: Some(line), column: Some(column), ..problem }
+        let number = |number: usize| Some(u32::try_from(number).unwrap_or(u32::MAX));
+        let (line, column) = (number(place.line), number(place.column));
+        Self { path: Some(place.path.into()), line, column, ..problem }
     }
 
     /// 401: no token, or none that counts.

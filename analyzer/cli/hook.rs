@@ -81,7 +81,7 @@ fn describe(path: &Path, options: &HookOptions, out: &mut impl Write) -> io::Res
     let actions =
         [DeployAction::Rollback, DeployAction::Promote, DeployAction::Advance, DeployAction::Hold];
     for action in actions {
-        let does = commands.of(action).map_or("nothing".to_owned(), |argv| shown(argv));
+        let does = commands.of(action).map_or("nothing".to_owned(), shown);
         writeln!(out, "  {:<10}{does}", action.to_string())?;
     }
     writeln!(out)?;
