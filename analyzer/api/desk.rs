@@ -18,7 +18,10 @@ pub use super::{
     interventions::{OverrideAnalysis, OverrideVerdict},
 };
 pub use crate::report::shape::{InterventionShape, RulesRef};
-use crate::report::{shape::Report, timeline::Timeline};
+use crate::{
+    engine::observation::Time,
+    report::{shape::Report, timeline::Timeline},
+};
 
 /// What is said of an analysis before its first look.
 pub const NO_LOOK: &str = "No look has been taken yet.";
@@ -73,6 +76,8 @@ pub trait Desk: Send + Sync + 'static {
     async fn rules(&self) -> Result<RuleFiles, DeskError>;
     /// The text of a rule file that new analyses use.
     async fn rule_text(&self, name: &str) -> Result<RuleText, DeskError>;
+    /// The time, by the only clock there is.
+    fn now(&self) -> Time;
     /// Why the service cannot take work now, when it cannot.
     async fn unready(&self) -> Option<String>;
 }

@@ -66,8 +66,17 @@ fn error_text(error: &(dyn std::error::Error + 'static)) -> String {
 
 /// Reads a JSON body within the limits of size and time. An empty body reads as `{}`.
 pub(super) async fn json<T: DeserializeOwned>(api: &Api, request: Request) -> Result<T, Problem> {
+    json_within(api, request, api.options.body_bytes_max).await
+}
+
+/// The same, within a limit of the route's own.
+pub(super) async fn json_within<T: DeserializeOwned>(
+    api: &Api,
+    request: Request,
+    bytes_max: usize,
+) -> Result<T, Problem> {
     check_content_type(request.headers())?;
-    let body = collect(api, request.into_body()).await?;
+    let body = collect(api, request.into_body(), bytes_max).await?;
     let text: &[u8] = if body.is_empty() { b"{}" } else { &body };
     parse_json(text)
 }
@@ -89,8 +98,8 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::not_json(format!("content-type is {found:?}, expected application/json")))
 }
 
-async fn collect(api: &Api, body: Body) -> Result<Bytes, Problem> {
-    let limit = api.options.body_bytes_max;
+/// The whole body, within a limit of size and the time that bodies have.
+pub(super) async fn collect(api: &Api, body: Body, limit: usize) -> Result<Bytes, Problem> {
     let collecting = Limited::new(body, limit).collect();
     match tokio::time::timeout(api.options.body_timeout, collecting).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),

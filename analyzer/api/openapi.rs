@@ -48,6 +48,8 @@ const BEARER: &str = "bearer";
         (name = "integrations", description = "Controllers that ask"),
         (name = "services", description = "Services between releases"),
         (name = "controllers", description = "Deploy controllers that ask in their own way"),
+        (name = "kayenta", description = "Kayenta's API, as far as its users ask it"),
+        (name = "prometheus", description = "The verdict as a metric"),
         (name = "access", description = "Who asks, and what the asker may do"),
         (name = "rules", description = "Rule files in use"),
         (name = "probes", description = "What machines ask about us"),

@@ -166,6 +166,13 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// This occurrence in words.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+}
+
 impl From<DeskError> for Problem {
     fn from(error: DeskError) -> Self {
         let detail = error.to_string();

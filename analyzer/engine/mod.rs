@@ -28,6 +28,7 @@ pub mod quantile_profile;
 pub mod release;
 pub mod residual;
 pub mod rule;
+pub mod series;
 pub mod slope;
 pub mod stakes;
 pub mod tail;

@@ -36,7 +36,11 @@ use crate::{
     },
     config::services::KnownService,
     deliver::Clock,
-    engine::{analysis::Analysis, observation::Arm, rule::Baseline},
+    engine::{
+        analysis::Analysis,
+        observation::{Arm, Time},
+        rule::Baseline,
+    },
     report::{shape::Report, timeline::Timeline},
     signal::carry::Carry,
     source::{
@@ -196,6 +200,10 @@ impl Desk for ServiceDesk {
         let version = self.shelf.version(name);
         let version = version.map_err(|faults| DeskError::NoRules(faults.join("; ")))?;
         Ok(RuleText { text: version.text.clone(), sha256: version.sha256.clone() })
+    }
+
+    fn now(&self) -> Time {
+        (self.now)()
     }
 
     async fn unready(&self) -> Option<String> {

@@ -13,11 +13,16 @@ use rollgate::api::desk::{
     ListFilter, OpenAnalysis, Opened, OverrideAnalysis, ResendDelivery, RuleFiles, RuleText,
     WatchedServices,
 };
-use rollgate::report::intervention::{Overridden, overridden};
-use rollgate::report::timeline::Timeline;
+use rollgate::{
+    engine::observation::Time,
+    report::{
+        intervention::{Overridden, overridden},
+        timeline::Timeline,
+    },
+};
 use tokio::sync::watch;
 
-use crate::story::Story;
+use crate::story::{STARTED_AT, Story};
 
 /// Service names that make the desk misbehave in a named way.
 pub const FULL: &str = "full";
@@ -37,6 +42,8 @@ pub struct FakeDesk {
     rules: Mutex<RuleFiles>,
     unready: Mutex<Option<String>>,
     notes: Mutex<BTreeMap<String, String>>,
+    late_secs: Mutex<f64>,
+    orders: Mutex<Vec<OpenAnalysis>>,
     is_down: Mutex<bool>,
 }
 
@@ -73,6 +80,16 @@ impl FakeDesk {
 
     pub fn set_unready(&self, reason: &str) {
         *self.unready.lock().unwrap() = Some(reason.to_owned());
+    }
+
+    /// Every order that was carried out.
+    pub fn orders(&self) -> Vec<OpenAnalysis> {
+        self.orders.lock().unwrap().clone()
+    }
+
+    /// Lets the clock go on; it stands otherwise.
+    pub fn later(&self, secs: f64) {
+        *self.late_secs.lock().unwrap() += secs;
     }
 
     /// Whether the store answers; what runs is known without it.
@@ -123,6 +140,7 @@ impl Desk for FakeDesk {
                 return Ok(Opened { view: told.view.clone(), is_new: false });
             }
         }
+        self.orders.lock().unwrap().push(order.clone());
         let id = format!("new-{}", self.told.lock().unwrap().len());
         let mut story = match order.service.as_str() {
             BAD => Story::errors(&id, BAD),
@@ -335,6 +353,10 @@ impl Desk for FakeDesk {
         let sha256 = file.and_then(|file| file.sha256.clone());
         let none = || DeskError::NoRules(format!("rule file {name}.yaml is not there"));
         sha256.map(|sha256| RuleText { text: "version: 1\n".into(), sha256 }).ok_or_else(none)
+    }
+
+    fn now(&self) -> Time {
+        Time::from_secs_f64(STARTED_AT + 600.0 + *self.late_secs.lock().unwrap())
     }
 
     async fn unready(&self) -> Option<String> {

@@ -45,6 +45,7 @@ mod history;
 mod hook;
 mod house;
 mod interventions;
+mod kayenta;
 mod kill;
 mod kube_api;
 mod kubernetes_cluster;

@@ -17,6 +17,9 @@ mod fields;
 mod flagger;
 mod flagger_answer;
 mod flagger_release;
+mod judge;
+mod kayenta;
+mod query;
 pub(super) mod recent;
 mod ruling;
 mod samples;
@@ -33,6 +36,14 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(samples::argo_rollout))
         .routes(routes!(flagger::hook))
         .routes(routes!(samples::flagger_canary))
+        .routes(routes!(kayenta::configs))
+        .routes(routes!(kayenta::config))
+        .routes(routes!(kayenta::canary, kayenta::canary_status))
+        .routes(routes!(kayenta::standalone, kayenta::standalone_status))
+        .routes(routes!(kayenta::standalone_adhoc))
+        .routes(routes!(kayenta::cancel))
+        .routes(routes!(judge::judge))
+        .routes(routes!(query::query_by_get, query::query_by_form))
 }
 
 /// Waits for the desk, and not longer than a controller waits for us. None when it took longer; what
