@@ -194,6 +194,12 @@ pub fn check(
                     Err(faults) => Outcome::Faulty(faults),
                 }
             }
+            Ok(text) if config::is_hook(&path, &text) => {
+                match config::read_hook(&path, &name, &text, options.secrets) {
+                    Ok(hook) => Outcome::Hook(hook),
+                    Err(faults) => Outcome::Faulty(faults),
+                }
+            }
             Ok(text) => match rulefile::load_at(&name, &text, options.traffic) {
                 Ok(file) => Outcome::Good(Box::new(file)),
                 Err(faults) => Outcome::Faulty(faults),
@@ -258,6 +264,8 @@ enum Outcome {
     Good(Box<RuleFile>),
     /// A configuration without faults.
     Config(Box<config::Picture>),
+    /// A hook's file without faults, and what the hook does.
+    Hook(String),
     /// So many tests of a rule file, without faults.
     Tests {
         rules: String,
@@ -271,7 +279,7 @@ enum Outcome {
 impl Outcome {
     fn faults(&self) -> usize {
         match self {
-            Outcome::Good(_) | Outcome::Config(_) | Outcome::Tests { .. } => 0,
+            Outcome::Good(_) | Outcome::Config(_) | Outcome::Hook(_) | Outcome::Tests { .. } => 0,
             Outcome::Faulty(faults) => faults.count(),
             Outcome::Unreadable(_) => 1,
         }
@@ -281,7 +289,10 @@ impl Outcome {
         match self {
             Outcome::Good(file) => file.warnings.len() + file.warnings_unlisted,
             Outcome::Config(picture) => picture.warnings.len() + picture.warnings_unlisted,
-            Outcome::Tests { .. } | Outcome::Faulty(_) | Outcome::Unreadable(_) => 0,
+            Outcome::Hook(_)
+            | Outcome::Tests { .. }
+            | Outcome::Faulty(_)
+            | Outcome::Unreadable(_) => 0,
         }
     }
 
@@ -291,7 +302,7 @@ impl Outcome {
             Outcome::Good(file) => file.warnings_unlisted,
             Outcome::Config(picture) => picture.warnings_unlisted,
             Outcome::Faulty(faults) => faults.count() - faults.iter().count(),
-            Outcome::Tests { .. } | Outcome::Unreadable(_) => 0,
+            Outcome::Hook(_) | Outcome::Tests { .. } | Outcome::Unreadable(_) => 0,
         }
     }
 }
@@ -309,6 +320,7 @@ fn refuse_traffic(
         }
         Outcome::Good(_)
         | Outcome::Config(_)
+        | Outcome::Hook(_)
         | Outcome::Tests { .. }
         | Outcome::Faulty(_)
         | Outcome::Unreadable(_) => Ok(()),
@@ -355,6 +367,10 @@ fn say(
                 None => return Ok(()),
             }
         }
+        Outcome::Hook(_) if options.quiet => {
+            return write_out(out, &format!("{name}: good: a hook\n"));
+        }
+        Outcome::Hook(does) => return write_out(out, does),
         Outcome::Tests { rules, count } => {
             let told = plural(*count, "test");
             return write_out(out, &format!("{name}: good: {told} of {rules}\n"));

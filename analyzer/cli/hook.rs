@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{PROMOTE, UsageError};
 use crate::{
-    config,
-    deliver::payload::DeployAction,
+    config::{self, Secrets},
+    deliver::mapping::DECISIONS,
     hook::{Argv, Hook, HookError, HookOptions, Interrupted},
     service::system_clock,
 };
@@ -36,10 +36,11 @@ pub struct HookArgs {
 /// Runs the command.
 pub fn main(args: HookArgs) -> anyhow::Result<u8> {
     super::init_logging("info");
-    let (options, keys) = config::hook::read(&args.config, |name| std::env::var(name).ok())
-        .map_err(|error| UsageError(error.to_string()))?;
+    let (options, keys) =
+        config::hook::read(&args.config, |name| std::env::var(name).ok(), Secrets::Read)
+            .map_err(|error| UsageError(error.to_string()))?;
     if args.check {
-        describe(&args.config, &options, &mut io::stdout().lock())?;
+        io::stdout().lock().write_all(described(&args.config, &options).as_bytes())?;
         return Ok(PROMOTE);
     }
     let scheme = scheme(&options);
@@ -73,41 +74,36 @@ fn scheme(options: &HookOptions) -> &'static str {
 }
 
 /// What a hook does, for people.
-fn describe(path: &Path, options: &HookOptions, out: &mut impl Write) -> io::Result<()> {
+pub fn described(path: &Path, options: &HookOptions) -> String {
     let HookOptions { listen, service, memory, commands, check, setting, .. } = options;
     let service = service.as_deref().unwrap_or("any service");
     let at = format!("{}://{listen}/hook", scheme(options));
-    writeln!(out, "{}  good: a hook for {service} on {at}\n", path.display())?;
-    let actions =
-        [DeployAction::Rollback, DeployAction::Promote, DeployAction::Advance, DeployAction::Hold];
-    for action in actions {
+    let mut text = format!("{}  good: a hook for {service} on {at}\n\n", path.display());
+    for action in DECISIONS {
         let does = commands.of(action).map_or("nothing".to_owned(), shown);
-        writeln!(out, "  {:<10}{does}", action.to_string())?;
+        text += &format!("  {:<10}{does}\n", action.to_string());
     }
-    writeln!(out)?;
-    match check {
+    text += "\n";
+    text += &match check {
         Some(check) => {
-            writeln!(
-                out,
-                "  Before each, {} must print the version that was judged.",
-                shown(check)
-            )?;
+            format!("  Before each, {} must print the version that was judged.\n", shown(check))
         }
-        None => writeln!(out, "  Nothing checks that the version judged is still what runs.")?,
-    }
-    let secs = setting.timeout.as_secs();
-    writeln!(out, "  A command runs in {} for {secs} s at most,", setting.directory.display())?;
+        None => "  Nothing checks that the version judged is still what runs.\n".to_owned(),
+    };
+    let (secs, directory) = (setting.timeout.as_secs(), setting.directory.display());
     let tries = match options.tries {
         1 => "once".to_owned(),
         tries => format!("{tries} times"),
     };
-    writeln!(out, "  and an event is refused when it has failed {tries}.")?;
     let interrupted = match options.interrupted {
         Interrupted::Refuse => "refused",
         Interrupted::Run => "run again",
     };
-    writeln!(out, "  What the end of the hook cut off is {interrupted}.")?;
-    writeln!(out, "  Events are remembered in {}.", memory.display())
+    text += &format!("  A command runs in {directory} for {secs} s at most,\n");
+    text += &format!("  and an event is refused when it has failed {tries}.\n");
+    text += &format!("  What the end of the hook cut off is {interrupted}.\n");
+    text += &format!("  Events are remembered in {}.\n", memory.display());
+    text
 }
 
 /// Words as they could be typed.

@@ -97,6 +97,7 @@ fn default_memory() -> PathBuf {
 pub fn read(
     path: &Path,
     env: impl Fn(&str) -> Option<String>,
+    secrets: Secrets,
 ) -> Result<(HookOptions, Keys), ConfigError> {
     let name = path.display().to_string();
     let text = file_text(path)?;
@@ -106,7 +107,7 @@ pub fn read(
     })?;
     let base = path.parent().unwrap_or(Path::new("."));
     let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
-    let mut reading = Reading::new(&base, &env, Secrets::Read);
+    let mut reading = Reading::new(&base, &env, secrets);
     let options = reading.hook(file);
     match options {
         Some(options) if reading.faults.is_empty() => Ok(options),
@@ -256,7 +257,7 @@ mod tests {
             "PATH" => Some(dir.path().display().to_string()),
             _ => None,
         };
-        match (read(&dir.path().join("hook.yaml"), env), expected) {
+        match (read(&dir.path().join("hook.yaml"), env, Secrets::Read), expected) {
             (Ok((options, _)), Ok(holds)) => assert!(holds(&options), "{yaml}\n{options:?}"),
             (Err(error), Err(words)) => {
                 let text = error.to_string();

@@ -24,7 +24,8 @@ const FUEL: u64 = 200_000;
 
 /// What an event need not have. Templates see null there, so that `{% if data.step %}` is no fault
 /// and a slip of the finger still is.
-const OPTIONAL: [&str; 3] = ["step", "findings_omitted", "test"];
+const OPTIONAL: [&str; 5] =
+    ["step", "findings_omitted", "test", "overridden_by", "override_reason"];
 
 /// The only template of its environment.
 const NAME: &str = "body";

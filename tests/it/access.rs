@@ -191,6 +191,9 @@ impl Write for Log {
 impl Log {
     fn start() -> (Self, tracing::subscriber::DefaultGuard) {
         let log = Self::default();
+        // With one subscriber in the process, a log line that another thread comes upon first is
+        // taken to interest nobody.
+        std::mem::forget(tracing::Dispatch::new(tracing_subscriber::registry()));
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::TRACE)

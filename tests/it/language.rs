@@ -110,10 +110,22 @@ fn every_block_of_the_pages_is_of_a_known_kind() {
                 }
                 continue;
             }
-            // The service's own file, rule tests and parts of one, a workflow of CI, and what stands in
-            // the place of `promote` or of `allow`.
-            let known =
-                ["store:", "mechanisms:", "tests:", "    canary:", "jobs:", "promote:", "allow:"];
+            // The service's own file, that of a hook, rule tests and parts of one, a workflow of CI,
+            // what stands in the place of `promote` or of `allow`, and objects of a cluster.
+            let known = [
+                "store:",
+                "mechanisms:",
+                "access:",
+                "on:",
+                "tests:",
+                "    canary:",
+                "jobs:",
+                "promote:",
+                "allow:",
+                "metrics:",
+                "apiVersion:",
+                "  - { apiGroups:",
+            ];
             let known = known.into_iter().any(begins);
             assert!(known, "{page}: no test reads this:\n{block}");
         }

@@ -115,6 +115,11 @@ pub(super) async fn admit(State(api): State<Api>, mut request: Request, next: Ne
                 request.extensions_mut().insert(Caller(Some(token.name.clone())));
                 request.extensions_mut().insert(token.scope);
             }
+            if api.options.certificates.is_some() {
+                // What a proxy would say of the way to us, for addresses of ours in answers.
+                let spoken = request.headers_mut().entry("x-forwarded-proto");
+                spoken.or_insert(HeaderValue::from_static("https"));
+            }
             next.run(request).await
         }
         Err(refusal) => {

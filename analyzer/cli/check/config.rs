@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{files, summary::plural};
 use crate::{
-    cli::serve,
+    cli::{hook, serve},
     config::{self, AtRest, Config, ConfigError, Secrets},
     deliver::{About, Checks, Mechanism, Setting, mapping::DECISIONS, payload::DeployAction},
     outward::exchange::Rehearsal,
@@ -102,7 +102,24 @@ pub fn is_config(path: &Path, text: &str) -> bool {
         let key = |line: &str| line.split_once(':').map(|(key, _)| key.trim_end().to_owned());
         text.lines().filter_map(key).any(|key| keys.contains(&key.as_str()))
     };
-    is_named || has(&KEYS) && !has(&RULE_KEYS)
+    is_named || has(&KEYS) && !has(&RULE_KEYS) && !is_hook(path, text)
+}
+
+/// Whether a file is that of a hook: by its name, or by the keys that only it has.
+pub fn is_hook(path: &Path, text: &str) -> bool {
+    let is_named = files::stem(path).is_some_and(|stem| stem == "hook" || stem.ends_with(".hook"));
+    let has = |key: &str| text.lines().any(|line| line.starts_with(key));
+    is_named || has("secrets:") && has("on:")
+}
+
+/// Reads the file of a hook and says what it does.
+///
+/// # Errors
+/// With every fault that it has.
+pub fn read_hook(path: &Path, name: &str, text: &str, secrets: Secrets) -> Result<String, Faults> {
+    let read = config::hook::read(path, |name| std::env::var(name).ok(), secrets);
+    let (options, _) = read.map_err(|error| remark::faults(name, text, remarks_of(error)))?;
+    Ok(hook::described(path, &options))
 }
 
 /// Reads a configuration and sets up everything in it that can be set up without sending anything.

@@ -15,7 +15,7 @@ pub fn render(checked: &[Checked]) -> String {
             Outcome::Config(picture) => {
                 picture.warnings.iter().for_each(|fault| out += &command(fault));
             }
-            Outcome::Tests { .. } => {}
+            Outcome::Hook(_) | Outcome::Tests { .. } => {}
             Outcome::Faulty(faults) => faults.iter().for_each(|fault| out += &command(fault)),
             Outcome::Unreadable(error) => {
                 let (file, error) = (property(name), data(error));

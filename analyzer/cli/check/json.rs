@@ -138,7 +138,7 @@ fn file(checked: &Checked) -> FileShape<'_> {
             shape.warnings = picture.warnings.iter().map(fault).collect();
             shape.configuration = Some(configuration(picture));
         }
-        Outcome::Tests { .. } => {}
+        Outcome::Hook(_) | Outcome::Tests { .. } => {}
         Outcome::Faulty(faults) => {
             shape.state = "faulty";
             shape.faults = faults.iter().map(fault).collect();

@@ -33,7 +33,7 @@ pub fn render(checked: &[Checked]) -> String {
         match outcome {
             Outcome::Good(file) => results.extend(file.warnings.iter().map(result)),
             Outcome::Config(picture) => results.extend(picture.warnings.iter().map(result)),
-            Outcome::Tests { .. } => {}
+            Outcome::Hook(_) | Outcome::Tests { .. } => {}
             Outcome::Faulty(faults) => results.extend(faults.iter().map(result)),
             Outcome::Unreadable(error) => results.push(json!({
                 "ruleId": UNREADABLE,

@@ -174,7 +174,7 @@ fn a_carry_comes_back_with_strange_counters() {
 
 #[test]
 fn a_record_from_before_instances_were_counted_is_read() {
-    let old = r#"{"v":1,"at":5,"s":[[{"l":1.0},{"l":2.0}]]}"#;
+    let old = r#"{"v":1,"at":5,"s":[[{"l":1},{"l":2}]]}"#;
     let observation = read_observation(old).expect("an observation");
     assert_eq!((observation.at, observation.instances), (Time(5), None));
     let counted = Instances {

@@ -30,7 +30,10 @@ async fn a_release_is_one_analysis_however_often_and_however_it_is_asked_about()
     let first = server.get(&question("shop", "2")).await;
     assert_eq!(said(&first), (200, "watching".into(), false), "{first:?}");
     let id = first.json()["id"].clone();
-    assert_eq!(first.json()["link"], format!("http://t/#/analyses/{}", id.as_str().unwrap()));
+    assert_eq!(
+        first.json()["link"],
+        format!("http://localhost/#/analyses/{}", id.as_str().unwrap())
+    );
     let body =
         r#"{"service":"shop","rules":"","canary":{"version":"2"},"baseline":{"version":"1"}}"#;
     let json = "Content-Type: application/json\r\n";

@@ -256,7 +256,7 @@ async fn flagger_takes_the_canary_file() {
     for hook in hooks {
         let url = hook["url"].as_str().unwrap();
         let expected =
-            format!("http://t/v1/integrations/flagger/{}", hook["type"].as_str().unwrap());
+            format!("http://localhost/v1/integrations/flagger/{}", hook["type"].as_str().unwrap());
         assert_eq!(url, expected);
     }
     assert_eq!(hooks.len(), 7);

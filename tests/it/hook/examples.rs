@@ -275,6 +275,11 @@ fn the_examples_are_good_where_they_lie() {
         assert!(config.rules.join(format!("{rules}.yaml")).is_file(), "{}", path.display());
         assert_eq!(config.mechanisms.len(), 1, "{}", path.display());
         let env = |name: &str| std::env::var(name).ok().or_else(|| key(name));
-        rollgate::config::hook::read(&folder.join("hook.yaml"), env).unwrap();
+        rollgate::config::hook::read(
+            &folder.join("hook.yaml"),
+            env,
+            rollgate::config::Secrets::Read,
+        )
+        .unwrap();
     }
 }
