@@ -248,7 +248,7 @@ struct ResultMetadata {
     ratio: Option<f64>,
     /// The experiment's mean less the control's.
     difference: Option<f64>,
-    /// Ends of the difference's interval, which holds at all looks together.
+    /// Ends of the difference's interval, which aims at holding at all looks together; how far it does is measured.
     interval: Option<[f64; 2]>,
 }
 
