@@ -35,6 +35,9 @@ pub trait Desk: Send + Sync + 'static {
     async fn list(&self, filter: ListFilter) -> Result<AnalysisPage, DeskError>;
     /// One analysis.
     async fn analysis(&self, id: &str) -> Result<AnalysisView, DeskError>;
+    /// What is decided of an analysis, for those who ask again and again: less to read and to make
+    /// than the whole of it.
+    async fn standing(&self, id: &str) -> Result<Standing, DeskError>;
     /// The analysis that an order with this idempotency key opened, if any.
     async fn opened_by(&self, key: &str) -> Result<Option<AnalysisView>, DeskError>;
     /// Estimates over time, for plots.
@@ -287,6 +290,33 @@ pub struct AnalysisView {
     /// What people did by hand, oldest first.
     #[serde(default)]
     pub interventions: Vec<InterventionShape>,
+}
+
+/// What is decided of an analysis.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standing {
+    /// Its id.
+    pub id: String,
+    /// The service being released.
+    pub service: String,
+    /// `running`, `finished`, `cancelled`.
+    pub state: String,
+    /// The rule file it began with.
+    pub rules: RulesRef,
+    /// Whether the release goes in steps; only said before the first look.
+    pub is_stepped: bool,
+    /// The newest look; none before the first.
+    pub report: Option<Report>,
+    /// Why it was cancelled, when it was.
+    pub cancelled: Option<CancelAnalysis>,
+}
+
+impl From<AnalysisView> for Standing {
+    fn from(view: AnalysisView) -> Self {
+        let is_stepped = !view.steps.is_empty();
+        let AnalysisView { id, service, state, rules, report, cancelled, .. } = view;
+        Self { id, service, state, rules, is_stepped, report, cancelled }
+    }
 }
 
 /// One step of a progressive release.

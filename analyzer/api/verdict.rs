@@ -13,11 +13,13 @@ use utoipa::ToSchema;
 use super::{
     Api,
     analyses::ask,
-    desk::{AnalysisView, NO_LOOK, RulesRef},
+    desk::{AnalysisView, CancelAnalysis, NO_LOOK, RulesRef, Standing},
     input::{AnalysisId, duration, query},
     openapi::UnknownAnalysis,
     problem::Problem,
 };
+
+use crate::report::shape::Report;
 
 /// A verdict without its findings. Field names are part of the public contract.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -42,12 +44,25 @@ pub(super) struct SmallVerdict {
 }
 
 impl SmallVerdict {
-    /// What a view says. A cancelled analysis is over without a verdict: inconclusive, and hold.
+    /// What a view says.
     pub(super) fn of(view: &AnalysisView) -> Self {
-        let mut small = Self {
-            id: view.id.clone(),
-            service: view.service.clone(),
-            state: view.state.clone(),
+        let AnalysisView { id, service, state, rules, report, cancelled, steps, .. } = view;
+        let small = Self::begun(id, service, state, rules, !steps.is_empty());
+        small.told(report.as_ref(), cancelled.as_ref())
+    }
+
+    /// What stands.
+    fn standing(standing: &Standing) -> Self {
+        let Standing { id, service, state, rules, is_stepped, report, cancelled } = standing;
+        let small = Self::begun(id, service, state, rules, *is_stepped);
+        small.told(report.as_ref(), cancelled.as_ref())
+    }
+
+    fn begun(id: &str, service: &str, state: &str, rules: &RulesRef, is_stepped: bool) -> Self {
+        Self {
+            id: id.to_owned(),
+            service: service.to_owned(),
+            state: state.to_owned(),
             verdict: "watching".to_owned(),
             is_final: false,
             reason: NO_LOOK.to_owned(),
@@ -55,27 +70,31 @@ impl SmallVerdict {
             otherwise: None,
             decided_at: None,
             elapsed_secs: 0.0,
-            release_step: (!view.steps.is_empty()).then_some(0),
-            rules: view.rules.clone(),
-        };
-        if let Some(report) = &view.report {
-            small.verdict.clone_from(&report.verdict);
-            small.is_final = report.is_final;
-            small.reason.clone_from(&report.reason);
-            small.rule.clone_from(&report.rule);
-            small.otherwise.clone_from(&report.otherwise);
-            small.decided_at = report.decided_at;
-            small.elapsed_secs = report.elapsed_secs;
-            small.release_step = report.release_step;
+            release_step: is_stepped.then_some(0),
+            rules: rules.clone(),
         }
-        if view.state == "cancelled" {
-            small.verdict = "inconclusive".to_owned();
-            small.is_final = true;
-            small.reason = view.cancelled.clone().unwrap_or_default().sentence();
-            small.rule = None;
-            small.otherwise = Some("hold".to_owned());
+    }
+
+    /// A cancelled analysis is over without a verdict: inconclusive, and hold.
+    fn told(mut self, report: Option<&Report>, cancelled: Option<&CancelAnalysis>) -> Self {
+        if let Some(report) = report {
+            self.verdict.clone_from(&report.verdict);
+            self.is_final = report.is_final;
+            self.reason.clone_from(&report.reason);
+            self.rule.clone_from(&report.rule);
+            self.otherwise.clone_from(&report.otherwise);
+            self.decided_at = report.decided_at;
+            self.elapsed_secs = report.elapsed_secs;
+            self.release_step = report.release_step;
         }
-        small
+        if self.state == "cancelled" {
+            self.verdict = "inconclusive".to_owned();
+            self.is_final = true;
+            self.reason = cancelled.cloned().unwrap_or_default().sentence();
+            self.rule = None;
+            self.otherwise = Some("hold".to_owned());
+        }
+        self
     }
 }
 
@@ -102,7 +121,7 @@ pub(super) async fn verdict(
     let WaitQuery { wait } = query(&uri)?;
     let wait = wait.as_deref().map(duration).transpose()?.unwrap_or(Duration::ZERO);
     let wait = wait.min(Duration::from_secs(api.options.wait_secs_max));
-    let small = SmallVerdict::of(&ask(&api, api.desk.analysis(&id)).await?);
+    let small = SmallVerdict::standing(&ask(&api, api.desk.standing(&id)).await?);
     if small.is_final || wait.is_zero() {
         return Ok(Json(small));
     }
@@ -110,7 +129,7 @@ pub(super) async fn verdict(
     if let Some(looks) = api.desk.follow(&id) {
         until_final(&api, looks, Instant::now() + wait).await;
     }
-    Ok(Json(SmallVerdict::of(&ask(&api, api.desk.analysis(&id)).await?)))
+    Ok(Json(SmallVerdict::standing(&ask(&api, api.desk.standing(&id)).await?)))
 }
 
 /// Returns when the verdict is final, the analysis over, the time up, or the service stopping.

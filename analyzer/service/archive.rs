@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use super::{
-    case::{Beside, Case, stored_report, summary},
+    case::{Beside, Case, rules_ref, state_word, stored_report, summary},
     deliveries::{Doings, intervention},
     driver::chain,
 };
 use crate::{
     api::desk::{
         AnalysisPage, AnalysisView, DeskError, EvidenceHistory, History, InterventionShape,
-        ListFilter, RuleText, SignalHistory,
+        ListFilter, RuleText, SignalHistory, Standing,
     },
     report::{shape::Report, timeline::Timeline},
     rulefile,
@@ -63,6 +63,24 @@ impl Archive {
     /// One analysis.
     pub async fn analysis(&self, id: &str) -> Result<AnalysisView, DeskError> {
         self.view(&self.stored(id).await?).await
+    }
+
+    /// What is decided of one analysis. Its rules are only read where no report says how it goes.
+    pub async fn standing(&self, id: &str) -> Result<Standing, DeskError> {
+        let stored = self.stored(id).await?;
+        let report = stored_report(&stored).map_err(|error| defect(&error))?;
+        let is_stepped = report.is_none()
+            && !Case::of(&stored).map_err(|error| defect(&error))?.rules.steps.is_empty();
+        let note = stored.cancel_note.as_deref();
+        Ok(Standing {
+            is_stepped,
+            report,
+            cancelled: note.map(|note| serde_json::from_str(note).unwrap_or_default()),
+            state: state_word(stored.state).to_owned(),
+            rules: rules_ref(&stored),
+            id: stored.new.id,
+            service: stored.new.service,
+        })
     }
 
     /// Estimates over time, thinned to [`HISTORY_POINTS_MAX`].

@@ -188,6 +188,12 @@ pub fn state_word(state: StoredState) -> &'static str {
     }
 }
 
+/// The rule file that a stored analysis began with.
+pub fn rules_ref(stored: &StoredAnalysis) -> RulesRef {
+    let sha256 = rulefile::sha256_hex(&stored.new.rules_text);
+    RulesRef { name: stored.new.rules_name.clone(), sha256 }
+}
+
 /// A line of the list.
 pub fn summary(stored: &StoredAnalysis) -> anyhow::Result<AnalysisSummary> {
     let order = StoredOrder::read(&stored.new.order)?.order;
@@ -200,10 +206,7 @@ pub fn summary(stored: &StoredAnalysis) -> anyhow::Result<AnalysisSummary> {
         started_at: stored.new.started.as_secs_f64(),
         canary_version: order.canary.version,
         baseline_version: order.baseline.map(|arm| arm.version).unwrap_or_default(),
-        rules: RulesRef {
-            name: stored.new.rules_name.clone(),
-            sha256: rulefile::sha256_hex(&stored.new.rules_text),
-        },
+        rules: rules_ref(stored),
         verdict: report.as_ref().map_or_else(|| "watching".into(), |report| report.verdict.clone()),
         reason: report.as_ref().map(|report| report.reason.clone()).unwrap_or_default(),
         decided_at: report.and_then(|report| report.decided_at),

@@ -32,7 +32,7 @@ use crate::{
     api::desk::{
         AnalysisPage, AnalysisView, ArmOrder, CancelAnalysis, DeliveriesPage, DeliveryDetail,
         DeliveryListFilter, Desk, DeskError, History, ListFilter, OpenAnalysis, Opened,
-        OverrideAnalysis, ResendDelivery, RuleFiles, RuleText, WatchedServices,
+        OverrideAnalysis, ResendDelivery, RuleFiles, RuleText, Standing, WatchedServices,
     },
     config::services::KnownService,
     deliver::Clock,
@@ -121,6 +121,10 @@ impl Desk for ServiceDesk {
 
     async fn analysis(&self, id: &str) -> Result<AnalysisView, DeskError> {
         self.archive().analysis(id).await
+    }
+
+    async fn standing(&self, id: &str) -> Result<Standing, DeskError> {
+        self.archive().standing(id).await
     }
 
     async fn opened_by(&self, key: &str) -> Result<Option<AnalysisView>, DeskError> {

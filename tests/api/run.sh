@@ -17,7 +17,20 @@ world=$(mktemp -d)
 trap 'kill "${service:-}" "${target:-}" 2>/dev/null || true; rm -rf "$world"' EXIT
 mkdir "$world/rules"
 cp rules/recommended.yaml "$world/rules/"
-printf 'listen: 127.0.0.1:0\nstore: api.db\nrules: rules\n' > "$world/rollgate.yaml"
+cat > "$world/rollgate.yaml" <<'CONFIG'
+listen: 127.0.0.1:0
+store: api.db
+rules: rules
+mechanisms:
+  deploy: { webhook: { url: 'http://127.0.0.1:9/hook', secrets: [{ env: ROLLGATE_API_TEST_SECRET }] } }
+services:
+  "*":
+    rules: recommended
+    mechanisms: [deploy]
+    canary: { targets: ['http://127.0.0.1:9'] }
+    baseline: { targets: ['http://127.0.0.1:9'] }
+CONFIG
+export ROLLGATE_API_TEST_SECRET=a-signing-key-of-some-length
 "${CARGO_TARGET_DIR:-target}/debug/rollgate" serve --config "$world/rollgate.yaml" > "$world/out" 2> "$world/log" &
 service=$!
 for _ in $(seq 100); do

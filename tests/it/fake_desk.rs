@@ -11,7 +11,7 @@ use rollgate::api::desk::{
     AnalysisPage, AnalysisSummary, AnalysisView, AttemptView, CancelAnalysis, DeliveriesPage,
     DeliveryDetail, DeliveryListFilter, DeliveryView, Desk, DeskError, History, InterventionShape,
     ListFilter, OpenAnalysis, Opened, OverrideAnalysis, ResendDelivery, RuleFiles, RuleText,
-    WatchedServices,
+    Standing, WatchedServices,
 };
 use rollgate::{
     engine::observation::Time,
@@ -177,6 +177,10 @@ impl Desk for FakeDesk {
 
     async fn analysis(&self, id: &str) -> Result<AnalysisView, DeskError> {
         self.told(id, |told| told.view.clone())
+    }
+
+    async fn standing(&self, id: &str) -> Result<Standing, DeskError> {
+        self.analysis(id).await.map(Standing::from)
     }
 
     async fn opened_by(&self, key: &str) -> Result<Option<AnalysisView>, DeskError> {
