@@ -40,6 +40,8 @@ const PARAMETERS_MAX: usize = 32;
 const PARAMETER_BYTES_MAX: usize = 64;
 /// Bytes of the words of a person who steps in.
 pub(super) const WORDS_BYTES_MAX: usize = 2000;
+/// How the keys begin under which controllers' questions open analyses.
+const CONTROLLERS_KEYS: [&str; 3] = ["argo/", "flagger/", "kayenta/"];
 /// The longest hold, in seconds: 30 days.
 const HOLD_SECS_MAX: f64 = 30.0 * 86_400.0;
 
@@ -90,7 +92,11 @@ pub(super) async fn open(
         }
         order.idempotency_key = Some(key);
     }
-    let faults = order_faults(&order);
+    let mut faults = order_faults(&order);
+    let key = order.idempotency_key.as_deref().unwrap_or_default();
+    if let Some(taken) = CONTROLLERS_KEYS.iter().find(|taken| key.starts_with(**taken)) {
+        faults.push(format!("idempotency_key: begins with {taken}, which keys of controllers do"));
+    }
     if !faults.is_empty() {
         return Err(Problem::refused(faults));
     }

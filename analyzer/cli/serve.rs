@@ -80,6 +80,7 @@ async fn serve(config: Config, path: &Path) -> anyhow::Result<u8> {
             .map_err(|error| UsageError(format!("clusters.{name}: {error}")))?;
         clusters.insert(name, Arc::new(cluster));
     }
+    let _lock = held(&config.store)?;
     let store = SqliteStore::open(&config.store, SqliteOptions::default());
     let store = store.await.map_err(unopened)?;
     let service = service::start(ServiceOptions {
@@ -186,6 +187,25 @@ pub fn mechanism(
         MechanismOptions::Alertmanager(options) => Arc::new(Alertmanager::new(options, setting)?),
         MechanismOptions::Slack(options) => Arc::new(Slack::new(options, setting)?),
     })
+}
+
+/// Keeps a second service from the same store: each would judge the other's analyses, and lose them.
+/// The lock ends with the process, however it ends.
+fn held(store: &Path) -> Result<std::fs::File, UsageError> {
+    let mut name = store.as_os_str().to_owned();
+    name.push(".lock");
+    let fault = |what: String| UsageError(format!("store: {}: {what}", store.display()));
+    let lock = std::fs::File::create(Path::new(&name))
+        .map_err(|error| fault(format!("its lock cannot be made: {error}")))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(fault("another rollgate serves it, expected one service for each store".to_owned()))
+        }
+        Err(std::fs::TryLockError::Error(error)) => {
+            Err(fault(format!("its lock cannot be held: {error}")))
+        }
+    }
 }
 
 /// A path that cannot serve as a store is the configuration's fault; anything else is not.

@@ -105,7 +105,9 @@ pub fn read(
         malformed(&name, &error, "keys are listen, tls, secrets, service, memory, directory, environment, \
                                   timeout, wait, tries, interrupted, check, on; the README shows each")
     })?;
-    let base = path.parent().unwrap_or(Path::new("."));
+    // The parent of a bare name is the empty path, which is no directory.
+    let base = path.parent().filter(|base| !base.as_os_str().is_empty());
+    let base = base.unwrap_or(Path::new("."));
     let base = std::path::absolute(base).unwrap_or_else(|_| base.to_owned());
     let mut reading = Reading::new(&base, &env, secrets);
     let options = reading.hook(file);

@@ -126,10 +126,7 @@ impl Keys {
         let Signed { id, timestamp, signature } = signed;
         let is_number = !timestamp.is_empty() && timestamp.bytes().all(|b| b.is_ascii_digit());
         let at: i64 = timestamp.parse().ok().filter(|_| is_number).ok_or(VerifyError::Timestamp)?;
-        let secs = at.saturating_sub(unix_secs(now));
-        if secs.saturating_abs() > TOLERANCE_SECS {
-            return Err(VerifyError::TooFar { secs });
-        }
+        near(at, now)?;
         let given: Vec<Vec<u8>> = signature
             .split(' ')
             .take(SIGNATURES_MAX)
@@ -141,6 +138,19 @@ impl Keys {
         };
         if self.0.iter().any(is_of) { Ok(()) } else { Err(VerifyError::NoMatch) }
     }
+}
+
+/// Whether a timestamp is near enough, before any body is read for it.
+///
+/// # Errors
+/// When it is no number of seconds, or too far from now.
+pub fn fresh(timestamp: &str, now: Time) -> Result<(), VerifyError> {
+    near(timestamp.parse().map_err(|_| VerifyError::Timestamp)?, now)
+}
+
+fn near(at: i64, now: Time) -> Result<(), VerifyError> {
+    let secs = at.saturating_sub(unix_secs(now));
+    if secs.saturating_abs() > TOLERANCE_SECS { Err(VerifyError::TooFar { secs }) } else { Ok(()) }
 }
 
 /// The `webhook-timestamp` of a moment.

@@ -31,7 +31,7 @@ use crate::{
     deliver::{
         Clock,
         payload::EVENT_BYTES_MAX,
-        sign::{ID_HEADER, Keys, SIGNATURE_HEADER, Signed, TIMESTAMP_HEADER},
+        sign::{self, ID_HEADER, Keys, SIGNATURE_HEADER, Signed, TIMESTAMP_HEADER},
     },
     engine::observation::Time,
 };
@@ -120,14 +120,22 @@ async fn take(State(shared): State<Arc<Shared>>, request: Request) -> Response {
 /// The event of a request, or what the request is answered because it is none.
 async fn read(shared: &Shared, headers: &HeaderMap, body: HttpBody) -> Result<Event, Response> {
     let signed = signed(headers).map_err(|words| unusable(StatusCode::BAD_REQUEST, words))?;
-    let body = collect(headers, body).await?;
-    if let Err(fault) = shared.keys.verify(signed, &body, (shared.now)()) {
+    // Nobody keeps a place for the time of a body with headers that cannot be signed.
+    let early = sign::fresh(signed.timestamp, (shared.now)());
+    let verified = match early {
+        Ok(()) => {
+            let body = collect(headers, body).await?;
+            shared.keys.verify(signed, &body, (shared.now)()).map(|()| body)
+        }
+        Err(fault) => Err(fault),
+    };
+    let body = verified.map_err(|fault| {
         let mut unsigned = shared.unsigned.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = unsigned.count((shared.now)()) {
             tracing::warn!(%fault, count, "events were not accepted");
         }
-        return Err(unusable(StatusCode::UNAUTHORIZED, fault));
-    }
+        unusable(StatusCode::UNAUTHORIZED, fault)
+    })?;
     let refused = |words: String| {
         tracing::error!(id = signed.id, reason = words, "refused");
         answered(&Answer::new(Outcome::Refused, words))

@@ -153,7 +153,11 @@ impl Runner {
             Ok(argv) => self.waiting.push_back(Job { event, argv, replies: vec![reply] }),
             Err(answer) => {
                 log(&event, &answer);
-                let _ = reply.send(answer);
+                let is_known = self.memory.entry(&event.id).is_some();
+                // What nobody heard is told to the next who asks, and nothing is run for them.
+                if reply.send(answer).is_err() && is_known {
+                    self.untold.insert(event.id);
+                }
             }
         }
     }

@@ -207,8 +207,19 @@ pub fn summary(stored: &StoredAnalysis) -> anyhow::Result<AnalysisSummary> {
         canary_version: order.canary.version,
         baseline_version: order.baseline.map(|arm| arm.version).unwrap_or_default(),
         rules: rules_ref(stored),
-        verdict: report.as_ref().map_or_else(|| "watching".into(), |report| report.verdict.clone()),
-        reason: report.as_ref().map(|report| report.reason.clone()).unwrap_or_default(),
+        verdict: match stored.state {
+            // Over without a verdict, as it is told where the verdict is asked for.
+            StoredState::Cancelled => "inconclusive".to_owned(),
+            StoredState::Running | StoredState::Finished => {
+                report.as_ref().map_or_else(|| "watching".into(), |report| report.verdict.clone())
+            }
+        },
+        reason: match &stored.cancel_note {
+            Some(note) => {
+                serde_json::from_str::<CancelAnalysis>(note).unwrap_or_default().sentence()
+            }
+            None => report.as_ref().map(|report| report.reason.clone()).unwrap_or_default(),
+        },
         decided_at: report.and_then(|report| report.decided_at),
     })
 }

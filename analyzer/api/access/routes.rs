@@ -68,7 +68,7 @@ const FOR_CONTROLLERS: &[(&str, &str, Need)] = &[
     ("*", "/canary/*", CONTROL),
     ("*", "/standalone_canary_analysis", CONTROL),
     ("*", "/standalone_canary_analysis/*", CONTROL),
-    ("PUT", "/pipelines/{executionId}/cancel", CONTROL),
+    ("PUT", "/pipelines/{executionId}/cancel", OPERATE),
     ("POST", "/judge", CONTROL),
 ];
 

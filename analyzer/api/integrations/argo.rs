@@ -192,11 +192,11 @@ async fn open(
     }
 }
 
-/// What makes a release one and the same where the client does not say.
+/// What makes a release one and the same where the client does not say: everything that it says, so
+/// that no verdict answers for other instances.
 fn derived_key(order: &OpenAnalysis) -> String {
-    let baseline = order.baseline.as_ref().map_or("", |arm| &arm.version);
-    let parts = serde_json::json!([order.service, order.canary.version, baseline]);
-    let digest = Sha256::digest(parts.to_string());
+    let parts = serde_json::to_string(order).expect("strings and numbers are always JSON");
+    let digest = Sha256::digest(parts);
     let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("argo/{hex}")
 }

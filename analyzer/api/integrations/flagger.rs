@@ -70,7 +70,7 @@ pub(super) struct FlaggerCall {
 /// Answers one of Flagger's eight hooks.
 #[utoipa::path(
     post, path = "/v1/integrations/flagger/{hook}", tag = "controllers",
-    params(("hook" = String, Path, description = "`confirm-rollout`, `pre-rollout`, `rollout`, \
+    params(("hook" = String, Path, example = "rollout", description = "`confirm-rollout`, `pre-rollout`, `rollout`, \
             `confirm-traffic-increase`, `confirm-promotion`, `rollback`, `post-rollout` or `event`")),
     request_body = FlaggerCall,
     responses(

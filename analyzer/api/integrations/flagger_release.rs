@@ -154,7 +154,12 @@ pub(super) fn about(
             Some(_) | None => About::Nothing,
         },
         Hook::PostRollout => match kept {
-            Some((release, _)) if release.is_of(checksum) || release.revision.is_none() => {
+            // One that comes late is of the release that the present one follows.
+            Some((release, _))
+                if release.is_of(checksum)
+                    || release.revision.is_none()
+                        && release.follows.as_deref() != Some(checksum) =>
+            {
                 About::Kept(Release { is_over: true, ..release.clone() })
             }
             Some(_) | None => About::Nothing,

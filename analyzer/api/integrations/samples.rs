@@ -35,7 +35,7 @@ const CANARY: &str = include_str!("samples/flagger_canary.yaml");
 /// An AnalysisTemplate and a ClusterAnalysisTemplate for Argo Rollouts, ready to apply.
 #[utoipa::path(
     get, path = "/v1/integrations/argo/template.yaml", tag = "controllers", params(ArgoQuery),
-    responses((status = 200, description = "Both", body = String, content_type = YAML))
+    responses((status = 200, description = "Both", body = serde_json::Value, content_type = YAML))
 )]
 pub(super) async fn argo_template(uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     let asked: ArgoQuery = query(&uri)?;
@@ -65,7 +65,7 @@ pub(super) async fn argo_template(uri: Uri, headers: HeaderMap) -> Result<Respon
 /// An example of a Rollout that uses the template.
 #[utoipa::path(
     get, path = "/v1/integrations/argo/rollout.yaml", tag = "controllers", params(ArgoQuery),
-    responses((status = 200, description = "The example", body = String, content_type = YAML))
+    responses((status = 200, description = "The example", body = serde_json::Value, content_type = YAML))
 )]
 pub(super) async fn argo_rollout(uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     let asked: ArgoQuery = query(&uri)?;
@@ -78,7 +78,7 @@ pub(super) async fn argo_rollout(uri: Uri, headers: HeaderMap) -> Result<Respons
 /// An example of a Canary whose hooks ask rollgate.
 #[utoipa::path(
     get, path = "/v1/integrations/flagger/canary.yaml", tag = "controllers", params(FlaggerQuery),
-    responses((status = 200, description = "The example", body = String, content_type = YAML))
+    responses((status = 200, description = "The example", body = serde_json::Value, content_type = YAML))
 )]
 pub(super) async fn flagger_canary(uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
     let asked: FlaggerQuery = query(&uri)?;

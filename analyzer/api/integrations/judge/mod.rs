@@ -35,7 +35,7 @@ const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 const PAIRS_MAX: usize = 1_000;
 
 /// Requests that are read and judged at once, since their bodies are in memory.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 2;
 
 /// For so long one more waits for its turn.
 const TURN_PATIENCE: Duration = Duration::from_secs(5);
@@ -290,10 +290,10 @@ pub(super) async fn judge(
     State(api): State<Api>,
     request: Request,
 ) -> Result<Json<JudgeResult>, Problem> {
+    let request: JudgeRequest = json_within(&api, request, BODY_BYTES_MAX).await?;
     let Ok(Ok(_place)) = tokio::time::timeout(TURN_PATIENCE, PLACES.acquire()).await else {
         return Err(Problem::full(format!("{AT_ONCE} requests are being judged")));
     };
-    let request: JudgeRequest = json_within(&api, request, BODY_BYTES_MAX).await?;
     // Millions of values take a tenth of a second, in which other requests are answered.
     let judged = tokio::task::spawn_blocking(move || judged(request)).await;
     judged.map_err(|_| Problem::defect())?.map(Json).map_err(Problem::refused)

@@ -120,7 +120,7 @@ pub(super) async fn configs(State(api): State<Api>) -> Result<Json<Vec<ConfigSum
 /// One canary configuration.
 #[utoipa::path(
     get, path = "/canaryConfig/{id}", tag = "kayenta",
-    params(("id" = String, Path, description = "Name of a rule file")),
+    params(("id" = String, Path, description = "Name of a rule file", example = "recommended")),
     responses(
         (status = 200, description = "The configuration", body = Config),
         (status = 404, description = "No such rule file is in use", body = Problem,
@@ -152,7 +152,7 @@ pub(super) async fn config(
 /// Begins a canary execution.
 #[utoipa::path(
     post, path = "/canary/{id}", tag = "kayenta",
-    params(("id" = String, Path, description = "Name of a rule file"), Accounts),
+    params(("id" = String, Path, description = "Name of a rule file", example = "recommended"), Accounts),
     request_body = CanaryRequest,
     responses((status = 200, description = "It is begun", body = CanaryBegun), Bodies, Full)
 )]
@@ -189,7 +189,7 @@ pub(super) async fn canary_status(
 /// Begins a standalone canary analysis by a rule file.
 #[utoipa::path(
     post, path = "/standalone_canary_analysis/{id}", tag = "kayenta",
-    params(("id" = String, Path, description = "Name of a rule file"), Accounts),
+    params(("id" = String, Path, description = "Name of a rule file", example = "recommended"), Accounts),
     request_body = StandaloneRequest,
     responses((status = 200, description = "It is begun", body = StandaloneBegun), Bodies, Full)
 )]
