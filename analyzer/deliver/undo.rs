@@ -141,17 +141,8 @@ pub(super) fn decide(
             false => Err(Stop::Refused(format!("{words}; {} was judged", short(canary)))),
         };
     }
-    let others: Vec<_> = revisions.iter().filter(|found| found.template != *template).collect();
-    // A version between the baseline and what was judged may be a bad one that was mended forward.
-    let is_baseline =
-        |found: &&&Revision| !baseline.is_empty() && picked.is(baseline, found.running());
-    let mut named = others.iter().filter(is_baseline);
-    let newest = others.iter().max_by_key(|found| found.number);
-    let before = match (named.next(), named.next()) {
-        (Some(only), None) => Some(only),
-        (None, _) | (Some(_), Some(_)) => newest,
-    };
-    let Some(before) = before.copied() else {
+    let others = revisions.iter().filter(|found| found.template != *template);
+    let Some(before) = others.max_by_key(|found| found.number) else {
         return Err(Stop::Refused(format!("{what} has no revision to go back to")));
     };
     // Undone once, it would look as it does now, and a delivery that is repeated would redo it.
