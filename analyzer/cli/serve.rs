@@ -80,9 +80,9 @@ async fn serve(config: Config, path: &Path) -> anyhow::Result<u8> {
             .map_err(|error| UsageError(format!("clusters.{name}: {error}")))?;
         clusters.insert(name, Arc::new(cluster));
     }
-    let _lock = held(&config.store)?;
     let store = SqliteStore::open(&config.store, SqliteOptions::default());
     let store = store.await.map_err(unopened)?;
+    let _lock = held(&config.store)?;
     let service = service::start(ServiceOptions {
         listen: config.listen,
         store: Arc::new(store),

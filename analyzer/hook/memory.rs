@@ -156,6 +156,9 @@ impl Memory {
     /// # Errors
     /// When it cannot be written: then it must not begin.
     pub fn begin(&mut self, id: &str, now: Time) -> io::Result<()> {
+        if !self.entries.contains_key(id) {
+            return Err(io::Error::other(format!("event {id} is not remembered any more")));
+        }
         self.add(Fact::Begun { id: id.to_owned(), at: now.0 })?;
         self.file.sync()
     }
@@ -165,6 +168,10 @@ impl Memory {
     /// # Errors
     /// When it cannot be written.
     pub fn running(&mut self, id: &str, process: Process) -> io::Result<()> {
+        // In the file a fact about what was forgotten would stand behind what is still there of it.
+        if !self.entries.contains_key(id) {
+            return Ok(());
+        }
         self.add(Fact::Process { id: id.to_owned(), process })
     }
 
@@ -173,6 +180,9 @@ impl Memory {
     /// # Errors
     /// When it cannot be written.
     pub fn end(&mut self, id: &str, answer: Answer, now: Time) -> io::Result<()> {
+        if !self.entries.contains_key(id) {
+            return Ok(());
+        }
         let fact = Fact::Ended { id: id.to_owned(), at: now.0, answer };
         let written = self.file.add(&fact).and_then(|()| self.file.sync());
         self.apply(fact);

@@ -65,7 +65,11 @@ fn a_reopened_memory_knows_what_the_one_before_knew() {
                 let step = dice.random_bool(0.5).then(|| dice.random_range(1..4));
                 memory.take(&event(id, step), Time(now)).unwrap();
             }
-            4..=5 => memory.begin(id, Time(now)).unwrap(),
+            4..=5 => {
+                // What is not known must not begin.
+                let is_known = memory.entry(id).is_some();
+                assert_eq!(memory.begin(id, Time(now)).is_ok(), is_known, "{id}");
+            }
             6 => memory.running(id, Process { pid: dice.random(), ticks: dice.random() }).unwrap(),
             _ => {
                 let outcomes = [
